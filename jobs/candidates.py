@@ -1,0 +1,9 @@
+"""uv run python jobs/candidates.py --config conf/online_retail.yaml [--run-date YYYY-MM-DD] [--set dotted.key=value ...]
+
+Retrievers -> the best items of each, per user and scenario, with their ranking features.
+"""
+
+from recspark import job
+
+if __name__ == "__main__":
+    job.main("candidates")

@@ -1,0 +1,9 @@
+"""uv run python jobs/interactions.py --config conf/online_retail.yaml [--run-date YYYY-MM-DD] [--set dotted.key=value ...]
+
+Raw events -> interactions, rejected_events and the user and scenario indices.
+"""
+
+from recspark import job
+
+if __name__ == "__main__":
+    job.main("interactions")

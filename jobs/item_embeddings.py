@@ -1,0 +1,9 @@
+"""uv run python jobs/item_embeddings.py --config conf/online_retail.yaml [--run-date YYYY-MM-DD] [--set dotted.key=value ...]
+
+The text of new and changed items -> item_embeddings, on GPU where there is one.
+"""
+
+from recspark import job
+
+if __name__ == "__main__":
+    job.main("item_embeddings")

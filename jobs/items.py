@@ -1,0 +1,9 @@
+"""uv run python jobs/items.py --config conf/online_retail.yaml [--run-date YYYY-MM-DD] [--set dotted.key=value ...]
+
+Raw catalogue and interactions -> items and the item index.
+"""
+
+from recspark import job
+
+if __name__ == "__main__":
+    job.main("items")

@@ -1,0 +1,9 @@
+"""uv run python jobs/maintenance.py --config conf/online_retail.yaml [--run-date YYYY-MM-DD] [--set dotted.key=value ...]
+
+OPTIMIZE, VACUUM and retention of every table and model folder.
+"""
+
+from recspark import job
+
+if __name__ == "__main__":
+    job.main("maintenance")

@@ -1,0 +1,9 @@
+"""uv run python jobs/model_metrics.py --config conf/online_retail.yaml [--run-date YYYY-MM-DD] [--set dotted.key=value ...]
+
+Models on the newest closed window, and earlier lists on what came -> model_metrics and the gate.
+"""
+
+from recspark import job
+
+if __name__ == "__main__":
+    job.main("model_metrics")

@@ -1,0 +1,10 @@
+"""uv run python jobs/nightly.py --config conf/online_retail.yaml [--run-date YYYY-MM-DD] [--set dotted.key=value ...]
+
+Every stage of a night in order; a stage whose inputs have not changed is skipped, so that a restart is the same
+command. [--force] [--from STAGE] [--only STAGE]
+"""
+
+from recspark import job
+
+if __name__ == "__main__":
+    job.main(*job.STAGES)

@@ -1,0 +1,9 @@
+"""uv run python jobs/ranker.py --config conf/online_retail.yaml [--run-date YYYY-MM-DD] [--set dotted.key=value ...]
+
+Training examples -> the rankers (torch and gradient boosting), through TorchDistributor.
+"""
+
+from recspark import job
+
+if __name__ == "__main__":
+    job.main("ranker")

@@ -1,0 +1,9 @@
+"""uv run python jobs/recommendations.py --config conf/online_retail.yaml [--run-date YYYY-MM-DD] [--set dotted.key=value ...]
+
+Candidates, rankers and the gate -> exactly K rows for every eligible user, in one commit.
+"""
+
+from recspark import job
+
+if __name__ == "__main__":
+    job.main("recommendations")

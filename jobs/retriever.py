@@ -1,0 +1,9 @@
+"""uv run python jobs/retriever.py --config conf/online_retail.yaml [--run-date YYYY-MM-DD] [--set dotted.key=value ...]
+
+Interactions and embeddings -> the retrievers of tonight and of the past windows.
+"""
+
+from recspark import job
+
+if __name__ == "__main__":
+    job.main("retriever")

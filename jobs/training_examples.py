@@ -1,0 +1,9 @@
+"""uv run python jobs/training_examples.py --config conf/online_retail.yaml [--run-date YYYY-MM-DD] [--set dotted.key=value ...]
+
+Past candidates and what users did afterwards -> training_examples.
+"""
+
+from recspark import job
+
+if __name__ == "__main__":
+    job.main("training_examples")

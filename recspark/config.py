@@ -1,0 +1,283 @@
+"""The YAML file as frozen, strict types. Sections are named by the artefact that they shape; a required key has no default."""
+
+import difflib
+import hashlib
+import json
+from datetime import date
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from recspark.errors import ConfigError
+
+RETRIEVERS = ("linear", "content", "popular")  # a candidate's `source`; the order breaks ties
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Source(Section):
+    """Where raw rows come from, in the words of `spark.read`."""
+
+    format: Literal["parquet", "csv", "json", "delta", "table"]
+    paths: tuple[str, ...] = ()  # for every format but `table`
+    table: str | None = None  # catalog.schema.table
+    options: dict[str, str] = {}  # reader options, as Spark names them
+    where: str | None = None  # rows that do not match are not part of the raw snapshot
+
+    @model_validator(mode="after")
+    def _place(self) -> "Source":
+        if (self.format == "table") != (self.table is not None) or (self.format != "table") != bool(self.paths):
+            raise ValueError("format `table` needs `table: catalog.schema.name`; every other format needs `paths: [...]`")
+        return self
+
+
+class InteractionSource(Source):
+    """Spark SQL expressions over the raw columns."""
+
+    scenario: str
+    user_id: str
+    item_id: str
+    event_time: str
+    event: str = "'interaction'"
+    value: str = "CAST(NULL AS DOUBLE)"
+    context: dict[str, str] = {}  # name -> expression: quantity, price, place, device ...
+
+
+class ItemSource(Source):
+    item_id: str
+    text: str = "CAST(NULL AS STRING)"
+    attributes: dict[str, str] = {}
+    media: str = "CAST(NULL AS STRING)"
+    event_time: str | None = None  # when the row became known; later rows than run_date are not read
+    keep: Literal["first", "last"] = "last"  # which row of an item counts, by event_time
+
+
+class UserSource(Source):
+    """Users who get a list although they may have no event."""
+
+    scenario: str
+    user_id: str
+
+
+class Sources(Section):
+    interactions: InteractionSource
+    items: ItemSource | None = None
+    users: UserSource | None = None
+
+
+class ScenarioRule(Section):
+    users: Literal["own", "all"] = "own"  # who gets a list: users with an event here, or anywhere
+    items: Literal["own", "all"] = "all"  # what can be in it: items with an event here, or any
+    seen: Literal["exclude", "allow"] = "exclude"  # may an item return that the user had in any scenario
+
+
+class Scenarios(Section):
+    min_users: Annotated[int, Field(ge=1)] = 100  # smaller scenarios are modelled as one group
+    default: ScenarioRule = ScenarioRule()
+    overrides: dict[str, ScenarioRule] = {}  # by raw scenario
+
+    def rule(self, scenario: str) -> ScenarioRule:
+        """The rule of one raw scenario."""
+        return self.overrides.get(scenario, self.default)
+
+
+class Interactions(Section):
+    event_weights: dict[str, float] = {}  # event -> weight, 1 when not named; negative ones undo (returns)
+    unknown_items: Literal["keep", "reject"] = "keep"  # an item_id that source.items does not have
+
+
+class ItemEmbeddings(Section):
+    encoder: str = "all-MiniLM-L6-v2"
+    revision: str | None = None
+
+
+class Linear(Section):
+    """EASE (Steck 2019)."""
+
+    l2: Annotated[float, Field(gt=0)] = 300.0
+    max_items: Annotated[int, Field(ge=1)] = 30_000  # memory grows with its square
+
+
+class Popular(Section):
+    half_life_days: Annotated[float, Field(gt=0)] = 14.0
+    shrinkage: Annotated[float, Field(ge=0)] = 100.0  # events that the all-scenario list counts for
+
+
+class Retriever(Section):
+    linear: Linear = Linear()
+    popular: Popular = Popular()
+
+
+class Candidates(Section):
+    depth: Annotated[int, Field(ge=1)] = 60  # of each retriever, per user and scenario
+    block_users: Annotated[int, Field(ge=1)] = 512  # memory: this x items x 4 bytes a worker
+
+
+class Task(Section):
+    """What a user did with a candidate within the window."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    kind: Literal["binary", "regression"]
+    sql: str  # an aggregate over the window's events of one (scenario, user, item); `weight` is the event's weight
+    loss_weight: Annotated[float, Field(gt=0)] = 1.0
+
+
+class TrainingExamples(Section):
+    tasks: tuple[Task, ...] = (Task(name="interaction", kind="binary", sql="sum(weight) > 0"),)  # the first one ranks
+    label_days: Annotated[int, Field(ge=1)] = 28
+    num_windows: Annotated[int, Field(ge=2)] = 3  # closed windows; the newest tests, so two are the least
+    negative_user_rate: Annotated[float, Field(gt=0, le=1)] = 0.2  # of the users without any positive
+
+    @model_validator(mode="after")
+    def _tasks(self) -> "TrainingExamples":
+        names = [task.name for task in self.tasks]
+        if not names or len(set(names)) != len(names) or self.tasks[0].kind != "binary":
+            raise ValueError("tasks need distinct names, and the first one, which ranks, must be binary")
+        return self
+
+
+class Training(Section):
+    reader: Literal["petastorm", "arrow", "auto"] = "auto"
+    num_processes: Annotated[int, Field(ge=1)] = 1
+    use_gpu: bool = False
+
+
+class Ranker(Section):
+    """The torch ranker."""
+
+    embedding_dim: Annotated[int, Field(ge=1)] = 32
+    hidden: tuple[int, ...] = (128, 64)
+    history_length: Annotated[int, Field(ge=1, le=50)] = 50
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-5
+    batch_size: Annotated[int, Field(ge=1)] = 4096
+    max_epochs: Annotated[int, Field(ge=1)] = 4
+    patience: Annotated[int, Field(ge=1)] = 1
+
+
+class Gbdt(Section):
+    """LightGBM on the same features."""
+
+    max_rows: Annotated[int, Field(ge=1)] = 1_000_000
+    max_rounds: Annotated[int, Field(ge=1)] = 400
+    learning_rate: Annotated[float, Field(gt=0)] = 0.05
+    num_leaves: Annotated[int, Field(ge=2)] = 31
+
+
+class Recommendations(Section):
+    k: Annotated[int, Field(ge=1)] = 10
+
+
+class ModelMetrics(Section):
+    bootstrap: Annotated[int, Field(ge=10)] = 200
+
+
+class Maintenance(Section):
+    retention_hours: Annotated[float, Field(ge=0)] = 168.0
+    keep_nights: Annotated[int, Field(ge=1)] = 35  # model folders and candidates of older nights are dropped
+
+
+class Config(Section):
+    warehouse: str  # folder or URL for tables and models
+    catalog: str | None = None  # catalog.schema: tables there instead of folders; models stay in the warehouse
+    tables: dict[str, str] = {}  # noun -> table name, where it differs
+    run_date: date | None = None  # default: today, UTC
+    seed: int = 0
+    source: Sources
+    scenarios: Scenarios = Scenarios()
+    interactions: Interactions = Interactions()
+    item_embeddings: ItemEmbeddings = ItemEmbeddings()
+    retriever: Retriever = Retriever()
+    candidates: Candidates = Candidates()
+    training_examples: TrainingExamples = TrainingExamples()
+    training: Training = Training()
+    ranker: Ranker = Ranker()
+    gbdt: Gbdt = Gbdt()
+    recommendations: Recommendations = Recommendations()
+    model_metrics: ModelMetrics = ModelMetrics()
+    maintenance: Maintenance = Maintenance()
+    spark: dict[str, str] = {}  # session settings, as Spark names them
+
+    def digest(self, *sections: str) -> str:
+        """Hash of the named sections, for a stage's fingerprint."""
+        dumped = self.model_dump(mode="json")
+        return hashlib.sha256(json.dumps({s: dumped[s] for s in sections}, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def load(path: str, overrides: tuple[str, ...] = ()) -> Config:
+    """Read one YAML file and apply `dotted.key=value` overrides (values are YAML).
+
+    Raises ConfigError naming the dotted key, what was found and what was expected.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ConfigError(f"config file {path} does not exist; give --config conf/<name>.yaml")
+    try:
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} holds {type(tree).__name__}, expected sections such as `warehouse:` and `source:`")
+    for override in overrides:
+        _apply(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: " + "; ".join(_explain(e) for e in error.errors()[:5])) from None
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, separator, value = override.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"--set {override}: expected dotted.key=value")
+    *parents, last = key.strip().split(".")
+    node = tree
+    for parent in parents:
+        node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"--set {override}: `{parent}` is a value, not a section")
+    try:
+        node[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override}: the value is not YAML; quote it") from None
+
+
+def _explain(error: Any) -> str:
+    """One pydantic error as `dotted.key: found, expected`."""
+    loc = [str(part) for part in error["loc"]]
+    key = ".".join(loc)
+    if error["type"] == "extra_forbidden":
+        known = sorted(_model_at(loc[:-1]).model_fields)
+        near = difflib.get_close_matches(loc[-1], known, n=1, cutoff=0.5)
+        return f"unknown key `{key}`" + (f", did you mean `{near[0]}`?" if near else f"; known here: {', '.join(known)}")
+    if error["type"] == "missing":
+        return f"required key `{key}` is missing"
+    return f"`{key or 'config'}`: found {error['input']!r:.80}, {error['msg'][:1].lower()}{error['msg'][1:]}"
+
+
+def _model_at(loc: list[str]) -> type[BaseModel]:
+    """The section type at a location; list positions and dictionary keys step into their element type."""
+    current: Any = Config
+    for part in loc:
+        if _is_section(current):
+            current = _without_none(current.model_fields[part].annotation)
+        else:  # dict[str, X] or tuple[X, ...]
+            current = next(arg for arg in get_args(current) if _is_section(arg))
+    return current if _is_section(current) else Config
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _without_none(annotation: Any) -> Any:
+    """`ItemSource | None` -> `ItemSource`."""
+    if get_origin(annotation) in (Union, UnionType):
+        return next(arg for arg in get_args(annotation) if arg is not type(None))
+    return annotation

@@ -1,0 +1,208 @@
+"""Candidates of a block of users, in numpy over Arrow: score, take each retriever's best, pool, explain, features.
+
+Memory of a worker: the retriever bundle (memory-mapped) and a few dense float32 matrices of users of a block x items.
+Shapes: U users of a block, L lists (a user in a scenario), n candidate rows, I items.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+import scipy.sparse as sp
+
+from recspark import columns as c
+from recspark.config import RETRIEVERS, Scenarios
+from recspark.distributed import histories as histories_of
+from recspark.distributed.item_stats import group_rows
+from recspark.distributed.retriever import Bundle
+from recspark.features import Candidates, Histories, ranking_features
+from recspark.models.retrievers import affinity, content, linear, popular
+from recspark.models.retrievers.pool import Pool, append, because, pool
+from recspark.models.topk import top_k
+from recspark.tables import histories as histories_table
+from recspark.tables.candidates import COLUMNS, REPEAT
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a worker needs to know beside the bundle."""
+
+    as_of: date
+    rules: Scenarios
+    depth: int
+    k: int
+    block_users: int
+
+
+@dataclass(frozen=True)
+class Lists:
+    """The lists of a block, in order of user: row of the user, scenario (position in `names`), row of its group."""
+
+    user_pos: np.ndarray
+    name_idx: np.ndarray
+    names: list[str]
+    group_row: np.ndarray
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the retrievers say for a block: users' items, and float32 (U, I) scores where 0 says nothing."""
+
+    positives_UI: sp.csr_matrix
+    seen_UI: sp.csr_matrix
+    last_seen: np.ndarray  # for every entry of seen_UI, days before as_of as a negative number
+    linear_UI: np.ndarray
+    content_UI: np.ndarray
+
+
+def block_candidates(batch: pa.RecordBatch, bundle: Bundle, settings: Settings) -> pa.RecordBatch:
+    """Candidates of some HISTORIES rows as a batch of TABLE, in order of user, scenario, item."""
+    histories = histories_of.arrays(batch)
+    histories = replace(histories, scenario_idx=group_rows(histories.scenario_idx, bundle.groups))
+    lists = lists_of(batch, bundle)
+    scores = score(histories, bundle)
+    rows = retrieve(lists, scores, bundle, settings)
+    user_pos = lists.user_pos[rows.list_pos]
+    scenario_row = lists.group_row[rows.list_pos]
+    known = _row_scores(rows, user_pos, scenario_row, scores, bundle)
+    ranked = Candidates(user_pos, scenario_row, rows.item_idx, known, rows.ranks)
+    features = ranking_features(histories, ranked, bundle.stats, float(bundle.as_of_day))
+    num_rows = len(user_pos)
+    sources = pa.array([*RETRIEVERS, REPEAT])
+    columns = [
+        pa.repeat(pa.scalar(settings.as_of, pa.date32()), num_rows),
+        pa.array(lists.names, pa.string()).take(pa.array(lists.name_idx[rows.list_pos])),
+        pa.array(bundle.groups[scenario_row], pa.int32()),
+        batch.column(c.USER_IDX).take(pa.array(user_pos)),
+        pa.array(rows.item_idx.astype(np.int32)),
+        sources.take(pa.array(np.where(rows.best < 0, len(RETRIEVERS), rows.best))),
+        pa.array(explain(rows, user_pos, scores, bundle)),
+        *(pa.array(np.ascontiguousarray(column)) for column in features.T),
+    ]
+    return pa.record_batch(columns, names=COLUMNS)
+
+
+def lists_of(batch: pa.RecordBatch, bundle: Bundle) -> Lists:
+    """One list for each scenario of each user; a scenario without events yet belongs to the group of small ones."""
+    column = batch.column(histories_table.SCENARIOS)
+    offsets = column.offsets.to_numpy()
+    encoded = column.flatten().dictionary_encode()
+    names = encoded.dictionary.to_pylist()
+    group = np.array([bundle.scenarios.get(name, 0) for name in names], dtype=np.int32)
+    name_idx = encoded.indices.to_numpy()
+    user_pos = np.repeat(np.arange(batch.num_rows), np.diff(offsets))
+    return Lists(user_pos, name_idx, names, group_rows(group, bundle.groups)[name_idx])
+
+
+def score(histories: Histories, bundle: Bundle) -> Scores:
+    """Score every item for the users of a block. Memory: two dense matrices of users x items."""
+    h, num_items = histories, len(bundle.known)
+    seen_UI = affinity.seen(h.offsets, h.item_idx, num_items)
+    positives_UI = affinity.positives(h.offsets, h.item_idx, h.weight, num_items)
+    last = affinity.last_times(h.offsets, h.item_idx, h.time, positives_UI)
+    recent_UI = positives_UI.copy()
+    recent_UI.data = popular.decay(bundle.as_of_day - last, content.HALF_LIFE_DAYS).astype(np.float32)
+    return Scores(
+        positives_UI,
+        seen_UI,
+        affinity.last_times(h.offsets, h.item_idx, h.time, seen_UI) - bundle.as_of_day,
+        linear.scores(positives_UI, bundle.linear),
+        content.scores(content.profiles(recent_UI, bundle.content), bundle.content),
+    )
+
+
+def retrieve(lists: Lists, scores: Scores, bundle: Bundle, settings: Settings) -> Pool:
+    """The union of the retrievers' best `depth` items a list; a list with fewer than k gets seen items as well.
+
+    `linear` and `content` offer an item only with a score above 0; `popular` offers every eligible item, so that a list
+    is short only when its user has seen the rest.
+    """
+    num_lists, num_items = len(lists.user_pos), len(bundle.known)
+    tops = {name: np.full((num_lists, settings.depth), -1, dtype=np.int32) for name in RETRIEVERS}
+    allowed = [eligible(bundle, settings.rules, name) for name in lists.names]
+    exclude = [settings.rules.rule(name).seen == "exclude" for name in lists.names]
+    for kind, at in _alike(lists, settings.rules):
+        mask, hide = allowed[kind], exclude[kind]
+        users, back = np.unique(lists.user_pos[at], return_inverse=True)
+        seen_UI = scores.seen_UI[users] if hide else None
+        for name, matrix_UI in (("linear", scores.linear_UI), ("content", scores.content_UI)):
+            evidence = np.where(matrix_UI[users] > 0, matrix_UI[users], -np.inf)
+            tops[name][at] = top_k(evidence, settings.depth, seen_UI, mask, bundle.tie_rank)[0][back]
+        for row in np.unique(lists.group_row[at]):
+            part = at[lists.group_row[at] == row]
+            members, back = np.unique(lists.user_pos[part], return_inverse=True)
+            same = np.broadcast_to(bundle.popular[row], (len(members), num_items))
+            hidden = scores.seen_UI[members] if hide else None
+            tops["popular"][part] = top_k(same, settings.depth, hidden, mask, bundle.tie_rank)[0][back]
+    found = pool([tops[name] for name in RETRIEVERS], num_lists, num_items)
+    return with_repeats(found, lists, scores, bundle, settings)
+
+
+def with_repeats(rows: Pool, lists: Lists, scores: Scores, bundle: Bundle, settings: Settings) -> Pool:
+    """Fill lists of fewer than k candidates with seen items, the latest first."""
+    k = settings.k
+    size = np.bincount(rows.list_pos, minlength=len(lists.user_pos))
+    short = np.flatnonzero(size < k)
+    if not len(short):
+        return rows
+    users = lists.user_pos[short]
+    seen_UI = scores.seen_UI
+    recent = sp.csr_matrix((scores.last_seen, seen_UI.indices, seen_UI.indptr), seen_UI.shape)[users]
+    dense = np.full(recent.shape, -np.inf, dtype=np.float32)
+    dense[np.repeat(np.arange(len(short)), np.diff(recent.indptr)), recent.indices] = recent.data
+    where = np.searchsorted(short, rows.list_pos)
+    pooled = np.isin(rows.list_pos, short)
+    dense[where[pooled], rows.item_idx[pooled]] = -np.inf
+    allowed = np.array([eligible(bundle, settings.rules, name) for name in lists.names])[lists.name_idx[short]]
+    idx, _ = top_k(dense, k, None, allowed, bundle.tie_rank)
+    wanted = (idx >= 0) & (np.arange(k) < (k - size[short])[:, None])
+    at, place = np.nonzero(wanted)
+    return append(rows, short[at], idx[at, place])
+
+
+def explain(rows: Pool, user_pos: np.ndarray, scores: Scores, bundle: Bundle) -> np.ndarray:
+    """The history item that speaks most for each row, as its best retriever sees it, int32 (n,); -1 for none."""
+    found = np.full(len(user_pos), -1, dtype=np.int32)
+    contributions = {
+        "linear": lambda had, items: bundle.linear[np.ix_(had, items)],
+        "content": lambda had, items: bundle.content[had] @ bundle.content[items].T,
+    }
+    for name, contribution in contributions.items():
+        at = np.flatnonzero(rows.best == RETRIEVERS.index(name))
+        found[at] = because(scores.positives_UI, user_pos[at], rows.item_idx[at], contribution, bundle.tie_rank)
+    return found
+
+
+def _row_scores(
+    rows: Pool, user_pos: np.ndarray, group_row: np.ndarray, scores: Scores, bundle: Bundle
+) -> np.ndarray:
+    """Every retriever's score of every row, whoever found it, float32 (n, R); nan where it has nothing to say."""
+    bought = np.diff(scores.positives_UI.indptr) > 0
+    described = bundle.content.any(axis=1)
+    similar = scores.content_UI[user_pos, rows.item_idx]
+    columns = {
+        "linear": np.where(bought[user_pos], scores.linear_UI[user_pos, rows.item_idx], np.nan),
+        "content": np.where(described[rows.item_idx] & scores.content_UI.any(axis=1)[user_pos], similar, np.nan),
+        "popular": bundle.popular[group_row, rows.item_idx],
+    }
+    return np.stack([columns[name] for name in RETRIEVERS], axis=1).astype(np.float32)
+
+
+def eligible(bundle: Bundle, rules: Scenarios, scenario: str) -> np.ndarray:
+    """bool (I,): what may be in a scenario's lists."""
+    if rules.rule(scenario).items == "own":
+        return bundle.own.get(scenario, np.zeros_like(bundle.known))
+    return bundle.known
+
+
+def _alike(lists: Lists, rules: Scenarios) -> Iterator[tuple[int, np.ndarray]]:
+    """Lists under the same rule share their top-K: (a scenario that stands for the rule, positions of its lists)."""
+    kinds: dict[tuple[str, str], int] = {}
+    of_name = np.empty(len(lists.names), dtype=np.int64)
+    for i, name in enumerate(lists.names):
+        rule = rules.rule(name)
+        of_name[i] = kinds.setdefault((name if rule.items == "own" else "", rule.seen), i)
+    for kind in kinds.values():
+        yield kind, np.flatnonzero(of_name[lists.name_idx] == kind)

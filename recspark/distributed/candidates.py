@@ -1,0 +1,126 @@
+"""candidates: every retriever's best items for each user and scenario, as of tonight and of past dates."""
+
+import logging
+import math
+from collections.abc import Iterator
+from datetime import date
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recspark import columns as c
+from recspark.config import Config, Scenarios
+from recspark.distributed import histories as histories_of
+from recspark.distributed import retriever
+from recspark.distributed.candidate_blocks import Settings, block_candidates, eligible
+from recspark.distributed.retriever import Bundle, open_bundle
+from recspark.errors import ConfigError, DataError
+from recspark.summary import Summary
+from recspark.tables import histories as histories_table
+from recspark.tables import index, raw, users
+from recspark.tables.candidates import TABLE
+from recspark.tables.store import Store
+from recspark.training import checkpoint
+
+log = logging.getLogger(__name__)
+
+USERS_A_FILE = 20_000
+
+
+def refresh(store: Store, config: Config, run_date: date, force: bool = False) -> Summary:
+    """Bring the candidates of tonight and the past dates up to date; a date whose inputs have not changed stays.
+
+    Raises ConfigError when a scenario has fewer eligible items than recommendations.k, DataError without a retriever.
+    """
+    built: list[str] = []
+    version: int | None = None
+    for as_of in retriever.as_ofs(run_date, config):
+        path = retriever.folder(store, config, as_of)
+        if not checkpoint.exists(path):
+            if as_of == run_date:
+                place = store.models("retriever")
+                raise DataError(f"no retriever as of {run_date} in {place}; run jobs/retriever.py first")
+            continue
+        tonight = as_of == run_date
+        fingerprint = _fingerprint(store, config, path, tonight)
+        if not force and store.is_fresh(TABLE, fingerprint, as_of=as_of):
+            continue
+        rows = candidates_of(store, config, as_of, path, tonight)
+        metadata = {"fingerprint": fingerprint, "as_of": str(as_of)}
+        version = store.replace(TABLE, rows, where=f"{c.AS_OF} = '{as_of}'", metadata=metadata)
+        built.append(str(as_of))
+        log.info("candidates: as of %s written", as_of)
+    total = store.read(TABLE).where(F.col(c.AS_OF) == F.lit(run_date)).count()
+    note = f"built as of {', '.join(built) or 'no new date'}"
+    return Summary("candidates", rows_out=total, skipped=not built, note=note, version=version)
+
+
+def candidates_of(store: Store, config: Config, as_of: date, bundle_path: str, tonight: bool) -> DataFrame:
+    """The rows of one date; tonight's have the users of source.users and `__default__` besides those with events."""
+    settings = settings_of(config, as_of)
+    groups = histories_of.groups_of(store, config, as_of)
+    histories = histories_of.read(store, config, as_of, groups)
+    names = [row[c.SCENARIO] for row in groups]
+    if tonight:
+        if config.source.users is not None:
+            ids = users.eligible_users(store, config)
+            # user_id is the index's key, so the join keeps one row an id
+            given = ids.join(store.read(index.USER_INDEX), on=c.USER_ID, how="inner").select(c.USER_IDX, c.SCENARIO)
+            histories = histories_table.with_given(histories, given)
+            names = sorted({*names, *(row[0] for row in given.select(c.SCENARIO).distinct().collect())})
+        histories = histories_table.with_default_user(histories, names)
+        require_items(open_bundle(bundle_path), config.scenarios, config.recommendations.k, names)
+    # a user counts once a scenario here, which is how many lists there are unless a rule says `users: all`
+    return build(histories, bundle_path, settings, num_users=sum(row.num_users for row in groups))
+
+
+def settings_of(config: Config, as_of: date) -> Settings:
+    """Raises ConfigError when the retrievers' lists are shorter than the published ones."""
+    depth, k = config.candidates.depth, config.recommendations.k
+    if depth < k:
+        raise ConfigError(f"candidates.depth: found {depth}, expected at least recommendations.k = {k}; raise it")
+    return Settings(as_of, config.scenarios, depth, k, config.candidates.block_users)
+
+
+def build(histories: DataFrame, bundle_path: str, settings: Settings, num_users: int) -> DataFrame:
+    """Rows of TABLE for every list of `histories`; in the files they are sorted by user_idx.
+
+    `num_users`, roughly, sets the number of files.
+
+    The same rows whatever the partitioning: each depends on its user and the bundle only.
+    """
+    slots = histories.sparkSession.sparkContext.defaultParallelism
+    files = max(1, min(slots, math.ceil(num_users / settings.block_users)), math.ceil(num_users / USERS_A_FILE))
+    sorted_users = histories.repartition(files, c.USER_IDX).sortWithinPartitions(c.USER_IDX)
+    rows = sorted_users.mapInArrow(partial(_blocks, bundle_path=bundle_path, settings=settings), TABLE.ddl)
+    return rows.select(TABLE.columns)
+
+
+def require_items(bundle: Bundle, rules: Scenarios, k: int, scenarios: list[str]) -> None:
+    """Raises ConfigError when a scenario has fewer eligible items than a list has places."""
+    for name in scenarios:
+        num_items = int(np.count_nonzero(eligible(bundle, rules, name)))
+        if num_items < k:
+            kind = "items with an event there (items: own)" if rules.rule(name).items == "own" else "known items"
+            raise ConfigError(
+                f"recommendations.k: found {k}, but scenario {name!r} has {num_items} {kind}; lower k"
+                + (f", or set scenarios.overrides.{name}.items: all" if rules.rule(name).items == "own" else "")
+            )
+
+
+def _blocks(batches: Iterator[pa.RecordBatch], bundle_path: str, settings: Settings) -> Iterator[pa.RecordBatch]:
+    bundle = open_bundle(bundle_path)
+    for batch in batches:
+        for low in range(0, batch.num_rows, settings.block_users):
+            yield block_candidates(batch.slice(low, settings.block_users), bundle, settings)
+
+
+def _fingerprint(store: Store, config: Config, bundle_path: str, tonight: bool) -> str:
+    given = "none"
+    if tonight and config.source.users is not None:
+        given = raw.fingerprint(store.spark, config.source.users, users.SECTION) + config.digest("source")
+    settings = config.digest("candidates", "recommendations", "scenarios", "interactions")
+    return store.fingerprint(settings, bundle_path.rsplit("/", 1)[-1], tonight, given)

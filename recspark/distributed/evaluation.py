@@ -1,0 +1,261 @@
+"""How good lists were: NDCG, recall, coverage and AUC of every mode, summed per scenario on the workers.
+
+Only sums leave a block of users: of the metrics, of their Poisson bootstrap replicates and of the products that the
+gate needs. Shapes: n rows, L lists of users who did something, M modes, C = figures (columns), B replicates.
+"""
+
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame
+
+from recspark import columns as c
+from recspark import metrics
+from recspark.config import RETRIEVERS
+from recspark.distributed import lists
+from recspark.distributed.blocks import whole_users
+from recspark.tables.candidates import REPEAT
+from recspark.tables.model_metrics import ALL, COLD, EVERYONE
+
+BLOCK_ROWS = 100_000
+RETRIEVED = "candidates"  # the `model` of what the retrievers found together
+MOMENTS = "moments"  # rows for the gate, `model` = half of the users
+PARTIAL = "slice string, scenario string, payload binary"
+COVERAGE = "coverage"  # comes as a number of distinct items: what is eligible is the caller's knowledge
+MERGED_SCHEMA = pa.schema(
+    [
+        ("slice", pa.string()),
+        (c.SCENARIO, pa.string()),
+        ("model", pa.string()),
+        ("metric", pa.string()),
+        ("value", pa.float64()),
+        ("lower", pa.float64()),
+        ("upper", pa.float64()),
+        ("num_users", pa.int64()),
+        ("data", pa.list_(pa.float64())),
+    ]
+)
+MERGED = (
+    f"slice string, {c.SCENARIO} string, model string, metric string, value double, lower double, upper double, "
+    "num_users bigint, data array<double>"
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured. `learnt`: the modes whose AUC is of interest; `tie_rank` opens (I,) on a worker."""
+
+    modes: tuple[str, ...]
+    learnt: tuple[str, ...]
+    k: int
+    num_replicates: int
+    seed: int
+    tie_rank: Callable[[], np.ndarray]
+
+    @property
+    def figures(self) -> list[tuple[str, str]]:
+        """(model, metric) of the C columns."""
+        ranked = [(mode, f"{name}@{self.k}") for name in ("ndcg", "recall") for mode in self.modes]
+        return [*ranked, (RETRIEVED, "recall"), *((mode, "gauc") for mode in self.learnt)]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A block of whole users: candidates and what users did, as arrays (n,). `group`: slice and scenario."""
+
+    names: list[tuple[str, str]]
+    group: np.ndarray
+    user_idx: np.ndarray
+    item_idx: np.ndarray
+    truth: np.ndarray
+    cold: np.ndarray
+    repeat: np.ndarray
+    popular: np.ndarray
+    scores: dict[str, np.ndarray]
+
+
+def evaluate(rows: DataFrame, settings: Settings) -> DataFrame:
+    """Rows of MERGED for every slice and scenario, and the scenario `__all__`.
+
+    `rows`: slice, NARROW, `score_<mode>` ..., truth (bool), cold (bool). What users did is rows of its own (truth), so
+    that a purchase that was not retrieved, or of a user without any list, counts.
+    """
+    blocks = lists.by_user(rows).mapInArrow(partial(_partials, settings=settings), PARTIAL)
+    return blocks.groupBy("slice", c.SCENARIO).applyInArrow(partial(_merge, settings=settings), MERGED)
+
+
+def _partials(batches: Iterator[pa.RecordBatch], settings: Settings) -> Iterator[pa.RecordBatch]:
+    tie_rank = settings.tie_rank()
+    for table in whole_users(batches, BLOCK_ROWS):
+        found = list(measure(_rows(table, settings.modes), settings, tie_rank))
+        columns = list(zip(*found, strict=True))
+        yield pa.record_batch([pa.array(column) for column in columns], names=["slice", c.SCENARIO, "payload"])
+
+
+def _rows(table: pa.Table, modes: tuple[str, ...]) -> Rows:
+    keys = pc.binary_join_element_wise(table["slice"], table[c.SCENARIO], "\x1f").combine_chunks().dictionary_encode()
+    return Rows(
+        names=[tuple(name.split("\x1f", 1)) for name in keys.dictionary.to_pylist()],
+        group=keys.indices.to_numpy(),
+        user_idx=table[c.USER_IDX].to_numpy(),
+        item_idx=table[c.ITEM_IDX].to_numpy(),
+        truth=table["truth"].to_numpy(),
+        cold=table["cold"].to_numpy(),
+        repeat=pc.equal(table[c.SOURCE].fill_null(""), REPEAT).to_numpy(),
+        popular=table[lists.POPULAR].to_numpy(),
+        scores={mode: table[f"score_{mode}"].to_numpy() for mode in modes},
+    )
+
+
+def measure(rows: Rows, settings: Settings, tie_rank: np.ndarray) -> Iterator[tuple[str, str, bytes]]:
+    """(slice, scenario, payload) of every scenario of a block and of all of them together."""
+    list_idx, first = lists.list_numbers(rows.group, rows.user_idx)
+    num_lists = len(first)
+    relevant = np.bincount(list_idx[rows.truth], minlength=num_lists)
+    found = ~rows.truth
+    width = int(rows.item_idx.max(initial=0)) + 1
+    key = list_idx.astype(np.int64) * width + rows.item_idx
+    hit = np.isin(key[found], key[rows.truth]).astype(np.float64)
+    block = _Block(
+        list_idx[found], rows.item_idx[found], hit, metrics.offsets_of(list_idx[found], num_lists), relevant,
+        rows.group[first], rows.user_idx[first], np.bincount(list_idx[rows.truth & rows.cold], minlength=num_lists) > 0,
+    )  # fmt: skip
+    ranked = {}
+    for mode, scores in rows.scores.items():
+        popular = rows.popular[found] if mode in RETRIEVERS else None
+        final = lists.final_scores(block.list_idx, num_lists, scores[found], popular, rows.repeat[found])
+        order = lists.ordered(block.list_idx, final, tie_rank[block.item_idx])
+        ranked[mode] = (final, order)
+    yield from _sums(block, rows.names, ranked, settings)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Candidate rows (list, item, was it a hit) in order of list, and per list: relevant items, group, user, cold."""
+
+    list_idx: np.ndarray
+    item_idx: np.ndarray
+    hit: np.ndarray
+    offsets: np.ndarray
+    relevant: np.ndarray
+    group: np.ndarray
+    user_idx: np.ndarray
+    cold: np.ndarray
+
+
+Ranked = dict[str, tuple[np.ndarray, np.ndarray]]  # mode -> final scores (n,), order (n,)
+
+
+def _sums(
+    block: _Block, names: list[tuple[str, str]], ranked: Ranked, settings: Settings
+) -> Iterator[tuple[str, str, bytes]]:
+    """Draw once, then add up by scenario and, for each slice, over all of its scenarios."""
+    values_LC, sizes_LC = _figures(block, ranked, settings)
+    active = np.flatnonzero(block.relevant > 0)
+    hashes = metrics.hash_users(block.user_idx, settings.seed)
+    replicates = metrics.poisson_weights(hashes[active], settings.num_replicates)
+    weights = np.column_stack((np.ones(len(active)), replicates))  # column 0 is the plain sum
+    half = (hashes >> np.uint64(60)) % np.uint64(2)
+    labels = sorted({label for label, _ in names})
+    label_of_list = np.array([labels.index(label) for label, _ in names])[block.group]
+    groups = [(name, block.group == at) for at, name in enumerate(names)]
+    groups += [((label, EVERYONE), label_of_list == at) for at, label in enumerate(labels)]
+    for (label, scenario), members in groups:
+        at = members[active]
+        payload: dict[str, np.ndarray] = {}
+        for name, chosen in ((ALL, at), (COLD, at & block.cold[active])):
+            pick = active[chosen]
+            payload[f"values_{name}"] = (values_LC[pick] * sizes_LC[pick]).T @ weights[chosen]
+            payload[f"sizes_{name}"] = sizes_LC[pick].T @ weights[chosen]
+            payload[f"users_{name}"] = np.array([len(np.unique(block.user_idx[pick]))])
+        payload["moments"] = _moments(values_LC[active[at], : len(settings.modes)], half[active[at]])
+        payload |= _tops(block, members, ranked, settings)
+        yield label, scenario, _pack(payload)
+
+
+def _figures(block: _Block, ranked: Ranked, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
+    """Figures (L, C) as in `Settings.figures`, and what each counts for in a mean; 0 where it is not defined."""
+    by_rank = [block.hit[ranked[mode][1]] for mode in settings.modes]
+    ndcg = [metrics.ndcg_at_k(x, block.offsets, block.relevant, settings.k) for x in by_rank]
+    recall = [metrics.recall_at_k(x, block.offsets, block.relevant, settings.k) for x in by_rank]
+    everything = metrics.recall_at_k(block.hit, block.offsets, block.relevant, max(1, len(block.hit)))
+    gauc = [metrics.auc_per_list(block.hit, ranked[mode][0], block.offsets) for mode in settings.learnt]
+    values = np.column_stack((*ndcg, *recall, everything, *gauc))
+    sizes = np.isfinite(values).astype(np.float64)
+    rows = np.diff(block.offsets)[:, None]
+    sizes[:, len(values[0]) - len(gauc) :] *= rows  # GAUC weighs a list by its rows
+    return np.nan_to_num(values), sizes
+
+
+def _moments(ndcg_LM: np.ndarray, half: np.ndarray) -> np.ndarray:
+    """(2, 1 + M + M * M): count, sums and products of the modes' NDCG on each half of the users."""
+    found = []
+    for side in (0, 1):
+        x = ndcg_LM[half == side]
+        found.append(np.concatenate(([len(x)], x.sum(axis=0), (x.T @ x).ravel())))
+    return np.stack(found)
+
+
+def _tops(block: _Block, members: np.ndarray, ranked: Ranked, settings: Settings) -> dict[str, np.ndarray]:
+    """Distinct items on top of the members' lists by mode, and the learnt modes' hits by score."""
+    sizes = np.diff(block.offsets)
+    position = np.arange(len(block.hit)) - np.repeat(block.offsets[:-1], sizes)
+    inside = members[block.list_idx]
+    found: dict[str, np.ndarray] = {}
+    for mode in settings.modes:
+        scores, order = ranked[mode]
+        found[f"top_{mode}"] = np.unique(block.item_idx[order][inside[order] & (position < settings.k)])
+        if mode in settings.learnt:
+            bins, at = np.unique(metrics.score_bins(scores[inside]), return_inverse=True)
+            positive = np.bincount(at, weights=block.hit[inside], minlength=len(bins))
+            found[f"bins_{mode}"] = np.stack((bins, positive, np.bincount(at, minlength=len(bins)) - positive))
+    return found
+
+
+def _pack(payload: dict[str, np.ndarray]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **payload)
+    return buffer.getvalue()
+
+
+def _merge(table: pa.Table, settings: Settings) -> pa.Table:
+    """Add up the payloads of one slice and scenario and turn them into figures with intervals."""
+    parts = [dict(np.load(io.BytesIO(data), allow_pickle=False)) for data in table["payload"].to_pylist()]
+    label, scenario = table["slice"][0].as_py(), table[c.SCENARIO][0].as_py()
+    found = [{"slice": label, **row} for row in _means(parts, ALL, settings)]
+    found += [{"slice": COLD, **row} for row in _means(parts, COLD, settings)] if label == ALL else []
+    base = {"slice": label, "num_users": int(sum(part[f"users_{ALL}"][0] for part in parts))}
+    for mode in settings.modes:
+        top = np.unique(np.concatenate([part[f"top_{mode}"] for part in parts]))
+        found.append({**base, "model": mode, "metric": COVERAGE, "value": float(len(top))})
+    for mode in settings.learnt:
+        value = _merged_auc([part[f"bins_{mode}"] for part in parts])
+        found += [{**base, "model": mode, "metric": "auc", "value": value}] if np.isfinite(value) else []
+    moments = sum(part["moments"] for part in parts)
+    found += [{**base, "model": str(half), "metric": MOMENTS, "data": list(moments[half])} for half in (0, 1)]
+    return pa.Table.from_pylist([{**row, c.SCENARIO: scenario} for row in found], MERGED_SCHEMA)
+
+
+def _means(parts: list[dict[str, np.ndarray]], name: str, settings: Settings) -> Iterator[dict[str, object]]:
+    """One row a figure; none where nobody was measured."""
+    users = int(sum(part[f"users_{name}"][0] for part in parts))
+    values, sizes = (sum(part[f"{kind}_{name}"] for part in parts) for kind in ("values", "sizes"))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = values / sizes  # (C, 1 + B)
+    for (model, metric), row in zip(settings.figures, means, strict=True):
+        if np.isfinite(row[0]):
+            lower, upper = metrics.interval(row[1:])
+            figure = {"value": float(row[0]), "lower": lower, "upper": upper}
+            yield {"model": model, "metric": metric, **figure, "num_users": users}
+
+
+def _merged_auc(parts: list[np.ndarray]) -> float:
+    bins, positive, negative = np.concatenate(parts, axis=1)
+    values, at = np.unique(bins, return_inverse=True)
+    counts = (np.bincount(at, weights=weights, minlength=len(values)) for weights in (positive, negative))
+    return metrics.auc_of_counts(*counts)

@@ -1,0 +1,143 @@
+"""Item texts to vectors in Spark: the table for the night, and a pandas UDF for notebooks and SQL. One encoder core."""
+
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date
+from functools import lru_cache
+
+import pandas as pd
+import pyarrow as pa
+import torch
+from pyspark import TaskContext
+from pyspark.sql import DataFrame
+from pyspark.sql.functions import pandas_udf
+
+from recspark import columns as c
+from recspark.config import Config
+from recspark.encoders import text
+from recspark.encoders.vectors import array_to_vectors, has_content
+from recspark.encoders.weights import locate
+from recspark.errors import ConfigError
+from recspark.summary import Summary
+from recspark.tables import item_embeddings as table
+from recspark.tables.items import TABLE as ITEMS
+from recspark.tables.store import Store
+
+MIN_ROWS_PER_TASK = 512  # a second or two of short texts: for fewer, loading the model (10 s) once more is a waste
+MAX_ROWS_PER_TASK = 20_000  # what a lost task may have to do again
+
+
+def embed_new(items: DataFrame, existing: DataFrame, encoder_name: str, revision: str | None = None) -> DataFrame:
+    """Rows of item_embeddings for the items whose content or encoder version `existing` does not hold yet."""
+    return embed(table.only_new(items, existing, locate(encoder_name, revision).version), encoder_name, revision)
+
+
+def embed(items: DataFrame, encoder_name: str, revision: str | None = None) -> DataFrame:
+    """Rows of item_embeddings for every row of `items` (item_id, text, content_hash; counted once, then read again).
+
+    Lazy, and each reading of the result runs the model again: persist it if it is read twice (a merge does).
+    Raises ConfigError where the encoder is missing here; on a worker, where that has another version.
+    """
+    version = locate(encoder_name, revision).version
+    tasks = num_tasks(items.count(), items.sparkSession.sparkContext.defaultParallelism)
+    rows = items.select(c.ITEM_ID, c.TEXT, c.CONTENT_HASH).repartition(tasks)
+
+    def embed_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            if batch.num_rows:  # no row, no model
+                yield _embed_batch(batch, task_encoder(encoder_name, revision, version))
+
+    return table.build(rows.mapInArrow(embed_batches, table.SCHEMA))
+
+
+def _embed_batch(batch: pa.RecordBatch, encoder: text.TextEncoder) -> pa.RecordBatch:
+    vectors = encoder.encode(batch.column(c.TEXT).to_pylist())
+    columns = {
+        c.ITEM_ID: batch.column(c.ITEM_ID),
+        c.ENCODER: pa.repeat(encoder.version, batch.num_rows),
+        c.CONTENT_HASH: batch.column(c.CONTENT_HASH),
+        c.EMBEDDING: array_to_vectors(vectors),
+        c.DIM: pa.repeat(pa.scalar(encoder.dim, pa.int32()), batch.num_rows),
+    }
+    return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+
+
+def embed_udf(encoder_name: str, revision: str | None = None) -> Callable[..., object]:
+    """A pandas UDF text -> array<float> for notebooks; for SQL `spark.udf.register("embed", embed_udf(name))`.
+
+    Null where a text has no content. Raises ConfigError where the encoder is missing here.
+    """
+    version = locate(encoder_name, revision).version
+
+    @pandas_udf("array<float>")
+    def embed_text(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
+        for texts in batches:
+            vectors = task_encoder(encoder_name, revision, version).encode(texts.tolist())
+            cells = [vector if ok else None for vector, ok in zip(vectors, has_content(vectors), strict=True)]
+            yield pd.Series(cells, dtype=object)
+
+    return embed_text
+
+
+def num_tasks(rows: int, slots: int) -> int:
+    """Enough to use the slots as far as each gets work worth loading a model for; more where tasks would grow long."""
+    return max(1, min(slots, math.ceil(rows / MIN_ROWS_PER_TASK)), math.ceil(rows / MAX_ROWS_PER_TASK))
+
+
+def task_encoder(name: str, revision: str | None, version: str) -> text.TextEncoder:
+    """The encoder of this Python worker, on this task's device and with this task's cores. Call it inside a task.
+
+    Loaded once: Spark keeps the worker process for later tasks. Raises ConfigError where the worker's copy differs
+    from the driver's, since its vectors would be stored under a wrong version.
+    """
+    context = TaskContext.get()
+    assert context is not None, "only in a task"
+    cores = max(1, context.cpus())
+    os.environ.setdefault("RAYON_NUM_THREADS", str(cores))  # the tokenizer's threads; it looks once, at its first batch
+    torch.set_num_threads(cores)
+    gpu = context.resources().get("gpu")
+    device = device_for(gpu.addresses if gpu else [], context.partitionId(), torch.cuda.device_count())
+    encoder = _load(name, revision, device)
+    if encoder.version != version:
+        raise ConfigError(
+            f"encoder {name!r}: this worker has {encoder.version}, the driver has {version}; "
+            "install the same weights on every node"
+        )
+    return encoder
+
+
+def device_for(gpu_addresses: Sequence[str], partition_id: int, num_gpus: int) -> str:
+    """The GPU that Spark gave to the task; where Spark knows of none, the tasks take turns; the CPU without any.
+
+    The remainder, because an executor that sees a part of the GPUs numbers them from 0 again.
+    """
+    if num_gpus == 0:
+        return "cpu"
+    given = bool(gpu_addresses) and gpu_addresses[0].isdigit()
+    return f"cuda:{(int(gpu_addresses[0]) if given else partition_id) % num_gpus}"
+
+
+@lru_cache(maxsize=2)
+def _load(name: str, revision: str | None, device: str) -> text.TextEncoder:
+    return text.load(name, revision, device)
+
+
+def refresh(store: Store, config: Config, run_date: date, force: bool = False) -> Summary:
+    """Embed what is new or changed among the items; nothing is committed when nothing is."""
+    settings = config.item_embeddings
+    version = locate(settings.encoder, settings.revision).version
+    fingerprint = store.fingerprint(config.digest("item_embeddings"), version, store.token(ITEMS))
+    if not force and store.is_fresh(table.TABLE, fingerprint):
+        return Summary("item_embeddings", skipped=True, note=version)
+    items = store.read(ITEMS)
+    known = store.exists(table.TABLE) and not force
+    todo = table.only_new(items, store.read(table.TABLE), version) if known else items
+    rows = embed(todo, settings.encoder, settings.revision).persist()  # a merge reads its source twice
+    try:
+        count = rows.count()
+        metadata = {"fingerprint": fingerprint}
+        written = store.merge(table.TABLE, rows, metadata) if count else None
+    finally:
+        rows.unpersist()
+    return Summary("item_embeddings", items.count(), count, skipped=count == 0, note=version, version=written)

@@ -1,0 +1,107 @@
+"""Candidates to ordered lists: the one way in which tonight's lists and the evaluated ones are made.
+
+Scoring looks at rows, so it takes the wide candidates as they lie; only what a list needs is shuffled to its user.
+Shapes: n rows, L lists (a user in a scenario).
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recspark import columns as c
+from recspark.config import RETRIEVERS
+from recspark.tables.candidates import BECAUSE
+
+Scorer = Callable[[pa.Table], Mapping[str, np.ndarray]]  # rows of candidates -> mode -> (n,); travels to the workers
+POPULAR = "popular_score"  # orders what a retriever has no score for
+
+NARROW = f"{c.SCENARIO} string, {c.USER_IDX} int, {c.ITEM_IDX} int, {c.SOURCE} string, {BECAUSE} int, {POPULAR} float"
+NAMES = [part.split()[0] for part in NARROW.split(", ")]
+
+
+def scored(candidates: DataFrame, scorer: Scorer, modes: tuple[str, ...]) -> DataFrame:
+    """NARROW columns and one double `score_<mode>` each; partitions, and the order in them, stay.
+
+    A retriever's score is the candidate's own (nan where it has nothing to say); `scorer` is asked for the rest.
+    """
+    learnt = tuple(mode for mode in modes if mode not in RETRIEVERS)
+    own = [F.col(f"{mode}_score").cast("double").alias(f"score_{mode}") for mode in modes if mode in RETRIEVERS]
+    names = [*NAMES, *(f"score_{mode}" for mode in modes)]
+    if not learnt:
+        return candidates.select(*NAMES, *own).select(names)
+    ddl = ", ".join((NARROW, *(f"score_{mode} double" for mode in modes)))
+    return candidates.mapInArrow(partial(_score, scorer=scorer, modes=modes), ddl)
+
+
+def _score(batches: Iterator[pa.RecordBatch], scorer: Scorer, modes: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        if not batch.num_rows:
+            continue
+        found = scorer(pa.Table.from_batches([batch]))
+        columns = {name: batch.column(name) for name in NAMES}
+        for mode in modes:
+            own = batch.column(f"{mode}_score").cast(pa.float64()) if mode in RETRIEVERS else None
+            columns[f"score_{mode}"] = own if own is not None else pa.array(np.asarray(found[mode], dtype=np.float64))
+        yield pa.record_batch(list(columns.values()), names=list(columns))
+
+
+def by_user(rows: DataFrame) -> DataFrame:
+    """All rows of a user in one partition and one after the other, as `blocks.whole_users` needs them."""
+    return rows.repartition(c.USER_IDX).sortWithinPartitions(c.USER_IDX)
+
+
+def list_numbers(scenario: np.ndarray, user_idx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Dense number of each row's list (n,), in order of user and scenario, and the position of one row of each (L,)."""
+    width = int(scenario.max(initial=0)) + 1
+    key = (user_idx.astype(np.int64) + 1) * width + scenario  # the default user is -1
+    _, first, at = np.unique(key, return_index=True, return_inverse=True)
+    return at, first
+
+
+def final_scores(
+    list_idx: np.ndarray, num_lists: int, scores: np.ndarray, popular: np.ndarray | None, repeat: np.ndarray
+) -> np.ndarray:
+    """float64 (n,) by which a list is ordered and which it publishes; each list by itself.
+
+    `popular` (n,): given for a retriever's scores, it orders the rows that the retriever is silent on (nan), below all
+    others. Without it nan stays nan: a trained model that gives nan is broken, and a check should find it.
+    `repeat` bool (n,): items that the user had are moved below the rest.
+    """
+    final = scores.astype(np.float64)
+    if popular is not None and np.isnan(final).any():
+        silent = np.isnan(final)
+        low = _per_list(np.minimum, list_idx[~silent], final[~silent], num_lists, np.inf)
+        low[np.isinf(low)] = 0.0
+        final[silent] = low[list_idx[silent]] - 2.0 + _share(list_idx[silent], popular[silent], num_lists)
+    if repeat.any():
+        fresh = ~repeat & np.isfinite(final)
+        low = _per_list(np.minimum, list_idx[fresh], final[fresh], num_lists, np.inf)
+        high = _per_list(np.fmax, list_idx[repeat], final[repeat], num_lists, -np.inf)
+        shift = np.where(np.isfinite(low) & np.isfinite(high), low - high - 1.0, 0.0)
+        final[repeat] += shift[list_idx[repeat]]
+    return final
+
+
+def ordered(list_idx: np.ndarray, final: np.ndarray, tie_rank: np.ndarray) -> np.ndarray:
+    """Positions (n,) of the rows in order of list, then score falling, then item_id (`tie_rank` (n,)); nan last."""
+    return np.lexsort((tie_rank, -final, list_idx))
+
+
+def _per_list(reduce: np.ufunc, list_idx: np.ndarray, values: np.ndarray, num_lists: int, start: float) -> np.ndarray:
+    found = np.full(num_lists, start)
+    reduce.at(found, list_idx, values)
+    return found
+
+
+def _share(list_idx: np.ndarray, values: np.ndarray, num_lists: int) -> np.ndarray:
+    """Values on their list's range, 0 = lowest, 1 = highest; 0 where all are equal or unknown."""
+    known = np.nan_to_num(values.astype(np.float64), nan=-1e300, neginf=-1e300)
+    real = known > -1e300
+    low = _per_list(np.minimum, list_idx[real], known[real], num_lists, np.inf)[list_idx]
+    high = _per_list(np.maximum, list_idx[real], known[real], num_lists, -np.inf)[list_idx]
+    spread = high > low
+    return np.where(real & spread, (known - low) / np.where(spread, high - low, 1.0), 0.0)

@@ -1,0 +1,185 @@
+"""ranker: the models that order candidates, learnt from past nights. Two kinds (torch, LightGBM), each in two copies.
+
+`evaluated` learns from the windows that closed before the newest one opens, stops early on a tenth of its users, and is
+tested on the newest window (model_metrics). `published` learns from all of them, as long as `evaluated` did.
+
+A folder a set of windows: <warehouse>/models/ranker/<newest window>-<fingerprint>/{evaluated,published}/{ranker,gbdt}.
+"""
+
+import logging
+import os
+import time
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import numpy as np
+from pyspark.ml.torch.distributor import TorchDistributor
+from pyspark.sql import SparkSession
+
+from recspark import columns as c
+from recspark.config import Config
+from recspark.distributed import history_shards, retriever
+from recspark.distributed.histories import as_of_day
+from recspark.errors import DataError, TrainingError
+from recspark.features import FEATURES
+from recspark.models.rankers import gbdt
+from recspark.summary import Summary
+from recspark.tables import training_examples
+from recspark.tables.store import Store
+from recspark.training import checkpoint, job
+from recspark.training.feed import read_users
+from recspark.windows import closed_windows
+
+log = logging.getLogger(__name__)
+
+EVALUATED, PUBLISHED = "evaluated", "published"
+RANKER, GBDT = "ranker", "gbdt"
+
+
+@dataclass(frozen=True)
+class Examples:
+    """One closed window that has examples, at the pinned version of their table."""
+
+    as_of: date
+    fingerprint: str
+    files: tuple[str, ...]
+    bundle: str
+
+
+def examples(store: Store, config: Config, run_date: date) -> list[Examples]:
+    """The closed windows with examples, newest first. Raises DataError when there is none."""
+    settings = config.training_examples
+    target = training_examples.table(settings.tasks)
+    found = []
+    for as_of in closed_windows(run_date, settings.label_days, settings.num_windows):
+        stamp = store.stamp(target, as_of=as_of)
+        if stamp is None:
+            continue
+        files = tuple(store.files(target, store.version(target), {c.AS_OF: as_of}))
+        if files:
+            found.append(Examples(as_of, stamp["fingerprint"], files, retriever.folder(store, config, as_of)))
+    if not found:
+        raise DataError(
+            f"no training examples before {run_date} in {store.name(target.noun)}; run jobs/training_examples.py first "
+            f"(a window of {settings.label_days} days must have closed)"
+        )
+    return found
+
+
+def folder(store: Store, config: Config, found: list[Examples]) -> str:
+    """Where the models of these windows lie; another night with the same windows finds them again."""
+    settings = config.digest(RANKER, GBDT, "training_examples", "seed")
+    inputs = [(window.fingerprint, window.bundle) for window in found]
+    return f"{store.models(RANKER)}/{found[0].as_of}-{store.fingerprint(settings, *inputs)}"
+
+
+def refresh(store: Store, config: Config, run_date: date, force: bool = False) -> Summary:
+    """Train both kinds of model, and write the histories that scoring needs tonight and on the newest window.
+
+    Raises DataError without examples, TrainingError when a training diverged or lost a process.
+    """
+    found = examples(store, config, run_date)
+    target = folder(store, config, found)
+    dates = sorted({run_date, *(window.as_of for window in found)})
+    histories = {as_of: history_shards.ensure(store, config, as_of) for as_of in dates}
+    if checkpoint.exists(target) and not force:
+        return Summary(RANKER, skipped=True, note=f"windows {found[-1].as_of} to {found[0].as_of} have their models")
+    if force:
+        checkpoint.remove(target)
+    began = time.monotonic()
+    neural = _train_torch(store.spark, config, found, histories, target)
+    took = time.monotonic() - began
+    boosted = _train_gbdt(config, found, target)
+    kinds = [name for name in (EVALUATED, PUBLISHED) if name in neural]
+    note = f"{', '.join(kinds)}: ranker {took:.0f} s, gbdt {time.monotonic() - began - took:.0f} s"
+    manifest = {
+        "windows": [str(window.as_of) for window in found],
+        "models": kinds,
+        RANKER: {name: {"num_epochs": neural[name]["num_epochs"], "rows": neural[name]["rows"]} for name in kinds},
+        GBDT: boosted,
+    }
+    checkpoint.save(target, manifest)
+    log.info("ranker: %s", note)
+    return Summary(RANKER, rows_in=sum(int(neural[name]["rows"]) for name in kinds), rows_out=2 * len(kinds), note=note)
+
+
+def _train_torch(
+    spark: SparkSession, config: Config, found: list[Examples], histories: dict[date, str], target: str
+) -> dict[str, Any]:
+    """Both copies in one launch, since a launch costs seconds."""
+    windows = tuple(job.Window(as_of_day(w.as_of), w.files, histories[w.as_of], w.bundle) for w in found)
+    local = spark.sparkContext.master.startswith("local")
+    num_processes = config.training.num_processes
+    threads = max(1, _cores() // num_processes) if local else int(spark.conf.get("spark.task.cpus", "1"))
+    asked = job.Job(
+        models=_copies(windows, target),
+        features=FEATURES,
+        tasks=tuple((task.name, task.kind, task.loss_weight) for task in config.training_examples.tasks),
+        settings=config.ranker.model_dump(mode="json"),
+        seed=config.seed,
+        reader=config.training.reader,
+        threads=threads,
+        use_gpu=config.training.use_gpu,
+    )
+    return launch(asked, num_processes, local)["models"]
+
+
+def _copies(windows: tuple[job.Window, ...], target: str) -> tuple[job.Model, ...]:
+    published = f"{target}/{PUBLISHED}/{RANKER}"
+    if len(windows) == 1:  # nothing to evaluate on later windows: it stops early by itself
+        return (job.Model(PUBLISHED, published, windows),)
+    evaluated = job.Model(EVALUATED, f"{target}/{EVALUATED}/{RANKER}", windows[1:])
+    return (evaluated, job.Model(PUBLISHED, published, windows, epochs_of=EVALUATED))
+
+
+def launch(asked: job.Job, num_processes: int, local: bool) -> dict[str, Any]:
+    """Run a training job with TorchDistributor: beside the driver for a local master, else in the executors.
+
+    Raises TrainingError: the job's own, or one that says what to do after a process was lost.
+    """
+    # idle threads of a busy machine must sleep, not spin: the children inherit it
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    distributor = TorchDistributor(num_processes=num_processes, local_mode=local, use_gpu=asked.use_gpu)
+    try:
+        answer = distributor.run(job.run, asked.to_json())
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise TrainingError(
+            f"ranker: a training process was lost ({type(error).__name__}: {first:.300}); its own words stand above. "
+            "Run the same command again: it goes on from the last checkpoint. Check that recspark is installed on the "
+            f"executors, that {num_processes} tasks fit at once, and that no executor was killed for memory"
+        ) from error
+    if "error" in answer:
+        raise TrainingError(f"ranker: {answer['error']}")
+    return dict(answer)
+
+
+def _train_gbdt(config: Config, found: list[Examples], target: str) -> dict[str, Any]:
+    """LightGBM on the driver, on at most gbdt.max_rows rows: 4 bytes a feature each, thrice while it learns."""
+    if len(found) == 1:
+        return {PUBLISHED: _fit_gbdt(config, found, f"{target}/{PUBLISHED}/{GBDT}", None)}
+    evaluated = _fit_gbdt(config, found[1:], f"{target}/{EVALUATED}/{GBDT}", None)
+    published = _fit_gbdt(config, found, f"{target}/{PUBLISHED}/{GBDT}", evaluated["num_rounds"])
+    return {EVALUATED: evaluated, PUBLISHED: published}
+
+
+def _fit_gbdt(config: Config, found: list[Examples], target: str, num_rounds: int | None) -> dict[str, int]:
+    """One copy; with `num_rounds` on all users, else stopped early by a tenth of them."""
+    if not checkpoint.exists(target):
+        keys = (job.AS_OF_DAY, c.SCENARIO_IDX, c.USER_IDX, c.ITEM_IDX)
+        label = training_examples.label_column(config.training_examples.tasks[0].name)
+        files = [file for window in found for file in window.files]
+        rows = read_users(files, [*keys, *FEATURES, label, c.FOLD], c.USER_IDX, config.gbdt.max_rows, config.seed)
+        features = np.column_stack([rows.pop(name) for name in FEATURES])
+        key = np.column_stack([rows[name] for name in keys])
+        holdout = rows[c.FOLD] == job.STOP_FOLD
+        model = gbdt.fit(features, rows[label], key, holdout, FEATURES, config.gbdt, config.seed, num_rounds)
+        manifest, texts = gbdt.to_texts(model)
+        checkpoint.save(target, manifest, texts=texts)
+    manifest = checkpoint.read_manifest(target)
+    return {"num_rounds": manifest["num_rounds"], "rows": manifest["num_rows"]}
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

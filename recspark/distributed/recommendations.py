@@ -1,0 +1,157 @@
+"""recommendations: tonight's candidates in the order that the gate chose, checked, then published in one commit."""
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recspark import columns as c
+from recspark.config import RETRIEVERS, Config
+from recspark.distributed import lists, ranker, retriever, scorer
+from recspark.distributed.blocks import whole_users
+from recspark.errors import DataError, PublishError
+from recspark.summary import Summary
+from recspark.tables import candidates, index, interactions, model_metrics, published_runs
+from recspark.tables import recommendations as table
+from recspark.tables.candidates import BECAUSE, REPEAT
+from recspark.tables.histories import DEFAULT_USER_IDX
+from recspark.tables.interactions import TABLE as INTERACTIONS
+from recspark.tables.items import TABLE as ITEMS
+from recspark.tables.recommendations import TABLE, TOP
+from recspark.tables.store import Store
+from recspark.training import checkpoint
+
+log = logging.getLogger(__name__)
+
+BLOCK_ROWS = 100_000
+ROWS_A_FILE = 2_000_000
+TOP_NAMES = [part.split()[0] for part in TOP.split(", ")]
+
+
+def refresh(store: Store, config: Config, run_date: date, force: bool = False) -> Summary:
+    """Publish the lists of one night, unless they were published from the same inputs.
+
+    Raises PublishError when a check fails: the table stays as it was, and published_runs says `held` and why.
+    """
+    stamps = [store.stamp(candidates.TABLE, as_of=run_date), store.stamp(model_metrics.TABLE, run_date=run_date)]
+    for found, job in zip(stamps, ("candidates", "model_metrics"), strict=True):
+        if found is None:
+            raise DataError(f"{job} has nothing for {run_date}; run jobs/{job}.py or jobs/nightly.py first")
+    settings = config.digest("recommendations", "scenarios", "source")
+    items = store.digest(ITEMS, c.FIRST_SEEN, run_date)
+    fingerprint = store.fingerprint(settings, run_date, *(found["fingerprint"] for found in stamps if found), items)
+    if not force and store.is_fresh(TABLE, fingerprint, run_date=run_date):
+        return Summary("recommendations", skipped=True)
+    modes = model_metrics.decisions(store, run_date)
+    scoring = scorer.scorer(store, config, run_date, run_date, ranker.PUBLISHED)
+    tie_rank = partial(checkpoint.open_array, retriever.folder(store, config, run_date), "tie_rank")
+    rows = store.read(candidates.TABLE).where(F.col(c.AS_OF) == F.lit(run_date))
+    top = top_lists(rows, scoring, modes, config.recommendations.k, tie_rank)
+    versions = published_runs.Versions(
+        config.digest(*type(config).model_fields),
+        models={mode: str(scoring.models) for mode in sorted(set(modes.values()) - set(RETRIEVERS))},
+        inputs={t.noun: store.token(t) for t in (INTERACTIONS, ITEMS, candidates.TABLE, model_metrics.TABLE)},
+    )
+    return publish(store, config, run_date, staged(store, top, modes, run_date), fingerprint, versions)
+
+
+def repair(store: Store) -> None:
+    """Write the published_runs rows that a crash right after publication left out. Called at the start of every run."""
+    for run_id in published_runs.repair(store, TABLE):
+        log.warning("published_runs: run %s was published but not recorded; added from its commit", run_id)
+
+
+def top_lists(
+    rows: DataFrame, scoring: lists.Scorer, modes: Mapping[str, str], k: int, tie_rank: Callable[[], np.ndarray]
+) -> DataFrame:
+    """TOP: the k best candidates of every list, in the order of its scenario's mode.
+
+    A scenario that the gate did not decide on keeps null scores, which the checks hold.
+    """
+    used = tuple(sorted(set(modes.values())))
+    scored = lists.scored(rows, scoring, used).join(_modes(rows, modes), on=c.SCENARIO, how="left")
+    chosen = F.coalesce(*(F.when(F.col(c.MODEL) == mode, F.col(f"score_{mode}")) for mode in used), F.lit(None))
+    narrow = scored.select(*lists.NAMES, c.MODEL, chosen.cast("double").alias(c.SCORE))
+    return lists.by_user(narrow).mapInArrow(partial(_top, k=k, tie_rank=tie_rank), TOP)
+
+
+def _modes(rows: DataFrame, modes: Mapping[str, str]) -> DataFrame:
+    frame = rows.sparkSession.createDataFrame(sorted(modes.items()), f"{c.SCENARIO} string, {c.MODEL} string")
+    return F.broadcast(frame)
+
+
+def _top(batches: Iterator[pa.RecordBatch], k: int, tie_rank: Callable[[], np.ndarray]) -> Iterator[pa.RecordBatch]:
+    ties = tie_rank()
+    for block in whole_users(batches, BLOCK_ROWS):
+        yield top_of_block(block, k, ties)
+
+
+def top_of_block(block: pa.Table, k: int, ties: np.ndarray) -> pa.RecordBatch:
+    """TOP rows of whole users; each list is ordered by itself."""
+    scenarios = block[c.SCENARIO].combine_chunks().dictionary_encode()
+    user_idx, item_idx = block[c.USER_IDX].to_numpy(), block[c.ITEM_IDX].to_numpy()
+    list_idx, first = lists.list_numbers(scenarios.indices.to_numpy(), user_idx)
+    # a retriever's silence is filled by popularity, a trained model's is an error: see lists.final_scores
+    silent_ok = pc.is_in(block[c.MODEL], value_set=pa.array(RETRIEVERS)).to_numpy()
+    repeat = pc.equal(block[c.SOURCE], REPEAT).to_numpy()
+    scores, popular = block[c.SCORE].to_numpy(), block[lists.POPULAR].to_numpy()
+    final = np.empty(len(scores))
+    for part, fallback in ((silent_ok, popular), (~silent_ok, None)):
+        filled = None if fallback is None else fallback[part]
+        final[part] = lists.final_scores(list_idx[part], len(first), scores[part], filled, repeat[part])
+    order = lists.ordered(list_idx, final, ties[item_idx])
+    sizes = np.bincount(list_idx, minlength=len(first))
+    position = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    at, place = order[position < k], position[position < k]
+    found = block.select([c.SCENARIO, c.USER_IDX, c.ITEM_IDX, c.SOURCE, BECAUSE]).take(pa.array(at))
+    columns = {name: found[name].combine_chunks() for name in found.column_names}
+    columns |= {c.RANK: pa.array((place + 1).astype(np.int32)), c.SCORE: pa.array(final[at])}
+    return pa.record_batch([columns[name] for name in TOP_NAMES], names=TOP_NAMES)
+
+
+def staged(store: Store, top: DataFrame, modes: Mapping[str, str], run_date: date) -> DataFrame:
+    """Rows of TABLE with ids and reasons."""
+    nobody = store.spark.createDataFrame([(c.DEFAULT_USER, DEFAULT_USER_IDX)], index.USER_INDEX.schema)
+    users = store.read(index.USER_INDEX).unionByName(nobody)
+    texts = store.read(ITEMS).select(c.ITEM_ID, c.TEXT)
+    items = store.read(index.ITEM_INDEX).join(texts, on=c.ITEM_ID, how="inner")  # item_id is the key of both
+    return table.build(top, _modes(top, modes), users, items, run_date, store.run_id)
+
+
+def publish(
+    store: Store, config: Config, run_date: date, rows: DataFrame, fingerprint: str, versions: published_runs.Versions
+) -> Summary:
+    """Check `rows` (of TABLE), then replace the night in one commit; published_runs follows."""
+    events = store.events(INTERACTIONS, None, run_date)
+    given = interactions.eligible_users(store, config) if config.source.users is not None else None
+    owed = table.eligible(events, config.scenarios, given, default_user=True).persist()
+    k = config.recommendations.k
+    num_files = max(1, math.ceil(owed.count() * k / ROWS_A_FILE))
+    # kept as they are checked: what is published must be what was looked at
+    kept = rows.repartition(num_files, c.USER_ID).sortWithinPartitions(c.SCENARIO, c.USER_ID, c.RANK).persist()
+    try:
+        seen = events.select(c.USER_ID, c.ITEM_ID).distinct()
+        items = store.read(ITEMS).where(F.col(c.FIRST_SEEN) < F.lit(run_date))
+        checked = table.check(kept, owed, seen, items, config.scenarios, k, run_date)
+        if checked.failures:
+            published_runs.write(store, run_date, published_runs.HELD, checked.reason, versions)
+            raise PublishError(
+                f"recommendations of {run_date} held: {checked.reason}; readers keep the night before. Found in the "
+                "lists made from candidates and ranker: rebuild them with --force --from candidates"
+            )
+        stamp = {"fingerprint": fingerprint, "run_date": str(run_date), **versions.metadata()}
+        where = f"{c.RUN_DATE} = '{run_date}'"
+        version = store.replace(TABLE, kept, where=where, metadata=stamp, txn=(store.run_id, 1))
+    finally:
+        kept.unpersist()
+        owed.unpersist()
+    reason = f"{checked.num_rows:,} rows, {checked.num_lists:,} lists of {k}"
+    published_runs.write(store, run_date, published_runs.PUBLISHED, reason, versions)
+    return Summary("recommendations", rows_out=checked.num_rows, note=f"published: {reason}", version=version)

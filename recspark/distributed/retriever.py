@@ -1,0 +1,207 @@
+"""retriever: what recommends without a ranker, as of tonight and of every past date that the ranker learns from.
+
+One folder a date. Arrays over item_idx must fit in the driver and, memory-mapped, in every worker machine: the linear
+weights take 4 n^2 bytes, content 4 n d, statistics 4 n x groups x 12.
+"""
+
+import logging
+from dataclasses import dataclass, fields
+from datetime import date
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame, Row
+from pyspark.sql import functions as F
+
+from recspark import columns as c
+from recspark.config import Config
+from recspark.distributed import histories as histories_of
+from recspark.distributed.gram import gram
+from recspark.distributed.item_stats import item_stats
+from recspark.encoders.vectors import vectors_to_array
+from recspark.encoders.weights import locate
+from recspark.errors import ConfigError, DataError
+from recspark.features import ItemStats
+from recspark.models.retrievers import content, linear, popular
+from recspark.summary import Summary
+from recspark.tables import item_embeddings
+from recspark.tables.interactions import TABLE as INTERACTIONS
+from recspark.tables.items import TABLE as ITEMS
+from recspark.tables.store import Store
+from recspark.training import checkpoint
+from recspark.windows import closed_windows
+
+log = logging.getLogger(__name__)
+
+STATS = tuple(field.name for field in fields(ItemStats))
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The retrievers of one date over n items and G scenario groups; `ItemStats` has G + 1 rows.
+
+    `linear` (n, n), `popular` (G, n), `content` (n, d; rows at length 1, zeros without content) float32; `known` (n,)
+    bool: items of that date; `tie_rank` (n,): their order by item_id; `groups` (G,): sorted scenario_idx of the rows;
+    `scenarios`: raw scenario -> scenario_idx; `own`: raw scenario -> bool (n,), where the rule is `items: own`.
+    """
+
+    as_of_day: int
+    scenarios: dict[str, int]
+    groups: np.ndarray
+    linear: np.ndarray
+    popular: np.ndarray
+    content: np.ndarray
+    known: np.ndarray
+    tie_rank: np.ndarray
+    own: dict[str, np.ndarray]
+    stats: ItemStats
+
+
+def as_ofs(run_date: date, config: Config) -> tuple[date, ...]:
+    """Tonight, then the past dates with a closed label window, newest first."""
+    settings = config.training_examples
+    return (run_date, *closed_windows(run_date, settings.label_days, settings.num_windows))
+
+
+def folder(store: Store, config: Config, as_of: date) -> str:
+    """Where the bundle of a date lies: named by its inputs, so that another night finds it again."""
+    encoder = locate(config.item_embeddings.encoder, config.item_embeddings.revision).version
+    settings = config.digest("retriever", "scenarios", "interactions")
+    inputs = (store.digest(INTERACTIONS, c.EVENT_DATE, as_of), store.digest(ITEMS, c.FIRST_SEEN, as_of))
+    return f"{store.models('retriever')}/{as_of}-{store.fingerprint(settings, encoder, as_of, *inputs)}"
+
+
+def refresh(store: Store, config: Config, run_date: date, force: bool = False) -> Summary:
+    """Build the bundle of every date that has none for the present inputs; dates without an earlier event are left out.
+
+    Raises DataError when there is no event before run_date, ConfigError when the catalogue is too large for `linear`.
+    """
+    built: list[str] = []
+    for as_of in as_ofs(run_date, config):
+        target = folder(store, config, as_of)
+        if not force and checkpoint.exists(target):
+            continue
+        groups = histories_of.groups_of(store, config, as_of)
+        if groups:
+            _build(store, config, as_of, groups, target)
+            built.append(str(as_of))
+        elif as_of == run_date:
+            raise DataError(f"no event before {run_date} in {store.name(INTERACTIONS.noun)}; give a later --run-date")
+    note = f"built as of {', '.join(built) or 'no new date'}"
+    return Summary("retriever", rows_out=len(built), skipped=not built, note=note)
+
+
+@lru_cache(maxsize=2)
+def open_bundle(path: str) -> Bundle:
+    """One per Python process; the arrays are memory-mapped, so processes of a machine share them."""
+    manifest = checkpoint.read_manifest(path)
+    opened = {name: np.asarray(checkpoint.open_array(path, name)) for name in manifest["arrays"]}
+    plain = {name: opened[name] for name in ("groups", "linear", "popular", "content", "known", "tie_rank")}
+    own = {name: opened["own"][i] for i, name in enumerate(manifest["own"])}
+    stats = ItemStats(**{name: opened[f"stats_{name}"] for name in STATS})
+    return Bundle(manifest["as_of_day"], manifest["scenarios"], own=own, stats=stats, **plain)
+
+
+def _build(store: Store, config: Config, as_of: date, groups: list[Row], target: str) -> None:
+    settings = config.retriever
+    items = _items(store, config, as_of)
+    num_items = int(pc.max(items[c.ITEM_IDX]).as_py()) + 1
+    require_memory(num_items, settings.linear.max_items)
+    rows = np.unique([0, *(row[c.SCENARIO_IDX] for row in groups)]).astype(np.int32)
+    histories = histories_of.read(store, config, as_of, groups).persist()
+    try:
+        day = histories_of.as_of_day(as_of)
+        stats, decayed_GI = item_stats(histories, rows, num_items, day, settings.popular.half_life_days)
+        gram_II = gram(histories, num_items)
+    finally:
+        histories.unpersist()
+    arrays = {
+        **item_arrays(items, num_items),
+        "groups": rows,
+        "linear": linear.fit(gram_II, settings.linear.l2),
+        "popular": popular.fit(decayed_GI, settings.popular.shrinkage),
+        **{f"stats_{name}": getattr(stats, name) for name in STATS},
+    }
+    own = _own_items(store, config, as_of, [row[c.SCENARIO] for row in groups], items)
+    if own:
+        arrays["own"] = np.stack(list(own.values()))
+    manifest = {
+        **_describe(config, as_of, groups),
+        "num_items": num_items,
+        "arrays": sorted(arrays),
+        "own": list(own),
+    }
+    checkpoint.save(target, manifest, arrays)
+    log.info("retriever: as of %s, %s items, %s scenario groups", as_of, num_items, len(rows))
+
+
+def _describe(config: Config, as_of: date, groups: list[Row]) -> dict[str, Any]:
+    return {
+        "as_of": str(as_of),
+        "as_of_day": histories_of.as_of_day(as_of),
+        "scenarios": {row[c.SCENARIO]: row[c.SCENARIO_IDX] for row in groups},
+        "num_users": {row[c.SCENARIO]: row.num_users for row in groups},
+        "encoder": locate(config.item_embeddings.encoder, config.item_embeddings.revision).version,
+        "parameters": config.retriever.model_dump(mode="json"),
+    }
+
+
+def require_memory(num_items: int, max_items: int) -> None:
+    """Raises ConfigError when the linear weights would be larger than configured."""
+    if num_items > max_items:
+        raise ConfigError(
+            f"retriever.linear: {num_items:,} items need {4 * num_items**2 / 1e9:,.1f} GB for the weights in every "
+            f"worker (and four times that in the driver meanwhile), the limit retriever.linear.max_items is "
+            f"{max_items:,}; raise it where that memory is there, or narrow the catalogue (source.items.where, "
+            "interactions.unknown_items: reject); `popular` and `content` have no such limit"
+        )
+
+
+def item_arrays(items: pa.Table, num_items: int) -> dict[str, np.ndarray]:
+    """`known`, `tie_rank` and `content` from rows (item_id, item_idx, embedding)."""
+    item_idx = items[c.ITEM_IDX].to_numpy()
+    known = np.zeros(num_items, dtype=bool)
+    known[item_idx] = True
+    tie_rank = np.empty(num_items, dtype=np.int32)
+    tie_rank[item_idx[pc.sort_indices(items[c.ITEM_ID]).to_numpy()]] = np.arange(len(item_idx))
+    tie_rank[~known] = np.arange(len(item_idx), num_items)
+    vectors = content.unit(vectors_to_array(items[c.EMBEDDING]))
+    content_ID = np.zeros((num_items, max(1, vectors.shape[1])), dtype=np.float32)  # an empty array cannot be mapped
+    content_ID[item_idx, : vectors.shape[1]] = vectors
+    return {"known": known, "tie_rank": tie_rank, "content": content_ID}
+
+
+def _items(store: Store, config: Config, as_of: date) -> pa.Table:
+    """(item_id, item_idx, embedding) of the items known at the date; null where the present content has no vector."""
+    known = histories_of.known_items(store, as_of)
+    rows = store.read(item_embeddings.TABLE)
+    encoder = locate(config.item_embeddings.encoder, config.item_embeddings.revision).version
+    vectors = rows.where(F.col(c.ENCODER) == F.lit(encoder)).select(c.ITEM_ID, c.CONTENT_HASH, c.EMBEDDING)
+    # item_id and encoder are the key of item_embeddings, so the join keeps one row an item
+    found: DataFrame = known.join(vectors, on=[c.ITEM_ID, c.CONTENT_HASH], how="left")
+    table = found.select(c.ITEM_ID, c.ITEM_IDX, c.EMBEDDING).toArrow()
+    if not table.num_rows:
+        raise DataError(f"no item is known before {as_of} in {store.name(ITEMS.noun)}; run jobs/items.py first")
+    return table
+
+
+def _own_items(
+    store: Store, config: Config, as_of: date, scenarios: list[str], items: pa.Table
+) -> dict[str, np.ndarray]:
+    """Scenario -> bool (n,): items with an event there, for the scenarios that list only those."""
+    names = [name for name in scenarios if config.scenarios.rule(name).items == "own"]
+    if not names:
+        return {}
+    events = store.events(INTERACTIONS, None, as_of).where(F.col(c.SCENARIO).isin(names))
+    pairs = events.select(c.SCENARIO, c.ITEM_ID).distinct().toArrow()
+    item_idx = items[c.ITEM_IDX].to_numpy()
+    num_items = int(item_idx.max()) + 1
+    at = pc.index_in(pairs[c.ITEM_ID], value_set=items[c.ITEM_ID].combine_chunks())
+    own = {name: np.zeros(num_items, dtype=bool) for name in names}
+    for name in names:
+        mask = pc.and_(pc.equal(pairs[c.SCENARIO], name), pc.is_valid(at))
+        own[name][item_idx[pc.filter(at, mask).to_numpy()]] = True
+    return own

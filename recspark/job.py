@@ -1,0 +1,229 @@
+"""The command line of every job: config, session, lease, stages in order, one summary table, one JSON line, an exit code.
+
+Exit codes: 0 done, 1 crash, 2 bad input or configuration, 3 held (readers keep the previous night).
+"""
+
+import importlib
+import json
+import logging
+import sys
+import time
+import traceback
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import date, datetime, timezone
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from recspark import config as configuration
+from recspark.config import Config
+from recspark.errors import ConfigError, RecsparkError
+from recspark.session import get_session
+from recspark.summary import Summary
+
+log = logging.getLogger("recspark")
+
+# noun -> the module whose refresh() makes it, in the order of a night. Imported when run, so that a table job
+# does not wait for torch.
+STAGES = {
+    "interactions": "recspark.tables.interactions",
+    "items": "recspark.tables.items",
+    "item_embeddings": "recspark.distributed.item_embeddings",
+    "retriever": "recspark.distributed.retriever",
+    "candidates": "recspark.distributed.candidates",
+    "training_examples": "recspark.tables.training_examples",
+    "ranker": "recspark.distributed.ranker",
+    "model_metrics": "recspark.distributed.model_metrics",
+    "recommendations": "recspark.distributed.recommendations",
+}
+MAINTENANCE = {"maintenance": "recspark.tables.maintenance"}
+HELD = 3
+
+
+def main(*stages: str) -> None:
+    """Run these stages as a command; called by the files in jobs/."""
+
+    def command(
+        config: Annotated[str, typer.Option(help="conf/<name>.yaml")],
+        run_date: Annotated[Optional[str], typer.Option(help="YYYY-MM-DD: events before it are known")] = None,  # noqa: UP045
+        set_: Annotated[Optional[list[str]], typer.Option("--set", help="dotted.key=value")] = None,  # noqa: UP045
+        force: Annotated[bool, typer.Option("--force", help="rebuild although nothing changed")] = False,
+        from_: Annotated[Optional[str], typer.Option("--from", help="start at this stage")] = None,  # noqa: UP045
+        only: Annotated[Optional[str], typer.Option("--only", help="run this stage alone")] = None,  # noqa: UP045
+    ) -> None:
+        code = run(stages, config, run_date, tuple(set_ or ()), force, from_, only)
+        if code:
+            raise typer.Exit(code)
+
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command(help=f"recspark: {', '.join(stages)}")(command)
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except Exception as error:  # click's own usage errors
+        if not hasattr(error, "format_message"):
+            raise
+        print(f"error: {error.format_message()}", file=sys.stderr)
+        sys.exit(2)
+
+
+def run(
+    stages: Sequence[str],
+    config_path: str,
+    run_date: str | None = None,
+    overrides: tuple[str, ...] = (),
+    force: bool = False,
+    from_: str | None = None,
+    only: str | None = None,
+) -> int:
+    """Run the stages and report; returns the exit code."""
+    console = Console(stderr=True)
+    _log_to(console)
+    began = time.monotonic()
+    done: list[tuple[Summary, float]] = []
+    state = {"run_id": "", "run_date": str(run_date), "status": "failed", "error": ""}
+    code = 1
+    try:
+        config = configuration.load(config_path, overrides)
+        chosen = choose(stages, from_, only)
+        night = parse_run_date(run_date, config)
+        run_id = f"{night}-{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+        state |= {"run_id": run_id, "run_date": str(night)}
+        log.info("run %s: %s, warehouse %s, run_date %s", run_id, config_path, config.catalog or config.warehouse, night)
+        _execute(chosen, config, night, run_id, force, done, console)
+        state["status"], code = "done", 0
+    except RecsparkError as error:
+        state |= {"status": "held" if error.exit_code == HELD else "failed", "error": str(error)}
+        code = error.exit_code
+        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        state["error"] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        traceback.print_exc()
+    _report(console, done, state, time.monotonic() - began)
+    return code
+
+
+def choose(stages: Sequence[str], from_: str | None, only: str | None) -> list[str]:
+    """The stages that --from and --only leave. Raises ConfigError for a stage that does not exist."""
+    for name in (from_, only):
+        if name is not None and name not in stages:
+            raise ConfigError(f"no stage `{name}`; the stages in order: {', '.join(stages)}")
+    if only is not None:
+        return [only]
+    return list(stages[list(stages).index(from_) :]) if from_ else list(stages)
+
+
+def parse_run_date(given: str | None, config: Config) -> date:
+    """--run-date, else the config's, else today in UTC. Raises ConfigError when it is not a date."""
+    if given is None:
+        return config.run_date or datetime.now(timezone.utc).date()
+    try:
+        return date.fromisoformat(given)
+    except ValueError:
+        raise ConfigError(f"--run-date {given} is not a date; expected YYYY-MM-DD such as 2011-12-10") from None
+
+
+def _execute(
+    stages: list[str],
+    config: Config,
+    night: date,
+    run_id: str,
+    force: bool,
+    done: list[tuple[Summary, float]],
+    console: Console,
+) -> None:
+    """Stages in order under the warehouse's lease; every finished one is appended to `done` at once."""
+    spark, owned = get_session(config.spark)
+    from recspark.distributed import recommendations
+    from recspark.tables.lease import hold
+    from recspark.tables.store import Store
+
+    store = Store(spark, config, run_id)
+    try:
+        with hold(config.warehouse, run_id), _progress(console, len(stages)) as advance:
+            recommendations.repair(store)
+            for name in stages:
+                advance(name)
+                began = time.monotonic()
+                module = importlib.import_module({**STAGES, **MAINTENANCE}[name])
+                summary = replace(module.refresh(store, config, night, force), stage=name)
+                seconds = time.monotonic() - began
+                done.append((summary, seconds))
+                log.info("%s: %s", name, _line(summary, seconds))
+    finally:
+        if owned:  # a notebook's or a test's session is not ours to stop
+            spark.stop()
+
+
+def _line(summary: Summary, seconds: float) -> str:
+    rejected = ", ".join(f"{n:,} {reason}" for reason, n in sorted(summary.rejected.items()))
+    parts = ["unchanged, skipped" if summary.skipped else f"{summary.rows_in:,} rows in, {summary.rows_out:,} out"]
+    parts += [f"rejected: {rejected}"] if rejected else []
+    parts += [summary.note] if summary.note else []
+    parts += [f"table version {summary.version}"] if summary.version is not None else []
+    return "; ".join([*parts, f"{seconds:.1f} s"])
+
+
+def _log_to(console: Console) -> None:
+    """rich on a terminal, plain lines in a log; only recspark's own lines, not the libraries'."""
+    plain = logging.StreamHandler()
+    plain.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler = RichHandler(console=console, show_path=False, show_level=False) if console.is_terminal else plain
+    log.handlers[:] = [handler]
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+@contextmanager
+def _progress(console: Console, total: int):  # type: ignore[no-untyped-def]
+    """Yields a function that is told the name of each stage as it begins."""
+    started = 0
+    if not console.is_terminal:
+
+        def advance(name: str) -> None:
+            nonlocal started
+            started += 1
+            log.info("[%d/%d] %s", started, total, name)
+
+        yield advance
+        return
+    columns = SpinnerColumn(), TextColumn("[{task.completed}/{task.total}] {task.description}"), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("start", total=total)
+
+        def advance_bar(name: str) -> None:
+            nonlocal started
+            started += 1
+            bar.update(task, completed=started, description=name)
+
+        yield advance_bar
+
+
+def _rows(done: list[tuple[Summary, float]]) -> Iterator[tuple[str, ...]]:
+    for s, seconds in done:
+        state = "skipped" if s.skipped else "built"
+        numbers = (f"{s.rows_in:,}" if s.rows_in else "", f"{s.rows_out:,}", f"{sum(s.rejected.values()):,}" if s.rejected else "")
+        yield (s.stage, state, *numbers, f"{seconds:.1f}", s.note)
+
+
+def _report(console: Console, done: list[tuple[Summary, float]], state: dict[str, str], seconds: float) -> None:
+    """The table for people on stderr, the JSON line for programs on stdout."""
+    if done:
+        table = Table(box=None, pad_edge=False)
+        for heading in ("stage", "state", "rows in", "rows out", "rejected", "seconds", "note"):
+            table.add_column(heading, justify="right" if heading in ("rows in", "rows out", "rejected", "seconds") else "left")
+        for row in _rows(done):
+            table.add_row(*row)
+        (console if console.is_terminal else Console(stderr=True, width=200)).print(table)
+    stages = {s.stage: {**asdict(s), "seconds": round(took, 1)} for s, took in done}
+    print(json.dumps({**{k: v for k, v in state.items() if v}, "seconds": round(seconds, 1), "stages": stages}), flush=True)

@@ -1,0 +1,147 @@
+"""Ranking metrics, the one definition of each: NumPy over flat arrays, no loop over rows or lists.
+
+Lists are flat: list l owns rows offsets[l]:offsets[l + 1], in order of rank where the metric is about ranks.
+Shapes: n rows, L lists, U users, B bootstrap replicates, V values.
+"""
+
+import math
+
+import numpy as np
+
+
+def offsets_of(list_idx: np.ndarray, num_lists: int) -> np.ndarray:
+    """(L + 1,) int64 offsets of rows that are sorted by list_idx (n,) in 0..L-1; a list may be empty."""
+    return np.concatenate(([0], np.cumsum(np.bincount(list_idx, minlength=num_lists))))
+
+
+def _list_of_row(offsets: np.ndarray) -> np.ndarray:
+    return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+
+
+def _positions(offsets: np.ndarray) -> np.ndarray:
+    """Place of each row in its list, from 0."""
+    return np.arange(offsets[-1]) - np.repeat(offsets[:-1], np.diff(offsets))
+
+
+def _sums(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Sum per list. Each list is summed by itself, so that its figure is the same in any block."""
+    return np.bincount(_list_of_row(offsets), weights=values, minlength=len(offsets) - 1)
+
+
+def ndcg_at_k(relevance: np.ndarray, offsets: np.ndarray, num_relevant: np.ndarray, k: int) -> np.ndarray:
+    """(L,) NDCG@k: rows in order of rank, gain relevance / log2(rank + 1), over that of the best possible list.
+
+    `relevance` (n,) 0 or 1. `num_relevant` (L,): all relevant items, found or not; the ideal list has min(k, that many)
+    of them on top. nan where a list has none.
+
+    >>> ndcg_at_k(np.array([0.0, 1.0]), np.array([0, 2]), np.array([1]), 10).round(4)  # 1/log2(3) over 1/log2(2)
+    array([0.6309])
+    """
+    position = _positions(offsets)
+    dcg = _sums(np.where(position < k, relevance / np.log2(position + 2.0), 0.0), offsets)
+    ideal = np.concatenate(([np.nan], np.cumsum(1.0 / np.log2(np.arange(k) + 2.0))))
+    return dcg / ideal[np.minimum(num_relevant, k)]
+
+
+def recall_at_k(relevance: np.ndarray, offsets: np.ndarray, num_relevant: np.ndarray, k: int) -> np.ndarray:
+    """(L,) share of a list's `num_relevant` (L,) items that stand among its first k rows; nan where there are none."""
+    hits = _sums(np.where(_positions(offsets) < k, relevance, 0.0), offsets)
+    return hits / np.where(num_relevant > 0, num_relevant, np.nan)
+
+
+def coverage(item_idx: np.ndarray, num_items: int) -> float:
+    """Share of `num_items` eligible items that stand in at least one list; nan without any eligible item."""
+    return len(np.unique(item_idx)) / num_items if num_items else math.nan
+
+
+def auc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray | None = None) -> float:
+    """Chance that a positive row (n,) scores above a negative one, ties count half; nan with one class only."""
+    values, at = np.unique(scores, return_inverse=True)
+    weights = np.ones(len(scores)) if weights is None else weights
+    positive = np.bincount(at, weights=weights * labels, minlength=len(values))
+    negative = np.bincount(at, weights=weights * (1 - labels), minlength=len(values))
+    return auc_of_counts(positive, negative)
+
+
+def auc_of_counts(positive: np.ndarray, negative: np.ndarray) -> float:
+    """AUC from the weight of positives and negatives at each distinct score, (V,), in ascending order of score."""
+    below = np.cumsum(negative) - negative
+    pairs = positive.sum() * negative.sum()
+    return float(positive @ (below + negative / 2) / pairs) if pairs else math.nan
+
+
+def score_bins(scores: np.ndarray) -> np.ndarray:
+    """(n,) int64 bins that keep the order of finite scores: sign, exponent and 9 bits of the float32.
+
+    Scores within 1 / 512 of each other may share a bin (a tie then): an AUC can be merged from few counts per bin.
+    """
+    bits = np.ascontiguousarray(scores, dtype=np.float32).view(np.int32).astype(np.int64)
+    ordered = np.where(bits >= 0, bits, -(bits & 0x7FFFFFFF))
+    return ordered >> 14
+
+
+def auc_per_list(labels: np.ndarray, scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """(L,) AUC within each list, ties count half; rows in any order within a list; nan with one class only."""
+    list_idx = _list_of_row(offsets)
+    order = np.lexsort((scores, list_idx))
+    owner, ranked = list_idx[order], scores[order]
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = (owner[1:] != owner[:-1]) | (ranked[1:] != ranked[:-1])
+    run = np.cumsum(first) - 1  # rows of one list with one score
+    starts = np.flatnonzero(first)
+    ends = np.append(starts[1:], len(order))
+    midrank = (starts + ends + 1)[run] / 2 - offsets[owner]  # from 1, within the list
+    positives = _sums(labels, offsets)
+    negatives = np.diff(offsets) - positives
+    ranks = np.bincount(owner, weights=midrank * labels[order], minlength=len(offsets) - 1)
+    pairs = positives * negatives
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(pairs > 0, (ranks - positives * (positives + 1) / 2) / pairs, np.nan)
+
+
+def gauc(labels: np.ndarray, scores: np.ndarray, offsets: np.ndarray) -> float:
+    """Mean of the lists' AUC weighted by their rows (Zhu et al. 2017); lists with one class only are left out."""
+    values = auc_per_list(labels, scores, offsets)
+    sizes = np.where(np.isfinite(values), np.diff(offsets), 0)
+    return float(np.nansum(values * sizes) / sizes.sum()) if sizes.sum() else math.nan
+
+
+def logloss(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray | None = None) -> float:
+    """Weighted mean of -log of the probability (n,) given to what happened, kept 1e-15 off 0 and 1."""
+    p = np.clip(np.asarray(scores, dtype=np.float64), 1e-15, 1 - 1e-15)
+    losses = -np.where(np.asarray(labels) > 0, np.log(p), np.log1p(-p))
+    return float(np.average(losses, weights=weights)) if len(losses) else math.nan
+
+
+def hash_users(user_idx: np.ndarray, seed: int) -> np.ndarray:
+    """(U,) uint64, the same for a user in any block: what a seeded draw per user starts from."""
+    salt = _mix(np.array([seed], dtype=np.int64).view(np.uint64))
+    return _mix(_mix(user_idx.astype(np.int64).view(np.uint64)) ^ salt)
+
+
+def poisson_weights(user_hash: np.ndarray, num_replicates: int) -> np.ndarray:
+    """(U, B) Poisson(1) counts, float64: how often each replicate drew a user (Chamandy et al. 2012).
+
+    A function of the user's hash alone, so that partitions need not know each other and a user keeps his draws.
+    """
+    step = np.arange(1, num_replicates + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    uniform = (_mix(user_hash[:, None] + step) >> np.uint64(11)) * 2.0**-53
+    steps = np.cumsum([math.exp(-1) / math.factorial(i) for i in range(18)])
+    return np.searchsorted(steps, uniform, side="right").astype(np.float64)
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    """splitmix64's finaliser (Steele et al. 2014)."""
+    with np.errstate(over="ignore"):
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def interval(replicates: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Percentile interval of the finite replicates (B,); nan, nan without any."""
+    finite = replicates[np.isfinite(replicates)]
+    if not len(finite):
+        return math.nan, math.nan
+    low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

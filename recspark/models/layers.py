@@ -1,0 +1,205 @@
+"""What every ranker is built from: the feature encoder, row-wise noise and multilayer perceptrons.
+
+No batch statistics anywhere: a row's score is the same alone, in any batch and in any order.
+
+Shape suffixes: B rows, F dense features, M features that can be missing, K knots, L history length, U distinct items of
+the batch (row 0 = padding), C content dimensions, D embedding dimensions, H hidden units, X encoder output.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+KNOTS = 32
+ID_DROPOUT = 0.1  # share of training rows whose item id is hidden, so that the unknown id learns to lean on content
+RECENT_HALF_LIFE = 10  # events back in the history at which an event counts half
+SCENARIO_DIM = 8
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A batch, looked up. `item_B`, `history_BL`: places in `codes_U`; `codes_U`: item_idx + 1, ascending from 0."""
+
+    dense_BF: Tensor  # float32, nan = unknown
+    scenario_B: Tensor
+    item_B: Tensor
+    history_BL: Tensor  # newest first, 0 = padding
+    codes_U: Tensor
+    content_UC: Tensor  # float32, zeros = no content
+
+    def to(self, device: torch.device) -> "Inputs":
+        return Inputs(**{name: tensor.to(device, non_blocking=True) for name, tensor in vars(self).items()})
+
+
+def look_up(
+    dense_BF: np.ndarray, scenario_B: np.ndarray, item_B: np.ndarray, history_BL: np.ndarray, content_IC: np.ndarray
+) -> Inputs:
+    """Replace items by their place among the distinct items of the batch, so that each is embedded once.
+
+    `history_BL` int32, -1 = padding; `content_IC` float32, row = item_idx, may be memory-mapped; items beyond it have
+    no content. Memory: a byte and 4 bytes an item beside the batch.
+    """
+    num_codes = max(len(content_IC), int(item_B.max(initial=-1)) + 1, int(history_BL.max(initial=-1)) + 1) + 1
+    present = np.zeros(num_codes, bool)
+    present[0] = True
+    present[item_B + 1] = True
+    present[history_BL + 1] = True
+    codes_U = np.flatnonzero(present)
+    place = np.empty(num_codes, np.int32)
+    place[codes_U] = np.arange(len(codes_U), dtype=np.int32)
+    content_UC = np.zeros((len(codes_U), content_IC.shape[1]), np.float32)
+    known = (codes_U > 0) & (codes_U <= len(content_IC))
+    content_UC[known] = content_IC[codes_U[known] - 1]
+    return Inputs(
+        torch.from_numpy(np.ascontiguousarray(dense_BF, np.float32)),
+        torch.from_numpy(scenario_B.astype(np.int64)),
+        torch.from_numpy(place[item_B + 1].astype(np.int64)),
+        torch.from_numpy(place[history_BL + 1].astype(np.int64)),
+        torch.from_numpy(codes_U),
+        torch.from_numpy(content_UC),
+    )
+
+
+@dataclass(frozen=True)
+class RowNoise:
+    """Dropout that belongs to the row of the batch and not to the process: rank r of w holds rows r, r + w ...
+
+    Every rank draws for all rows of the batch and takes its own. So two ranks compute what one would, and a resumed
+    training needs no generator state.
+    """
+
+    generator: torch.Generator
+    rank: int
+    world_size: int
+
+    def keep(self, rows: int, width: int, drop: float) -> Tensor:
+        """(rows, width) bool, False with probability `drop`."""
+        drawn = torch.rand(rows * self.world_size, width, generator=self.generator, device=self.generator.device)
+        return drawn[self.rank :: self.world_size] >= drop
+
+
+def dropout(x_BH: Tensor, drop: float, noise: RowNoise | None) -> Tensor:
+    """Inverted dropout while there is noise, else the identity."""
+    if noise is None or drop == 0:
+        return x_BH
+    return x_BH * noise.keep(*x_BH.shape, drop) / (1 - drop)
+
+
+class Normaliser(nn.Module):
+    """Each dense feature as its place among the training quantiles, -1 (lowest) to 1; unknown = 0 with an indicator.
+
+    Piecewise linear between quantiles, flat outside: the scale of a feature, its outliers and later drift beyond the
+    seen range cannot blow up a score (Gorishniy et al. 2021 use the same transform for deep tabular models).
+    """
+
+    def __init__(self, num_features: int, num_missing: int) -> None:
+        super().__init__()
+        # Segment j of a feature begins at starts_FK[j]: place = places_FK[j] + slopes_FK[j] * (x - starts_FK[j]).
+        self.register_buffer("starts_FK", torch.full((num_features, KNOTS), torch.inf))
+        self.starts_FK[:, 0] = 0.0  # a feature never seen: one flat segment
+        self.register_buffer("places_FK", torch.zeros(num_features, KNOTS))
+        self.register_buffer("slopes_FK", torch.zeros(num_features, KNOTS))
+        self.register_buffer("missing_M", torch.zeros(num_missing, dtype=torch.int64))
+
+    @torch.no_grad()
+    def fit(self, sample: np.ndarray) -> None:
+        """From (n, F) rows. Equal quantiles become one knot at their mean place: a frequent value has one place."""
+        places = np.linspace(-1.0, 1.0, KNOTS)
+        for number in range(sample.shape[1]):
+            finite = sample[np.isfinite(sample[:, number]), number]
+            if len(finite) == 0:
+                continue
+            starts, owner = np.unique(np.quantile(finite, (places + 1) / 2, method="nearest"), return_inverse=True)
+            means = np.bincount(owner, places) / np.bincount(owner)
+            slopes = np.append(np.diff(means) / np.diff(starts.astype(np.float64)), 0.0)
+            for buffer, values in ((self.starts_FK, starts), (self.places_FK, means), (self.slopes_FK, slopes)):
+                buffer[number, : len(values)] = torch.from_numpy(values.astype(np.float32))
+        self.missing_M.copy_(torch.from_numpy(missing_features(sample)))
+
+    @torch.no_grad()
+    def forward(self, x_BF: Tensor) -> Tensor:
+        """(B, F) -> (B, F + M)"""
+        unknown_BF = ~torch.isfinite(x_BF)
+        x_FB = x_BF.masked_fill(unknown_BF, 0.0).T.contiguous()
+        x_FB = torch.maximum(x_FB, self.starts_FK[:, :1])
+        segment_FB = torch.searchsorted(self.starts_FK, x_FB, right=True) - 1
+        x_FB -= self.starts_FK.gather(1, segment_FB)
+        placed_FB = torch.addcmul(self.places_FK.gather(1, segment_FB), x_FB, self.slopes_FK.gather(1, segment_FB))
+        placed_BF = placed_FB.T.masked_fill(unknown_BF, 0.0)
+        return torch.cat((placed_BF, unknown_BF[:, self.missing_M].to(x_BF.dtype)), dim=1)
+
+
+def missing_features(sample: np.ndarray) -> np.ndarray:
+    """Numbers of the features that are unknown in some rows of the sample, int64."""
+    return np.flatnonzero(~np.isfinite(sample).all(axis=0))
+
+
+class FeatureEncoder(nn.Module):
+    """Dense features, scenario, item (id + content) and the user's history -> one vector a row.
+
+    Item ids above the training maximum share the row of the unknown id, and scenarios above theirs row 0, the group of
+    small scenarios. The history is a recency-weighted mean of the same item vectors and meets the candidate's in a
+    product.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        num_missing: int,
+        num_items: int,
+        num_scenarios: int,
+        content_dim: int,
+        embedding_dim: int,
+    ) -> None:
+        super().__init__()
+        self.normaliser = Normaliser(num_features, num_missing)
+        self.item_id = nn.Embedding(num_items + 1, embedding_dim)  # row 0 = unknown
+        self.content = nn.Linear(content_dim, embedding_dim, bias=False)
+        self.scenario = nn.Embedding(num_scenarios, SCENARIO_DIM)
+        nn.init.normal_(self.item_id.weight, std=0.05)
+        nn.init.normal_(self.scenario.weight, std=0.05)
+        self.dim = num_features + num_missing + SCENARIO_DIM + 3 * embedding_dim + 1
+
+    def forward(self, x: Inputs, noise: RowNoise | None = None) -> Tensor:
+        """(B, X)"""
+        num_ids, num_scenarios = self.item_id.num_embeddings, self.scenario.num_embeddings
+        id_UD = self.item_id(torch.where(x.codes_U < num_ids, x.codes_U, 0))
+        content_UD = self.content(x.content_UC)
+        id_BD = id_UD[x.item_B]
+        if noise is not None:
+            kept_B1 = noise.keep(len(x.item_B), 1, ID_DROPOUT)
+            id_BD = torch.where(kept_B1, id_BD, self.item_id.weight[0])
+        item_BD = id_BD + content_UD[x.item_B]
+        history_BD, any_B1 = self._history(x.history_BL, id_UD + content_UD)
+        scenario_BS = self.scenario(torch.where(x.scenario_B < num_scenarios, x.scenario_B, 0))
+        dense_BF = self.normaliser(x.dense_BF)
+        return torch.cat((dense_BF, scenario_BS, item_BD, history_BD, item_BD * history_BD, any_B1), dim=1)
+
+    @staticmethod
+    def _history(history_BL: Tensor, vectors_UD: Tensor) -> tuple[Tensor, Tensor]:
+        """Recency-weighted mean of the history's item vectors, zeros without one; and whether there is one."""
+        places_L = torch.arange(history_BL.shape[1], device=history_BL.device, dtype=vectors_UD.dtype)
+        weights_BL = torch.exp2(-places_L / RECENT_HALF_LIFE) * (history_BL > 0)
+        total_B1 = weights_BL.sum(dim=1, keepdim=True)
+        weights_BL = weights_BL / total_B1.clamp_min(1e-6)
+        pooled_BD = F.embedding_bag(history_BL, vectors_UD, per_sample_weights=weights_BL, mode="sum")
+        return pooled_BD, (total_B1 > 0).to(vectors_UD.dtype)
+
+
+class Mlp(nn.Module):
+    """Linear, LayerNorm, ReLU, dropout; once for each of `sizes`."""
+
+    def __init__(self, num_inputs: int, sizes: Sequence[int], drop: float) -> None:
+        super().__init__()
+        self.drop = drop
+        self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in zip([num_inputs, *sizes], sizes, strict=False))
+        self.norms = nn.ModuleList(nn.LayerNorm(size) for size in sizes)
+
+    def forward(self, x_BX: Tensor, noise: RowNoise | None = None) -> Tensor:
+        for linear, norm in zip(self.linears, self.norms, strict=True):
+            x_BX = dropout(torch.relu(norm(linear(x_BX))), self.drop, noise)
+        return x_BX

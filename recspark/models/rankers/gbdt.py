@@ -1,0 +1,157 @@
+"""Gradient boosted trees (LightGBM) that rank lists, by XE-NDCG (Bruch 2021, An Alternative Cross Entropy Loss for
+Learning-to-Rank).
+
+Shapes: n rows, F features. Trees learn the order within a list, so a list without any positive teaches nothing and is
+left out, and the sampling weights of such users have no part here.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lightgbm
+import numpy as np
+
+from recspark.config import Gbdt
+from recspark.errors import DataError, TrainingError
+
+BOOSTER = "booster.txt"
+STOP_AT = 50  # NDCG@50 stops the training: steadier than @10, which few users decide
+PATIENCE = 50  # rounds
+PARAMS = {
+    "objective": "rank_xendcg",
+    "metric": "ndcg",
+    "eval_at": [STOP_AT],
+    "min_data_in_leaf": 50,
+    "feature_fraction": 0.5,
+    "bagging_fraction": 0.8,
+    "bagging_freq": 1,
+    "lambda_l2": 1.0,
+    "deterministic": True,
+    "force_row_wise": True,
+    "verbosity": -1,
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """The trees, the features that they expect (in order), and how they came about."""
+
+    booster: lightgbm.Booster
+    features: tuple[str, ...]
+    num_rounds: int
+    num_rows: int  # learnt from
+
+
+def fit(
+    features: np.ndarray,
+    labels: np.ndarray,
+    keys: np.ndarray,
+    holdout: np.ndarray,
+    names: Sequence[str],
+    settings: Gbdt,
+    seed: int,
+    num_rounds: int | None = None,
+    num_threads: int = 0,
+) -> Model:
+    """Learn to rank lists; the same rows in any order give the same model.
+
+    `features` (n, F) float32, nan = unknown; `labels` (n,): positive where above 0; `keys` (n, 4) int: as_of, scenario,
+    user, item, of which the first three name the list; `holdout` (n,) bool: rows of the users that stop the training
+    early. With `num_rounds` there is no early stopping and the held-out rows are learnt from too.
+    `num_threads` 0 = all cores. Raises DataError when no list has a positive.
+    """
+    order = np.lexsort(keys.T[::-1])
+    sorted_keys = keys[order]
+    list_idx = np.cumsum((np.diff(sorted_keys[:, :3], axis=0, prepend=sorted_keys[:1, :3] - 1) != 0).any(axis=1)) - 1
+    positive = labels[order] > 0
+    if not positive.any():
+        raise DataError(f"gbdt: found no positive in {len(labels)} examples, expected some; widen the label windows")
+    useful = np.bincount(list_idx, positive)[list_idx] > 0
+    stops = holdout[order] & useful if num_rounds is None else np.zeros(len(order), dtype=bool)
+    learns = useful & ~stops
+    if not learns.any():  # everybody who did something is held out
+        stops, learns = np.zeros_like(stops), useful
+    learns &= _sampled(list_idx, learns, settings.max_rows, seed)
+    train = _dataset(features, positive, order, list_idx, learns)
+    booster = _boost(
+        train,
+        _dataset(features, positive, order, list_idx, stops, train) if stops.any() else None,
+        {**PARAMS, "learning_rate": settings.learning_rate, "num_leaves": settings.num_leaves, "seed": seed},
+        num_rounds or settings.max_rounds,
+        num_threads,
+    )
+    rounds = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
+    return Model(booster, tuple(names), rounds, int(learns.sum()))
+
+
+def _sampled(list_idx: np.ndarray, learns: np.ndarray, max_rows: int, seed: int) -> np.ndarray:
+    """Rows of a seeded sample of whole lists, bool (n,): at most `max_rows`, and one list at least."""
+    sizes = np.bincount(list_idx[learns], minlength=int(list_idx[-1]) + 1)
+    drawn = np.random.default_rng(seed).permutation(len(sizes))
+    within = np.cumsum(sizes[drawn]) <= max_rows
+    kept = np.zeros(len(sizes), dtype=bool)
+    kept[drawn[within]] = True
+    if not sizes[kept].any():
+        kept[drawn[np.flatnonzero(sizes[drawn])[0]]] = True
+    return kept[list_idx]
+
+
+def _dataset(
+    features: np.ndarray,
+    positive: np.ndarray,
+    order: np.ndarray,
+    list_idx: np.ndarray,
+    chosen: np.ndarray,
+    reference: lightgbm.Dataset | None = None,
+) -> lightgbm.Dataset:
+    """The chosen rows, list by list; `positive`, `list_idx` and `chosen` are in sorted order already."""
+    sizes = np.bincount(list_idx[chosen])
+    return lightgbm.Dataset(
+        features[order[chosen]], positive[chosen].astype(np.int8), group=sizes[sizes > 0], reference=reference
+    )
+
+
+def _boost(
+    train: lightgbm.Dataset,
+    stop: lightgbm.Dataset | None,
+    params: Mapping[str, Any],
+    num_rounds: int,
+    num_threads: int,
+) -> lightgbm.Booster:
+    """Train; with `stop` until its NDCG stalls for `PATIENCE` rounds. Raises TrainingError when LightGBM fails."""
+    callbacks = [lightgbm.early_stopping(PATIENCE, verbose=False)] if stop is not None else []
+    valid = [stop] if stop is not None else []
+    settings = {**params, "num_threads": num_threads}
+    try:
+        return lightgbm.train(settings, train, num_rounds, valid_sets=valid, callbacks=callbacks)
+    except lightgbm.basic.LightGBMError as error:
+        raise TrainingError(f"gbdt: LightGBM stopped with: {error}") from error
+
+
+def predict(model: Model, features: np.ndarray, num_threads: int = 0) -> np.ndarray:
+    """Scores float64 (n,), comparable within a list only; a row's score depends on that row alone.
+
+    Raises DataError when the number of features is not the model's.
+    """
+    if features.shape[1] != len(model.features):
+        raise DataError(
+            f"gbdt: found {features.shape[1]} features, expected {len(model.features)} "
+            f"({model.features[0]} ... {model.features[-1]}); build candidates and examples again with --force"
+        )
+    if not len(features):
+        return np.zeros(0)
+    return model.booster.predict(features, num_iteration=model.num_rounds, num_threads=num_threads)
+
+
+def to_texts(model: Model) -> tuple[dict[str, Any], dict[str, str]]:
+    """(manifest for JSON, file name -> content): the trees in LightGBM's text format, only the rounds that count."""
+    manifest = {"features": list(model.features), "num_rounds": model.num_rounds, "num_rows": model.num_rows}
+    return manifest, {BOOSTER: model.booster.model_to_string(num_iteration=model.num_rounds)}
+
+
+def from_texts(manifest: Mapping[str, Any], booster: str) -> Model:
+    """The inverse of `to_texts`: same scores to the last bit."""
+    return Model(
+        lightgbm.Booster(model_str=booster), tuple(manifest["features"]), manifest["num_rounds"], manifest["num_rows"]
+    )

@@ -1,0 +1,46 @@
+"""What users had, as sparse matrices: the input of every retriever, from flat histories with offsets.
+
+Shapes: U users, E events, I items; user u owns events offsets[u]:offsets[u + 1].
+"""
+
+import numpy as np
+import scipy.sparse as sp
+
+EPSILON = 1e-9  # weights that cancel in decimals (0.1 + 0.2 - 0.3) must cancel here
+
+
+def seen(offsets: np.ndarray, item_idx: np.ndarray, num_items: int) -> sp.csr_matrix:
+    """(U, I) with an entry for every item that the user had any event with; sorted, no duplicates."""
+    matrix = _sum_events(np.ones(len(item_idx)), offsets, item_idx, num_items)
+    matrix.data[:] = 1.0
+    return matrix.astype(np.float32)
+
+
+def positives(offsets: np.ndarray, item_idx: np.ndarray, weight: np.ndarray, num_items: int) -> sp.csr_matrix:
+    """Binary float32 (U, I): items whose event weights sum to more than 0; a purchase that was returned is none."""
+    net = _sum_events(weight.astype(np.float64), offsets, item_idx, num_items)
+    net.data = np.where(net.data > EPSILON, 1.0, 0.0)
+    net.eliminate_zeros()
+    return net.astype(np.float32)
+
+
+def last_times(offsets: np.ndarray, item_idx: np.ndarray, time: np.ndarray, matrix_UI: sp.csr_matrix) -> np.ndarray:
+    """When the user last had an event with the item, for each entry of `matrix_UI` in its order, float64 (nnz,).
+
+    Events must be sorted by time within a user; every entry must have an event.
+    """
+    num_items = matrix_UI.shape[1]
+    keys = _owner(offsets) * num_items + item_idx
+    entries = _owner(matrix_UI.indptr) * num_items + matrix_UI.indices
+    order = np.argsort(keys, kind="stable")  # within a key the last one is the newest
+    return time[order[np.searchsorted(keys[order], entries, side="right") - 1]]
+
+
+def _owner(offsets: np.ndarray) -> np.ndarray:
+    return np.repeat(np.arange(len(offsets) - 1, dtype=np.int64), np.diff(offsets))
+
+
+def _sum_events(values: np.ndarray, offsets: np.ndarray, item_idx: np.ndarray, num_items: int) -> sp.csr_matrix:
+    matrix = sp.csr_matrix((values, item_idx, offsets), shape=(len(offsets) - 1, num_items), copy=True)
+    matrix.sum_duplicates()
+    return matrix

@@ -1,0 +1,68 @@
+"""EASE: the linear item-to-item model in closed form (Steck 2019, Embarrassingly Shallow Autoencoders for Sparse Data).
+
+Shapes: U users, I items. Memory is set by I: 4 I^2 bytes for the weights, about 16 I^2 while they are computed.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.linalg import lapack
+
+ROWS_A_BLOCK = 256
+
+
+def gram_blocks(history_UI: sp.csr_matrix, rows: int = ROWS_A_BLOCK) -> Iterator[tuple[int, sp.csr_matrix]]:
+    """X^T X of some users in strips of `rows` items: (strip number, sparse (<= rows, I)), empty strips left out.
+
+    Strips of different users add up. Memory: X and one strip.
+    """
+    history_IU = history_UI.T.tocsr()
+    for strip in range(-(-history_UI.shape[1] // rows)):
+        part = history_IU[strip * rows : (strip + 1) * rows]
+        if part.nnz:
+            yield strip, (part @ history_UI).tocsr()
+
+
+def assemble(strips: Iterable[tuple[int, sp.csr_matrix]], num_items: int, rows: int = ROWS_A_BLOCK) -> np.ndarray:
+    """Finished strips, each number once, as the dense Gram matrix, float64 (I, I)."""
+    gram_II = np.zeros((num_items, num_items))
+    for strip, part in strips:
+        gram_II[strip * rows : strip * rows + part.shape[0]] = part.toarray()
+    return gram_II
+
+
+def fit(gram_II: np.ndarray, l2: float) -> np.ndarray:
+    """Weights B = -P / diag(P) with P = (G + l2 I)^-1 and a zero diagonal, float32 (I, I); B[i, j]: what i says for j.
+
+    Computed in float64. Items without any event have no weight in either direction and cost nothing.
+    """
+    active = np.flatnonzero(gram_II.diagonal())
+    weights_II = np.zeros(gram_II.shape, dtype=np.float32)
+    if not len(active):
+        return weights_II
+    inverse = _inverse(gram_II[np.ix_(active, active)], l2)
+    inverse /= -inverse.diagonal()  # a copy: numpy buffers overlapping operands
+    np.fill_diagonal(inverse, 0.0)
+    weights_II[np.ix_(active, active)] = inverse
+    return weights_II
+
+
+def _inverse(gram: np.ndarray, l2: float) -> np.ndarray:
+    """(gram + l2 I)^-1 through Cholesky: symmetric and positive definite, so half the work of a general inverse."""
+    gram[np.diag_indices(len(gram))] += l2
+    # The matrix is symmetric: its transpose is the Fortran order that LAPACK overwrites without a copy.
+    factor, info = lapack.dpotrf(gram.T, lower=True, clean=False, overwrite_a=True)
+    assert info == 0, f"Gram matrix + {l2} is not positive definite (LAPACK {info})"
+    lower, info = lapack.dpotri(factor, lower=True, overwrite_c=True)
+    assert info == 0, f"dpotri failed (LAPACK {info})"
+    for low in range(0, len(lower), ROWS_A_BLOCK):  # LAPACK filled the lower triangle only
+        strip = slice(low, low + ROWS_A_BLOCK)
+        lower[strip, strip] = np.tril(lower[strip, strip]) + np.tril(lower[strip, strip], -1).T
+        lower[strip, low + ROWS_A_BLOCK :] = lower[low + ROWS_A_BLOCK :, strip].T
+    return lower
+
+
+def scores(history_UI: sp.csr_matrix, weights_II: np.ndarray) -> np.ndarray:
+    """float32 (U, I): the user's items' weights summed. A user without history gets zeros, which say nothing."""
+    return np.asarray(history_UI @ weights_II, dtype=np.float32)

@@ -1,0 +1,67 @@
+"""Several retrievers' lists as one pool of candidates, and which item of the history speaks for each.
+
+Shapes: L lists (one user in one scenario), k places, R retrievers, n pooled rows.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+NOBODY = -1  # `best` of a row that no retriever found; `because` without an item
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Rows in order of list, then item. `ranks` float32 (n, R) from 1, nan where that retriever did not find the item;
+    `best` (n,): the retriever that ranked it highest, the first one among equals."""
+
+    list_pos: np.ndarray
+    item_idx: np.ndarray
+    ranks: np.ndarray
+    best: np.ndarray
+
+
+def pool(tops: Sequence[np.ndarray], num_lists: int, num_items: int) -> Pool:
+    """The union of R lists of item numbers, each (L, k) best first with -1 for an empty place."""
+    places = [np.nonzero(top >= 0) for top in tops]
+    keys = [row.astype(np.int64) * num_items + top[row, place] for top, (row, place) in zip(tops, places, strict=True)]
+    distinct = np.unique(np.concatenate(keys))
+    ranks = np.full((len(distinct), len(tops)), np.nan, dtype=np.float32)
+    for r, (key, (_, place)) in enumerate(zip(keys, places, strict=True)):
+        ranks[np.searchsorted(distinct, key), r] = place + 1
+    best = np.argmin(np.where(np.isnan(ranks), np.inf, ranks), axis=1)
+    return Pool(distinct // num_items, distinct % num_items, ranks, best)
+
+
+def append(rows: Pool, list_pos: np.ndarray, item_idx: np.ndarray) -> Pool:
+    """Add rows that no retriever found (`best` is -1), and put all in order again."""
+    list_pos, item_idx = np.concatenate((rows.list_pos, list_pos)), np.concatenate((rows.item_idx, item_idx))
+    added = len(list_pos) - len(rows.list_pos)
+    ranks = np.concatenate((rows.ranks, np.full((added, rows.ranks.shape[1]), np.nan, dtype=np.float32)))
+    best = np.concatenate((rows.best, np.full(added, NOBODY)))
+    order = np.lexsort((item_idx, list_pos))
+    return Pool(list_pos[order], item_idx[order], ranks[order], best[order])
+
+
+def because(
+    history_UI: sp.csr_matrix,
+    user_pos: np.ndarray,
+    item_idx: np.ndarray,
+    contribution: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    tie_rank: np.ndarray,
+) -> np.ndarray:
+    """For every (user, item) row the item of the user's history that contributes most to it, int32 (n,); -1 for none.
+
+    Rows must be in order of `user_pos`. `contribution(history items (h,), items (m,))` -> (h, m), called once a user;
+    equal contributions: the lower `tie_rank`.
+    """
+    found = np.full(len(user_pos), NOBODY, dtype=np.int32)
+    users, starts = np.unique(user_pos, return_index=True)
+    for user, low, high in zip(users, starts, np.append(starts[1:], len(user_pos)), strict=True):
+        had = history_UI.indices[history_UI.indptr[user] : history_UI.indptr[user + 1]]
+        if len(had):
+            had = had[np.argsort(tie_rank[had])]
+            found[low:high] = had[np.argmax(contribution(had, item_idx[low:high]), axis=0)]
+    return found

@@ -1,0 +1,110 @@
+"""The SparkSession: the active one on Databricks and under spark-submit, else a local one with Delta."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from recspark.errors import ConfigError
+
+if TYPE_CHECKING:  # importing pyspark starts nothing, but PYSPARK_PYTHON must be set first
+    from pyspark.sql import SparkSession
+
+DELTA_CLASS = "io.delta.sql.DeltaSparkSessionExtension"
+
+# Settings that the tables' meaning depends on: source expressions run in UTC, and a bad cast is a null (so a rejected
+# row), not a dead job.
+MEANING = {"spark.sql.session.timeZone": "UTC", "spark.sql.ansi.enabled": "false"}
+
+# What makes a laptop fast; never applied to a session that somebody else configured.
+LOCAL = {
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.driver.memory": "4g",
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.sql.shuffle.partitions": str(os.cpu_count() or 2),
+    "spark.databricks.delta.snapshotPartitions": "2",  # the first commit otherwise costs 25 s
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "2",
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
+    "spark.sql.debug.maxToStringFields": "200",
+}
+
+
+def get_session(settings: dict[str, str] | None = None, app_name: str = "recspark") -> "tuple[SparkSession, bool]":
+    """The active session if there is one, else a new one with Delta, and whether it is new (so the caller's to stop).
+
+    `settings` are Spark's own names; on an active session only those that can still change apply.
+
+    Raises ConfigError when Java is missing or too old, or when the Delta jars are not on the class path.
+    """
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # otherwise UDF workers run the system's python
+    from pyspark.sql import SparkSession
+
+    found = SparkSession.getActiveSession()
+    active = found or _build(settings or {}, app_name)
+    for key, value in MEANING.items():
+        active.conf.set(key, value)
+    for key, value in (settings or {}).items():
+        if active.conf.isModifiable(key):
+            active.conf.set(key, value)
+    _require_delta(active)
+    return active, found is None
+
+
+def _build(settings: dict[str, str], app_name: str) -> "SparkSession":
+    from pyspark import SparkConf
+    from pyspark.sql import SparkSession
+
+    submitted = SparkConf()  # what spark-submit passed; empty under plain Python
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:
+        _require_java()
+    builder = SparkSession.builder.appName(app_name).config("spark.sql.extensions", DELTA_CLASS)
+    builder = builder.config("spark.sql.catalog.spark_catalog", "org.apache.spark.sql.delta.catalog.DeltaCatalog")
+    master = settings.get("spark.master") or submitted.get("spark.master")
+    if master is None or master.startswith("local"):
+        builder = builder.master(master or "local[*]")
+        for key, value in LOCAL.items():
+            if not submitted.contains(key):
+                builder = builder.config(key, value)
+    if not submitted.contains("spark.jars.packages") and not submitted.contains("spark.jars"):
+        builder = builder.config("spark.jars.packages", delta_package())
+    for key, value in settings.items():
+        builder = builder.config(key, value)
+    spark = builder.getOrCreate()
+    spark.sparkContext.setLogLevel("ERROR")
+    return spark
+
+
+def delta_package() -> str:
+    """The Maven coordinate of the Delta jars that fit the installed pyspark and delta-spark."""
+    spark_minor = ".".join(version("pyspark").split(".")[:2])
+    return f"io.delta:delta-spark_{spark_minor}_2.13:{version('delta-spark')}"
+
+
+def _require_java() -> None:
+    home = os.environ.get("JAVA_HOME")
+    java = os.path.join(home, "bin", "java") if home else shutil.which("java")
+    how = "install a JDK 17 (for example `apt-get install openjdk-17-jre-headless`) and set JAVA_HOME to it"
+    if not java or not os.path.exists(java):
+        raise ConfigError(f"no Java found ({'JAVA_HOME=' + home if home else 'no `java` on the PATH'}); {how}")
+    banner = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
+    found = re.search(r'version "(?:1\.)?(\d+)', banner)
+    if not found or int(found[1]) < 17:
+        raise ConfigError(f"{java} is Java {found[1] if found else 'of an unknown version'}, Spark 4 needs 17 or newer; {how}")
+
+
+def _require_delta(spark: "SparkSession") -> None:
+    if "DATABRICKS_RUNTIME_VERSION" in os.environ:
+        return
+    try:
+        spark.sparkContext._jvm.Thread.currentThread().getContextClassLoader().loadClass(DELTA_CLASS)
+    except Exception:  # py4j wraps the ClassNotFoundException
+        raise ConfigError(
+            "this Spark session has no Delta; start it with "
+            f"`spark-submit --packages {delta_package()} --conf spark.sql.extensions={DELTA_CLASS} "
+            "--conf spark.sql.catalog.spark_catalog=org.apache.spark.sql.delta.catalog.DeltaCatalog ...`"
+        ) from None

@@ -1,0 +1,26 @@
+"""candidates: per date, user and scenario the items that some retriever found, with the features that rank them."""
+
+from recspark import columns as c
+from recspark.features import FEATURES
+from recspark.tables.store import Table
+
+BECAUSE = "because_item_idx"  # the item of the user's history that explains a candidate, -1 for none
+REPEAT = "repeat"  # the `source` of an item that the user had, listed only since nothing else is left
+
+TYPES = {
+    c.AS_OF: "date",
+    c.SCENARIO: "string",
+    c.SCENARIO_IDX: "int",
+    c.USER_IDX: "int",
+    c.ITEM_IDX: "int",
+    c.SOURCE: "string",
+    BECAUSE: "int",
+    **dict.fromkeys(FEATURES, "float"),
+}
+COLUMNS = list(TYPES)  # for workers: a Table's own list needs a session
+TABLE = Table(
+    noun="candidates",
+    ddl=", ".join(f"{name} {kind}" for name, kind in TYPES.items()),
+    key=(c.AS_OF, c.SCENARIO, c.USER_IDX, c.ITEM_IDX),
+    partition_by=(c.AS_OF,),
+)

@@ -1,0 +1,75 @@
+"""item_index, user_index, scenario_index: a dense number for every id. Append-only; a number is never reused."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from recspark import columns as c
+from recspark.errors import DataError
+from recspark.tables.store import Store, Table
+
+ITEM_INDEX = Table("item_index", f"{c.ITEM_ID} string, {c.ITEM_IDX} int", (c.ITEM_ID,))
+USER_INDEX = Table("user_index", f"{c.USER_ID} string, {c.USER_IDX} int", (c.USER_ID,))
+SCENARIO_INDEX = Table("scenario_index", f"{c.SCENARIO} string, {c.SCENARIO_IDX} int", (c.SCENARIO,))
+
+FIRST = {SCENARIO_INDEX.noun: 1}  # 0 is the group of small scenarios
+ROWS_A_TASK = 1_000_000
+MAX_INT = 2**31 - 1
+ROW_IN_PARTITION = (1 << 33) - 1  # the low bits of monotonically_increasing_id
+
+
+@contextmanager
+def extension(table: Table, existing: DataFrame | None, ids: DataFrame) -> Iterator[tuple[DataFrame, int]]:
+    """The rows that the index lacks, numbered on from its last one in the order of their ids, and how many they are.
+
+    `ids` has the id column, duplicates allowed. Sorted by range, numbered inside each range and shifted by the ranges
+    before it: no task holds more than its share of the ids. The rows are valid inside the `with` only: Spark would
+    answer a later night's equal plan from what is still cached here.
+    Raises DataError when the numbers no longer fit in int32.
+    """
+    id_name, idx_name = table.columns
+    new = ids.select(F.col(id_name).cast("string")).where(F.col(id_name).isNotNull()).distinct()
+    start = FIRST.get(table.noun, 0)
+    if existing is not None:
+        new = new.join(existing.select(id_name), on=id_name, how="left_anti")
+        last = existing.agg(F.max(idx_name)).first()[0]
+        start = start if last is None else last + 1
+    new = new.persist()
+    count = new.count()
+    ranges = max(1, math.ceil(count / ROWS_A_TASK))
+    ordered = new.repartitionByRange(ranges, id_name) if ranges > 1 else new.coalesce(1)
+    numbered = ordered.sortWithinPartitions(id_name).select(id_name, F.monotonically_increasing_id().alias("n"))
+    if ranges > 1:  # so that the sizes and the numbers come from the same ranges
+        numbered = numbered.persist()
+    try:
+        if start + count - 1 > MAX_INT:
+            raise DataError(f"{table.noun}: {start + count} ids do not fit in int32; start a new warehouse")
+        shift = _shift(numbered, start) if ranges > 1 else F.lit(start)
+        row = F.col("n").bitwiseAND(F.lit(ROW_IN_PARTITION))
+        yield numbered.select(id_name, (shift + row).cast("int").alias(idx_name)), count
+    finally:
+        numbered.unpersist()
+        new.unpersist()
+
+
+def refresh(store: Store, table: Table, ids: DataFrame) -> int:
+    """Append the ids that the stored index lacks; returns how many. Nothing is committed without any."""
+    existing = store.read(table) if store.exists(table) else None
+    with extension(table, existing, ids) as (rows, count):
+        if count or existing is None:
+            store.append(table, rows)
+    return count
+
+
+def _shift(numbered: DataFrame, start: int) -> Column:
+    """Where each range's numbers start; one small row a range comes to the driver."""
+    part = F.shiftright("n", 33)
+    sizes = numbered.groupBy(part.alias("part")).count().orderBy("part").collect()
+    shifts, total = {}, start
+    for part_id, size in sizes:
+        shifts[part_id] = total
+        total += size
+    return F.create_map(*(F.lit(x).cast("bigint") for pair in shifts.items() for x in pair))[part.cast("bigint")]

@@ -1,0 +1,211 @@
+"""One run at a time on a warehouse: a lease that its holder keeps alive and that expires when the holder is gone.
+
+A lease is a file `<warehouse>/_lease/<number>.json`; the highest number counts. Taking over an ended or expired lease
+is creating the next number, which the file system lets exactly one contender do, so nobody needs to delete first. (A
+rename of the old file could by accident take away the lease that a faster contender has just made of it.)
+"""
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import fsspec
+
+from recspark.errors import DataError
+
+log = logging.getLogger(__name__)
+
+FOLDER = "_lease"
+EXPIRES_S = 60.0
+HEARTBEAT_S = 15.0
+KEPT = 3  # ended leases that stay, newest first: enough for a contender who listed the folder just before
+
+
+@dataclass(frozen=True)
+class Lease:
+    """Who holds the warehouse; times are seconds since the epoch, by the holder's clock."""
+
+    run_id: str
+    machine: str
+    pid: int
+    since: float
+    alive: float  # the last heartbeat
+    ended: bool = False
+
+    def is_free(self, now: float) -> bool:
+        """Ended, silent for EXPIRES_S, or held by a process of this machine that is dead."""
+        return self.ended or now - self.alive > EXPIRES_S or (self.machine == machine() and not _runs(self.pid))
+
+
+class Held:
+    """A lease in hand; `check` says whether it still is."""
+
+    def __init__(self, fs: fsspec.AbstractFileSystem, folder: str, number: int, lease: Lease) -> None:
+        self._fs, self._folder, self.number, self._lease = fs, folder, number, lease
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
+
+    def check(self) -> None:
+        """Raises DataError when another run has taken the warehouse over, as after this machine slept too long."""
+        if newest(self._fs, self._folder) != self.number:
+            raise DataError(
+                f"run {self._lease.run_id} lost the lease of {self._folder} to another run, as it gave no sign of life "
+                f"for {EXPIRES_S:.0f} s; start it again when the other one has ended"
+            )
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def end(self) -> None:
+        """Let go; the file stays and says so, since the numbers must not start again."""
+        self._stop.set()
+        self._thread.join(timeout=HEARTBEAT_S)
+        self._write(ended=True)
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_S):
+            try:
+                self._write(ended=False)
+            except OSError as error:  # the next beat may reach the storage again; three in a row must fail to expire
+                log.warning("lease: heartbeat failed: %s", error)
+
+    def _write(self, ended: bool) -> None:
+        self._lease = replace(self._lease, alive=time.time(), ended=ended)
+        _overwrite(self._fs, _path(self._folder, self.number), self._lease)
+
+
+@contextmanager
+def hold(warehouse: str, run_id: str, wait_s: float = 0.0) -> Iterator[Held]:
+    """Hold the warehouse while the block runs; waits up to `wait_s` for another run to end.
+
+    Raises DataError naming the holder when the warehouse is taken.
+    """
+    deadline = time.monotonic() + wait_s
+    held = acquire(warehouse, run_id)
+    while isinstance(held, Lease):
+        if time.monotonic() >= deadline:
+            raise DataError(_taken(warehouse, held))
+        time.sleep(min(1.0, max(0.05, deadline - time.monotonic())))
+        held = acquire(warehouse, run_id)
+    held.start()
+    try:
+        yield held
+    finally:
+        held.end()
+
+
+def acquire(warehouse: str, run_id: str) -> Held | Lease:
+    """The lease, or that of the run which has it."""
+    fs, root = fsspec.core.url_to_fs(warehouse)
+    folder = f"{root.rstrip('/')}/{FOLDER}"
+    fs.makedirs(folder, exist_ok=True)
+    last = newest(fs, folder)
+    if last:
+        holder = _read(fs, _path(folder, last))
+        if not holder.is_free(time.time()):
+            return holder
+    now = time.time()
+    mine = Lease(run_id, machine(), os.getpid(), since=now, alive=now)
+    try:
+        _create(fs, _path(folder, last + 1), mine)
+    except FileExistsError:
+        return _read(fs, _path(folder, last + 1))
+    found = newest(fs, folder)
+    if found != last + 1:  # our listing was so old that the number had been used and cleared away
+        fs.rm_file(_path(folder, last + 1))
+        return _read(fs, _path(folder, found))
+    _clear(fs, folder, last + 1 - KEPT)
+    return Held(fs, folder, last + 1, mine)
+
+
+def machine() -> str:
+    """Names the place where a pid means something: host and, where there is one, process namespace."""
+    try:
+        return f"{socket.gethostname()}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return socket.gethostname()
+
+
+def newest(fs: fsspec.AbstractFileSystem, folder: str) -> int:
+    """The highest number, 0 without any."""
+    fs.invalidate_cache(folder)
+    return max(_numbers(fs, folder), default=0)
+
+
+def _numbers(fs: fsspec.AbstractFileSystem, folder: str) -> list[int]:
+    names = (path.rsplit("/", 1)[-1] for path in fs.ls(folder, detail=False))
+    return [int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit()]
+
+
+def _path(folder: str, number: int) -> str:
+    return f"{folder}/{number:08d}.json"
+
+
+def _clear(fs: fsspec.AbstractFileSystem, folder: str, up_to: int) -> None:
+    for number in _numbers(fs, folder):
+        if number <= up_to:
+            fs.rm_file(_path(folder, number))
+
+
+def _is_local(fs: fsspec.AbstractFileSystem) -> bool:
+    return "file" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)
+
+
+def _create(fs: fsspec.AbstractFileSystem, path: str, lease: Lease) -> None:
+    """Write a file that must not exist, as one step of the storage. Raises FileExistsError."""
+    data = json.dumps(asdict(lease)).encode()
+    if not _is_local(fs):
+        fs.pipe_file(path, data, mode="create")  # a conditional PUT on S3, GCS and Azure
+        return
+    with open(path, "xb") as file:  # a contender who sees it still empty counts it as held: see _read
+        file.write(data)
+
+
+def _overwrite(fs: fsspec.AbstractFileSystem, path: str, lease: Lease) -> None:
+    data = json.dumps(asdict(lease)).encode()
+    if not _is_local(fs):
+        fs.pipe_file(path, data)  # object stores replace as a whole
+        return
+    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+    with open(temporary, "wb") as file:
+        file.write(data)
+    os.replace(temporary, path)
+
+
+def _read(fs: fsspec.AbstractFileSystem, path: str) -> Lease:
+    """A file that cannot be read counts as held since it was written."""
+    try:
+        content: dict[str, Any] = json.loads(fs.cat_file(path))
+        return Lease(**content)
+    except FileNotFoundError:  # its creator stepped back
+        return Lease("unknown", "", 0, 0.0, 0.0, ended=True)
+    except (ValueError, TypeError):
+        written = fs.modified(path).timestamp()
+        return Lease("unknown", "unknown", 0, written, written)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's process, but a living one
+        return True
+    return True
+
+
+def _taken(warehouse: str, lease: Lease) -> str:
+    silent = time.time() - lease.alive
+    return (
+        f"warehouse {warehouse} is in use by run {lease.run_id} (process {lease.pid} on {lease.machine.split('/')[0]}, "
+        f"last sign of life {silent:.0f} s ago); wait until it ends: should it be dead, its lease expires "
+        f"{EXPIRES_S:.0f} s after that sign"
+    )

@@ -1,0 +1,72 @@
+"""published_runs: one row a run, published or held; it follows the commit on recommendations and is mended from it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime, timezone
+from typing import Any
+
+from recspark import columns as c
+from recspark.tables.store import Store, Table
+
+TABLE = Table(
+    noun="published_runs",
+    ddl=f"{c.RUN_DATE} date, {c.RUN_ID} string, published_at timestamp, status string, {c.REASON} string, "
+    "config_hash string, model_versions map<string,string>, input_versions map<string,string>",
+    key=(c.RUN_ID,),
+)
+PUBLISHED, HELD = "published", "held"
+
+
+@dataclass(frozen=True)
+class Versions:
+    """What a list was made from."""
+
+    config_hash: str
+    models: Mapping[str, str] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+
+    def metadata(self) -> dict[str, Any]:
+        """For the commit on recommendations: enough to write the row later."""
+        return {"config_hash": self.config_hash, "models": dict(self.models), "inputs": dict(self.inputs)}
+
+
+def write(store: Store, run_date: date, status: str, reason: str, versions: Versions) -> None:
+    """The row of this run; a second one for the same run replaces it."""
+    row = (run_date, store.run_id, datetime.now(timezone.utc), status, reason, *_versions(versions.metadata()))
+    _merge(store, [row])
+
+
+def repair(store: Store, published: Table) -> list[str]:
+    """Add the rows of commits on the `published` table that a crash kept from getting theirs; returns their run_ids.
+
+    Reads only the commit log of that table (Delta keeps 30 days of it) and the run_ids written so far.
+    """
+    if not store.exists(published):
+        return []
+    commits = [(row, json.loads(row.userMetadata)) for row in store.history(published) if row.userMetadata]
+    stamped = {found[c.RUN_ID]: (row, found) for row, found in commits if c.RUN_DATE in found}
+    known = _known(store, list(stamped)) if store.exists(TABLE) else set()
+    missing = {run_id: commit for run_id, commit in stamped.items() if run_id not in known}
+    if missing:
+        _merge(store, [_row(row, found) for row, found in missing.values()])
+    return sorted(missing)
+
+
+def _known(store: Store, run_ids: list[str]) -> set[str]:
+    rows = store.read(TABLE).where(f"status = '{PUBLISHED}'").select(c.RUN_ID)
+    return {row[0] for row in rows.where(rows[c.RUN_ID].isin(run_ids)).collect()}
+
+
+def _row(commit: Any, found: Mapping[str, Any]) -> tuple[Any, ...]:
+    run_date = date.fromisoformat(found[c.RUN_DATE])
+    reason = f"repaired from commit {commit.version} of recommendations"
+    return (run_date, found[c.RUN_ID], commit.timestamp, PUBLISHED, reason, *_versions(found))
+
+
+def _versions(found: Mapping[str, Any]) -> tuple[Any, ...]:
+    return found.get("config_hash"), found.get("models", {}), found.get("inputs", {})
+
+
+def _merge(store: Store, rows: list[tuple[Any, ...]]) -> None:
+    store.merge(TABLE, store.spark.createDataFrame(rows, TABLE.schema).coalesce(1))

@@ -1,0 +1,257 @@
+"""The only table I/O: where a table lies, how a slice of it is replaced, and at which version it is read."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from delta.tables import DeltaTable
+from pyspark.errors import AnalysisException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from recspark import columns as c
+from recspark.config import Config
+from recspark.errors import DataError, SchemaError
+
+log = logging.getLogger(__name__)
+
+# Operations that leave the rows as they are; a fingerprint must not move when maintenance ran.
+HOUSEKEEPING = ("OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "FSCK", "COMPUTE STATS")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table's contract: columns in order (DDL), the key that is unique, and the folder columns if it has any."""
+
+    noun: str
+    ddl: str
+    key: tuple[str, ...]
+    partition_by: tuple[str, ...] = ()
+
+    @property
+    def schema(self) -> T.StructType:
+        return T.StructType.fromDDL(self.ddl)
+
+    @property
+    def columns(self) -> list[str]:
+        return self.schema.fieldNames()
+
+
+class Store:
+    """The tables of one warehouse, as folders or in a catalog."""
+
+    def __init__(self, spark: SparkSession, config: Config, run_id: str) -> None:
+        self.spark = spark
+        self.run_id = run_id
+        self.warehouse = config.warehouse.rstrip("/")
+        self._catalog = config.catalog
+        self._names = config.tables
+        self._history: dict[str, list[Any]] = {}
+        self._digests: dict[tuple[str, int], dict[str, str]] = {}
+
+    # -- places ------------------------------------------------------------------------------------------------------
+
+    def name(self, noun: str) -> str:
+        """`catalog.schema.table`, or the table's folder."""
+        table = self._names.get(noun, noun)
+        return f"{self._catalog}.{table}" if self._catalog else f"{self.warehouse}/{table}"
+
+    def models(self, noun: str) -> str:
+        """The folder of all models of one noun."""
+        return f"{self.warehouse}/models/{noun}"
+
+    def exists(self, table: Table) -> bool:
+        if self._catalog:
+            return self.spark.catalog.tableExists(self.name(table.noun))
+        return DeltaTable.isDeltaTable(self.spark, self.name(table.noun))
+
+    def delta(self, table: Table) -> DeltaTable:
+        """The table's handle, for maintenance."""
+        name = self.name(table.noun)
+        return DeltaTable.forName(self.spark, name) if self._catalog else DeltaTable.forPath(self.spark, name)
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def read(self, table: Table, version: int | None = None) -> DataFrame:
+        """All rows, as of a version if one is given.
+
+        Raises DataError when the table does not exist, naming the job that makes it.
+        """
+        if not self.exists(table):
+            raise DataError(f"table {self.name(table.noun)} does not exist; run jobs/{table.noun}.py or jobs/nightly.py first")
+        reader = self.spark.read.format("delta")
+        if version is not None:
+            reader = reader.option("versionAsOf", version)
+        name = self.name(table.noun)
+        return reader.table(name) if self._catalog else reader.load(name)
+
+    def events(self, table: Table, start: date | None, end: date) -> DataFrame:
+        """Interactions with start <= event_time < end (UTC days). Nothing else reads that table."""
+        rows = self.read(table).where(F.col(c.EVENT_DATE) < F.lit(end))
+        return rows if start is None else rows.where(F.col(c.EVENT_DATE) >= F.lit(start))
+
+    def files(self, table: Table, version: int, slices: Mapping[str, object] | None = None) -> list[str]:
+        """The data files of one version, of one folder slice if given: exactly what a reader outside Spark may open."""
+        paths = self.read(table, version).inputFiles()
+        wanted = [f"/{name}={value}/" for name, value in (slices or {}).items()]
+        return sorted(p for p in paths if all(part in p for part in wanted))
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    def replace(
+        self,
+        table: Table,
+        rows: DataFrame,
+        where: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        txn: tuple[str, int] | None = None,
+    ) -> int:
+        """Replace the rows that match `where` (all without it) in one commit; returns the new version.
+
+        Raises SchemaError when the table on disk has other columns.
+        """
+        writer = self._writer(table, rows, metadata)
+        if txn is not None:
+            writer = writer.option("txnAppId", txn[0]).option("txnVersion", txn[1])
+        if self.exists(table):
+            writer = writer.mode("overwrite")
+            if where is not None:
+                writer = writer.option("replaceWhere", where)
+        return self._commit(table, writer)
+
+    def append(self, table: Table, rows: DataFrame, metadata: Mapping[str, Any] | None = None) -> int:
+        """Add rows in one commit; returns the new version."""
+        return self._commit(table, self._writer(table, rows, metadata).mode("append"))
+
+    def merge(self, table: Table, rows: DataFrame, metadata: Mapping[str, Any] | None = None) -> int:
+        """Insert rows whose key is new and overwrite those whose key exists; returns the new version."""
+        if not self.exists(table):
+            return self.append(table, rows, metadata)
+        matched = " AND ".join(f"old.{key} <=> new.{key}" for key in table.key)
+        self.spark.conf.set("spark.databricks.delta.commitInfo.userMetadata", self._stamp(metadata))
+        try:
+            merging = self.delta(table).alias("old").merge(rows.select(table.columns).alias("new"), matched)
+            merging.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
+        finally:
+            self.spark.conf.unset("spark.databricks.delta.commitInfo.userMetadata")
+        self._history.pop(table.noun, None)
+        return self.version(table)
+
+    def _writer(self, table: Table, rows: DataFrame, metadata: Mapping[str, Any] | None):  # type: ignore[no-untyped-def]
+        found = [(f.name, f.dataType.simpleString()) for f in rows.schema]
+        expected = [(f.name, f.dataType.simpleString()) for f in table.schema]
+        assert found == expected, f"{table.noun}: built {found}, the contract is {expected}"
+        writer = rows.write.format("delta").option("userMetadata", self._stamp(metadata))
+        if not self.exists(table):
+            # feed.py reads the files themselves, so a deleted row must be gone from its file
+            writer = writer.option("delta.enableDeletionVectors", "false").partitionBy(*table.partition_by)
+        return writer
+
+    def _stamp(self, metadata: Mapping[str, Any] | None) -> str:
+        return json.dumps({"run_id": self.run_id, **(metadata or {})}, sort_keys=True, default=str)
+
+    def _commit(self, table: Table, writer) -> int:  # type: ignore[no-untyped-def]
+        name = self.name(table.noun)
+        try:
+            if self._catalog:
+                writer.saveAsTable(name)
+            else:
+                writer.save(name)
+        except AnalysisException as error:
+            if "schema" in str(error).lower():
+                raise SchemaError(
+                    f"table {name} on disk has other columns than this version of recspark writes "
+                    f"({', '.join(table.columns)}); use a new warehouse, or move the table away and rebuild it"
+                ) from error
+            raise
+        self._history.pop(table.noun, None)
+        return self.version(table)
+
+    # -- versions and fingerprints -----------------------------------------------------------------------------------
+
+    def history(self, table: Table) -> list[Any]:
+        """Commits that changed rows, newest first: (version, operation, userMetadata, timestamp)."""
+        if table.noun not in self._history:
+            rows = self.delta(table).history().select("version", "operation", "userMetadata", "timestamp").collect()
+            self._history[table.noun] = [row for row in rows if row.operation not in HOUSEKEEPING]
+        return self._history[table.noun]
+
+    def version(self, table: Table) -> int:
+        """The newest version that changed rows."""
+        return int(self.history(table)[0].version)
+
+    def token(self, table: Table) -> str:
+        """Names the table's present content: its id and last data-changing version; `absent` without a table."""
+        if not self.exists(table):
+            return "absent"
+        return f"{self.delta(table).detail().select('id').first()[0]}@{self.version(table)}"
+
+    def stamp(self, table: Table, **wanted: object) -> dict[str, Any] | None:
+        """Metadata of the newest commit whose metadata has all the wanted values."""
+        if not self.exists(table):
+            return None
+        for row in self.history(table):
+            found = json.loads(row.userMetadata) if row.userMetadata else {}
+            if all(found.get(key) == str(value) for key, value in wanted.items()):
+                return {**found, "version": int(row.version)}
+        return None
+
+    def is_fresh(self, table: Table, fingerprint: str, **slice_: object) -> bool:
+        """Was this slice last written from the same inputs by the same code and configuration?"""
+        newest = self.stamp(table, **slice_) if slice_ else self.stamp(table)
+        return newest is not None and newest.get("fingerprint") == fingerprint
+
+    def digest(self, table: Table, date_column: str, before: date) -> str:
+        """Content hash of the rows whose date is before a date: a past as_of keeps it when new days arrive.
+
+        One aggregation over the table a night; the driver holds one row a day.
+        """
+        key = (table.noun, self.version(table))
+        if key not in self._digests:
+            self._digests[key] = day_digests(self.read(table), date_column)
+        days = {day: value for day, value in self._digests[key].items() if day < before.isoformat()}
+        return hashlib.sha256(json.dumps(days, sort_keys=True).encode()).hexdigest()[:16]
+
+    @cached_property
+    def code_hash(self) -> str:
+        """Hash of the package's sources: other code, other fingerprints."""
+        root = Path(__file__).resolve().parents[1]
+        digest = hashlib.sha256()
+        for file in sorted(root.rglob("*.py")):
+            digest.update(file.relative_to(root).as_posix().encode() + file.read_bytes())
+        return digest.hexdigest()[:16]
+
+    def fingerprint(self, *inputs: object) -> str:
+        """Hash of a stage's inputs and of the code."""
+        return hashlib.sha256(json.dumps([self.code_hash, *map(str, inputs)]).encode()).hexdigest()[:16]
+
+
+def row_hash(rows: DataFrame) -> Any:
+    """64-bit hash of all columns. Spark's hash skips nulls, so which columns are null goes in as well."""
+    return F.xxhash64(*map(_hashable, rows.schema), F.array(*(_quoted(name).isNull() for name in rows.columns)))
+
+
+def _hashable(field: T.StructField) -> Any:
+    """A map goes in as sorted entries, since it has no order; what may hold maps deeper down as JSON."""
+    column, nested = _quoted(field.name), (T.MapType, T.StructType, T.ArrayType)
+    if isinstance(field.dataType, T.MapType) and not isinstance(field.dataType.valueType, nested):
+        return F.sort_array(F.map_entries(column))
+    return F.to_json(column) if isinstance(field.dataType, nested) else column
+
+
+def _quoted(name: str) -> Any:
+    return F.col("`" + name.replace("`", "``") + "`")
+
+
+def day_digests(rows: DataFrame, date_column: str) -> dict[str, str]:
+    """day -> `count:hash`, whatever the order and the files; the hashes are summed without overflow as decimals."""
+    summed = F.sum(row_hash(rows).cast("decimal(38,0)"))
+    days = rows.groupBy(F.col(date_column).cast("date").cast("string").alias("day"))
+    return {str(r.day): f"{r.n}:{r.h}" for r in days.agg(F.count("*").alias("n"), summed.alias("h")).collect()}

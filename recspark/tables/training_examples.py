@@ -1,0 +1,149 @@
+"""training_examples: past candidates, labelled with what users did in the window after their as_of date.
+
+Examples are exactly the retrieved candidates. A later purchase that was not retrieved is no example; it counts in the
+recall of the candidates (model_metrics).
+"""
+
+import logging
+import math
+from datetime import date, timedelta
+
+from pyspark.errors import AnalysisException, ParseException
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from recspark import columns as c
+from recspark.config import Config, Task
+from recspark.errors import ConfigError, DataError
+from recspark.features import FEATURES
+from recspark.summary import Summary
+from recspark.tables import candidates, index
+from recspark.tables.interactions import TABLE as INTERACTIONS
+from recspark.tables.store import Store, Table
+from recspark.windows import closed_windows, window_end
+
+log = logging.getLogger(__name__)
+
+EPOCH = date(1970, 1, 1)
+FOLDS = 10
+ROWS_A_FILE = 1_000_000
+MIN_FILES = 4  # a feed needs at least as many row groups as ranks
+
+
+def label_column(task: str) -> str:
+    return f"{c.LABEL}_{task}"
+
+
+def table(tasks: tuple[Task, ...]) -> Table:
+    """The contract for these tasks: narrow numbers only, since list columns are slow to feed."""
+    numbers = ", ".join(f"{name} float" for name in (*FEATURES, *(label_column(t.name) for t in tasks)))
+    keys = f"{c.AS_OF} date, as_of_day int, {c.SCENARIO_IDX} int, {c.USER_IDX} int, {c.ITEM_IDX} int"
+    return Table(
+        noun="training_examples",
+        ddl=f"{keys}, {numbers}, {c.WEIGHT} float, {c.FOLD} int",
+        key=(c.AS_OF, c.SCENARIO_IDX, c.USER_IDX, c.ITEM_IDX),
+        partition_by=(c.AS_OF,),
+    )
+
+
+def event_weight(weights: dict[str, float]) -> Column:
+    """The weight of a row's event: as configured, 1 where it is not named."""
+    named = [F.when(F.col(c.EVENT) == name, F.lit(float(weight))) for name, weight in sorted(weights.items())]
+    return F.coalesce(*named, F.lit(1.0)) if named else F.lit(1.0)
+
+
+def outcomes(events: DataFrame, users: DataFrame, items: DataFrame, config: Config) -> DataFrame:
+    """(scenario, user_idx, item_idx, label_<task> ...) of everything that happened in a window.
+
+    `users` and `items` are the indices: unique by id, so the joins keep one row an event.
+    Raises ConfigError when a task's SQL does not parse or names an unknown column.
+    """
+    weighted = events.withColumn(c.WEIGHT, event_weight(config.interactions.event_weights))
+    indexed = weighted.join(users, on=c.USER_ID, how="inner").join(F.broadcast(items), on=c.ITEM_ID, how="inner")
+    grouped = indexed.groupBy(c.SCENARIO, c.USER_IDX, c.ITEM_IDX)
+    tasks = config.training_examples.tasks
+    try:
+        return grouped.agg(*(F.expr(t.sql).cast("float").alias(label_column(t.name)) for t in tasks))
+    except (AnalysisException, ParseException) as error:
+        raise ConfigError(
+            f"training_examples.tasks: {str(error).splitlines()[0]}; expected aggregates over "
+            f"{', '.join((*INTERACTIONS.columns, c.WEIGHT))}, such as `sum(weight) > 0`"
+        ) from None
+
+
+def build(candidate_rows: DataFrame, labels: DataFrame, config: Config, as_of: date) -> DataFrame:
+    """Label the candidates of one as_of date and thin out the users who did nothing.
+
+    No event: a binary label is 0, a regression label is NaN (it is learnt only where something was measured).
+    Users without a positive of the first task are sampled with a rate and carry its inverse as weight.
+    """
+    tasks = config.training_examples.tasks
+    # (scenario, user_idx, item_idx) is unique on both sides: the key of candidates within an as_of, the group of outcomes
+    joined = candidate_rows.join(labels, on=[c.SCENARIO, c.USER_IDX, c.ITEM_IDX], how="left")
+    for task in tasks:
+        empty = 0.0 if task.kind == "binary" else float("nan")
+        joined = joined.withColumn(label_column(task.name), F.coalesce(label_column(task.name), F.lit(empty)).cast("float"))
+    ranked = label_column(tasks[0].name)
+    active = joined.groupBy(c.SCENARIO, c.USER_IDX).agg((F.max(ranked) > 0).alias("active"))
+    joined = joined.join(active, on=[c.SCENARIO, c.USER_IDX], how="inner")
+    rate = config.training_examples.negative_user_rate
+    draw = F.pmod(F.xxhash64(c.USER_IDX, c.SCENARIO, F.lit(as_of.toordinal()), F.lit(config.seed)), F.lit(1_000_000)) / 1e6
+    kept = joined.where(F.col("active") | (draw < rate))
+    built = kept.select(
+        F.lit(as_of).alias(c.AS_OF),
+        F.lit((as_of - EPOCH).days).alias("as_of_day"),
+        c.SCENARIO_IDX,
+        c.USER_IDX,
+        c.ITEM_IDX,
+        *FEATURES,
+        *(label_column(t.name) for t in tasks),
+        F.when(F.col("active"), 1.0).otherwise(1.0 / rate).cast("float").alias(c.WEIGHT),
+        F.pmod(F.xxhash64(c.USER_IDX, F.lit(config.seed)), F.lit(FOLDS)).cast("int").alias(c.FOLD),
+    )
+    return built.select(table(tasks).columns)
+
+
+def in_hash_order(rows: DataFrame, key: tuple[str, ...], num_files: int) -> DataFrame:
+    """Rows in an order that has nothing to do with their content, so that any row group is a fair sample; the same
+    files whatever the partitioning of the input."""
+    hashed = F.xxhash64(*key)
+    return rows.repartition(num_files, hashed).sortWithinPartitions(hashed, *key)
+
+
+def refresh(store: Store, config: Config, run_date: date, force: bool = False) -> Summary:
+    """Bring the examples of every closed window up to date; a window whose inputs have not changed stays."""
+    settings = config.training_examples
+    target = table(settings.tasks)
+    built = total = 0
+    version: int | None = None
+    windows = closed_windows(run_date, settings.label_days, settings.num_windows)
+    for as_of in windows:
+        stamp = store.stamp(candidates.TABLE, as_of=as_of)
+        if stamp is None:
+            log.info("training_examples: no candidates as of %s (no event before it), window left out", as_of)
+            continue
+        end = window_end(as_of, settings.label_days)
+        inputs = (stamp["fingerprint"], store.digest(INTERACTIONS, c.EVENT_DATE, end), as_of)
+        fingerprint = store.fingerprint(config.digest("training_examples", "interactions", "seed"), *inputs)
+        if not force and store.is_fresh(target, fingerprint, as_of=as_of):
+            continue
+        known = store.read(candidates.TABLE).where((F.col(c.AS_OF) == F.lit(as_of)) & (F.col(c.USER_IDX) >= 0))
+        events = store.events(INTERACTIONS, as_of, end)
+        labels = outcomes(events, store.read(index.USER_INDEX), store.read(index.ITEM_INDEX), config)
+        rows = build(known, labels, config, as_of)
+        files = max(MIN_FILES, math.ceil(known.count() / ROWS_A_FILE))
+        version = store.replace(
+            target,
+            in_hash_order(rows, target.key, files),
+            where=f"{c.AS_OF} = '{as_of}'",
+            metadata={"fingerprint": fingerprint, "as_of": str(as_of)},
+        )
+        built += 1
+        log.info("training_examples: window %s to %s written", as_of, end - timedelta(days=1))
+    if not store.exists(target):
+        raise DataError(
+            f"no closed window before {run_date}: the newest would open at {windows[0]}, before the first event; "
+            f"history of more than {settings.label_days} days is needed to learn a ranking"
+        )
+    total = store.read(target).where(F.col(c.AS_OF).isin(list(windows))).count()
+    return Summary("training_examples", rows_in=0, rows_out=total, skipped=built == 0, version=version, note=f"{built} windows built")

@@ -1,0 +1,263 @@
+"""The training loop: the same on one process and on many, killed or not.
+
+The loss of a step is normalised over the whole batch, whichever ranks hold its rows, and all noise belongs to rows; so
+two ranks take the steps that one would (to rounding). A checkpoint holds weights, optimizer and the place in the feed;
+what follows it does not depend on whether the process was killed in between.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from recspark.errors import TrainingError
+from recspark.models.layers import Inputs, RowNoise
+from recspark.models.rankers.shared_bottom import SharedBottom
+from recspark.training import checkpoint, losses
+from recspark.training.feed import Batch, Feed
+
+log = logging.getLogger(__name__)
+
+ADAM_EPS = 1e-6  # above the rounding noise of a gradient, so that noise is not blown up to a full step
+CPU = torch.device("cpu")
+LOG_SECONDS = 10.0
+MAX_GRADIENT_NORM = 10.0  # far above an ordinary step (about 1): one odd batch must not throw the weights away
+
+Prepare = Callable[[Batch], tuple[Inputs, Tensor]]  # a batch of the feed -> model inputs and (B, T) targets
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train. `max_epochs` is exact when there is no validation feed to stop early by."""
+
+    seed: int
+    learning_rate: float
+    weight_decay: float
+    max_epochs: int
+    patience: int  # stop after so many epochs without a better validation loss
+    loss_weights: tuple[float, ...]  # per task
+    checkpoint_steps: int  # also at the end of every epoch
+
+
+@dataclass
+class Progress:
+    """Where a training stands; JSON in the checkpoint. `epoch`, `step`: the next one to take."""
+
+    epoch: int = 0
+    step: int = 0
+    taken: int = 0  # steps in all
+    bad_epochs: int = 0
+    best_epoch: int = -1
+    best_loss: float = math.inf
+    loss_sum: float = 0.0  # of the epoch so far: loss x rows
+    rows: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """`num_epochs`: how many epochs the returned weights have seen. `history`: one entry an epoch."""
+
+    num_epochs: int
+    history: list[dict[str, float]]
+    steps: int
+    seconds: float
+
+
+def train(
+    model: SharedBottom,
+    feed: Feed,
+    prepare: Prepare,
+    settings: Settings,
+    folder: str,
+    valid: Feed | None = None,
+    report: Callable[[str], None] = log.info,
+    device: torch.device = CPU,
+) -> Trained:
+    """Train in place; resume from `folder` if an earlier call was killed. With `valid`, the best epoch's weights win.
+
+    Raises TrainingError naming step, loss and learning rate when the loss is not finite; earlier checkpoints stay.
+    """
+    started, rank = time.monotonic(), _rank()
+    model.to(device)
+    optimizer = _optimizer(model, settings)
+    progress, best = Progress(), {}
+    if found := checkpoint.latest_step(folder):
+        progress, best = _restore(found, model, optimizer)
+        report(f"resumed at epoch {progress.epoch + 1}, step {progress.step}")
+    _same_everywhere(model)
+    while progress.epoch < settings.max_epochs and progress.bad_epochs < settings.patience:
+        shown = time.monotonic()
+        model.train()
+        for batch in feed.batches(progress.epoch, progress.step):
+            loss = _step(model, optimizer, batch, prepare, settings, progress, device)
+            progress.step += 1
+            progress.taken += 1
+            progress.loss_sum += loss * batch.size
+            progress.rows += batch.size
+            if time.monotonic() - shown > LOG_SECONDS:
+                place = f"epoch {progress.epoch + 1}/{settings.max_epochs} step {progress.step}/{feed.num_steps}"
+                report(f"{place} loss {progress.loss_sum / progress.rows:.5f}")
+                shown = time.monotonic()
+            if progress.taken % settings.checkpoint_steps == 0 and progress.step < feed.num_steps and rank == 0:
+                _keep(folder, model, optimizer, progress, best)
+        entry = {"loss": progress.loss_sum / max(progress.rows, 1)}
+        if valid is not None:
+            entry["valid_loss"] = evaluate(model, valid, prepare, settings.loss_weights, device)
+            if entry["valid_loss"] < progress.best_loss:
+                progress.best_loss, progress.best_epoch, progress.bad_epochs = entry["valid_loss"], progress.epoch, 0
+                best = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+            else:
+                progress.bad_epochs += 1
+        progress.history.append(entry)
+        progress.epoch, progress.step, progress.loss_sum, progress.rows = progress.epoch + 1, 0, 0.0, 0
+        shown_entry = " ".join(f"{name} {value:.5f}" for name, value in entry.items())
+        report(f"epoch {progress.epoch}/{settings.max_epochs} {shown_entry} ({time.monotonic() - started:.1f} s)")
+        if rank == 0:
+            _keep(folder, model, optimizer, progress, best)
+    if best:
+        model.load_state_dict(best)
+    num_epochs = progress.best_epoch + 1 if best else progress.epoch
+    return Trained(num_epochs, progress.history, progress.taken, time.monotonic() - started)
+
+
+def _step(
+    model: SharedBottom,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    prepare: Prepare,
+    settings: Settings,
+    progress: Progress,
+    device: torch.device,
+) -> float:
+    """One optimizer step; returns the loss over the whole batch, before the step."""
+    noise = RowNoise(_generator(settings.seed, progress.taken, device), _rank(), _world())
+    sums_T, weights_T = _sums(model, batch, prepare, device, noise)
+    scale_T = torch.tensor(settings.loss_weights, device=device) / _all_sum(weights_T.detach()).clamp_min(1e-12)
+    part = (sums_T * scale_T).sum()
+    optimizer.zero_grad()
+    part.backward()
+    loss = _all_reduce_gradients(model, part.detach())
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise TrainingError(
+            f"loss is {loss:g}, gradient norm {norm:g} in epoch {progress.epoch + 1}, step {progress.step} "
+            f"(learning rate {settings.learning_rate:g}); lower ranker.learning_rate, or look for extreme labels; "
+            "the last good checkpoint stays"
+        )
+    optimizer.step()
+    return loss
+
+
+def evaluate(
+    model: SharedBottom, feed: Feed, prepare: Prepare, loss_weights: tuple[float, ...], device: torch.device = CPU
+) -> float:
+    """The loss over all rows of a feed, all ranks together."""
+    model.eval()
+    num_tasks = len(loss_weights)
+    totals = torch.zeros(2 * num_tasks, dtype=torch.float64, device=device)
+    with torch.no_grad():
+        for batch in feed.batches(0):
+            totals += torch.cat(_sums(model, batch, prepare, device, None)).double()
+    totals = _all_sum(totals)
+    weights_T = torch.tensor(loss_weights, dtype=torch.float64, device=device)
+    return float((weights_T * totals[:num_tasks] / totals[num_tasks:].clamp_min(1e-12)).sum())
+
+
+def _sums(
+    model: SharedBottom, batch: Batch, prepare: Prepare, device: torch.device, noise: RowNoise | None
+) -> tuple[Tensor, Tensor]:
+    inputs, targets_BT = prepare(batch)
+    weights_B = torch.from_numpy(batch.weights).to(device)
+    logits_BT = model(inputs.to(device), noise)
+    mean_T, std_T = model.target_mean_T, model.target_std_T
+    return losses.sums(logits_BT, targets_BT.to(device), weights_B, model.spec.kinds, mean_T, std_T)
+
+
+def _optimizer(model: SharedBottom, settings: Settings) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(
+        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, eps=ADAM_EPS
+    )
+
+
+def _generator(seed: int, step: int, device: torch.device) -> torch.Generator:
+    """Noise of one step: from seed and step alone, so that there is no state to keep."""
+    generator = torch.Generator(device)
+    generator.manual_seed(int(np.random.SeedSequence((seed, step)).generate_state(1)[0]))
+    return generator
+
+
+# -- checkpoints -------------------------------------------------------------------------------------------------------
+
+
+def _keep(
+    folder: str, model: SharedBottom, optimizer: torch.optim.Optimizer, progress: Progress, best: Mapping[str, Tensor]
+) -> None:
+    tensors: dict[str, Tensor] = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
+    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+    checkpoint.save_step(folder, progress.taken, {"progress": asdict(progress)}, arrays)
+
+
+def _restore(
+    found: tuple[dict[str, Any], dict[str, np.ndarray]], model: SharedBottom, optimizer: torch.optim.Optimizer
+) -> tuple[Progress, dict[str, Tensor]]:
+    state, arrays = found
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+    for name, array in arrays.items():
+        part, rest = name.split(".", 1)
+        parts[part][rest] = torch.from_numpy(array.copy())
+    model.load_state_dict(parts["model"])
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in parts["optimizer"].items():
+        number, key = name.split(".", 1)
+        moments.setdefault(int(number), {})[key] = tensor
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    return Progress(**state["progress"]), parts["best"]
+
+
+# -- ranks -------------------------------------------------------------------------------------------------------------
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def _world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def _all_sum(values: Tensor) -> Tensor:
+    if dist.is_initialized():
+        dist.all_reduce(values)
+    return values
+
+
+def _all_reduce_gradients(model: SharedBottom, part: Tensor) -> float:
+    """Sum gradients and the loss over ranks, in one message; returns the loss."""
+    if not dist.is_initialized():
+        return float(part)
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    flat = torch.cat([part.reshape(1), *(g.reshape(-1) for g in gradients)])
+    dist.all_reduce(flat)
+    at = 1
+    for gradient in gradients:
+        gradient.copy_(flat[at : at + gradient.numel()].view_as(gradient))
+        at += gradient.numel()
+    return float(flat[0])
+
+
+def _same_everywhere(model: SharedBottom) -> None:
+    """Every rank starts from rank 0's weights and constants."""
+    if dist.is_initialized():
+        for tensor in model.state_dict().values():
+            dist.broadcast(tensor, 0)

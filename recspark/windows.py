@@ -1,0 +1,19 @@
+"""Which past dates the models learn from. Imports nothing of recspark.
+
+`as_of` dates lie on a fixed weekly grid (Mondays), so that the next nights find yesterday's retrievers, candidates and
+examples again. Windows are `label_days` long and `label_days` apart; a window is closed when it ended before run_date.
+"""
+
+from datetime import date, timedelta
+
+
+def closed_windows(run_date: date, label_days: int, num_windows: int) -> tuple[date, ...]:
+    """The as_of dates of the newest closed windows, newest first."""
+    last = run_date - timedelta(days=label_days)
+    newest = last - timedelta(days=last.weekday())
+    return tuple(newest - timedelta(days=label_days * i) for i in range(num_windows))
+
+
+def window_end(as_of: date, label_days: int) -> date:
+    """The first date after the label window that opens at as_of."""
+    return as_of + timedelta(days=label_days)

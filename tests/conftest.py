@@ -1,0 +1,88 @@
+"""One Spark for the whole run (two cores, two shuffle partitions), and real nights that several tests read."""
+
+import contextlib
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+ROOT = Path(__file__).resolve().parents[1]
+CONF = str(ROOT / "conf" / "online_retail.yaml")
+PRODUCTS = yaml.safe_load(Path(CONF).read_text(encoding="utf-8"))["source"]["items"]["where"]
+
+
+def only_countries(condition: str) -> tuple[str, ...]:
+    """Overrides that leave a part of the embedded real data, and models small enough for a test."""
+    return (
+        f"source.interactions.where={json.dumps(condition)}",
+        f"source.items.where={json.dumps(f'({PRODUCTS}) AND ({condition})')}",
+        "scenarios.min_users=20",
+        "candidates.depth=20",
+        "ranker.max_epochs=2",
+        "gbdt.max_rounds=40",
+        "training.num_processes=2",
+    )
+
+
+@dataclass(frozen=True)
+class Night:
+    """What a finished command left: its exit code and the JSON line that it ended with."""
+
+    code: int
+    result: dict[str, Any]
+    stderr: str
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    from recspark.session import get_session
+
+    settings = {
+        "spark.master": "local[2]",
+        "spark.sql.shuffle.partitions": "2",
+        "spark.sql.adaptive.enabled": "false",
+        "spark.sql.warehouse.dir": str(tmp_path_factory.mktemp("spark-warehouse")),
+        "spark.driver.memory": "3g",
+    }
+    session, _ = get_session(settings, app_name="recspark-tests")
+    yield session
+    session.stop()
+
+
+@pytest.fixture(scope="session")
+def nightly(spark: Any) -> Callable[..., Night]:
+    """Runs stages in this process, as the command line would, on the session of the tests."""
+    from recspark import job
+
+    def run(warehouse: Path, *overrides: str, run_date: str | None = None, **options: Any) -> Night:
+        out, err = io.StringIO(), io.StringIO()
+        before = os.getcwd()
+        os.chdir(ROOT)  # conf/ names data/ relative to the checkout
+        try:
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                chosen = (f"warehouse={warehouse}", *only_countries("Country <> 'United Kingdom'"), *overrides)
+                code = job.run(tuple(job.STAGES), CONF, run_date, chosen, **options)
+        finally:
+            os.chdir(before)
+        return Night(code, json.loads(out.getvalue().splitlines()[-1]), err.getvalue())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def published(nightly: Callable[..., Night], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Night]:
+    """One published night that other tests read; they must not change it."""
+    warehouse = tmp_path_factory.mktemp("published")
+    night = nightly(warehouse)
+    assert night.code == 0, night.stderr[-3000:]
+    return warehouse, night

@@ -1,0 +1,177 @@
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+from pyspark.sql import functions as F
+
+from recspark.config import RETRIEVERS, Config, Popular, ScenarioRule, Scenarios
+from recspark.distributed import candidates
+from recspark.distributed import histories as histories_of
+from recspark.errors import ConfigError, DataError
+from recspark.tables.candidates import BECAUSE, REPEAT, TABLE
+from recspark.tables.histories import with_default_user
+from recspark.tables.index import ITEM_INDEX, USER_INDEX
+from tests import world
+
+
+@pytest.fixture(scope="module")
+def histories(night):
+    groups = histories_of.groups_of(night.store, night.config, world.AS_OF)
+    frame = histories_of.read(night.store, night.config, world.AS_OF, groups)
+    return with_default_user(frame, [world.RICH, world.POOR]).persist()
+
+
+@pytest.fixture(scope="module")
+def rows(night, histories):
+    """(user_id or None, scenario) -> its candidates, item_id and all, by item_id."""
+    return build(night, histories, night.config)
+
+
+def build(night, histories, config):
+    settings = candidates.settings_of(config, world.AS_OF)
+    return by_list(night.store, candidates.build(histories, night.path, settings, num_users=100))
+
+
+def by_list(store, frame) -> dict[tuple[str | None, str], dict[str, dict]]:
+    named = frame.join(store.read(ITEM_INDEX), "item_idx").join(store.read(USER_INDEX), "user_idx", "left")
+    found: dict[tuple[str | None, str], dict[str, dict]] = {}
+    for row in named.collect():
+        found.setdefault((row.user_id, row.scenario), {})[row.item_id] = row.asDict()
+    return found
+
+
+def with_rule(config: Config, name: str, **rule: str) -> Config:
+    overrides = {**config.scenarios.overrides, name: ScenarioRule(**rule)}
+    scenarios = config.scenarios.model_copy(update={"overrides": overrides})
+    return config.model_copy(update={"scenarios": scenarios})
+
+
+def test_every_user_gets_a_list_in_own_scenarios(night, rows) -> None:
+    planted = night[0]
+    expected = {(user, scenario) for scenario, user, *_ in planted.events}
+    assert set(rows) == expected | {(None, world.RICH), (None, world.POOR)}
+    assert all(len(found) >= 3 for found in rows.values())
+
+
+def test_linear_finds_the_withheld_item_and_says_why(night, rows) -> None:
+    planted, store, *_ = night
+    ids = {row.item_idx: row.item_id for row in store.read(ITEM_INDEX).collect()}
+    for user, missing in planted.withheld.items():
+        row = rows[user, world.RICH][missing]
+        assert row["linear_rank"] == 1 and row["source"] == "linear"
+        taste = planted.tastes[user]
+        assert planted.items[ids[row[BECAUSE]]][0] == taste  # an item of the user's own taste
+
+
+def test_the_poor_scenario_learns_from_the_rich_one(night, rows) -> None:
+    """Poor users had two items; what linear offers first is of their taste, although nobody poor had it."""
+    planted = night[0]
+    for user, taste in planted.tastes.items():
+        if user.startswith("poor"):
+            found = rows[user, world.POOR]
+            best = min((r for r in found.values() if r["linear_rank"] > 0), key=lambda r: r["linear_rank"])
+            assert planted.items[best["item_id"]][0] == taste and best["scenario_idx"] == 0
+
+
+def test_content_finds_the_item_that_nobody_bought(night, rows) -> None:
+    planted = night[0]
+    for user in planted.withheld:
+        new = rows[user, world.RICH][planted.unsold[planted.tastes[user]]]
+        assert new["content_rank"] in (1, 2)  # the withheld and the new one are the only ones of the taste
+        assert np.isnan(new["linear_rank"]) and new["linear_score"] == 0
+        assert planted.unsold[1 - planted.tastes[user]] not in rows[user, world.RICH]
+
+
+def test_seen_items_are_excluded_or_allowed(night, histories, rows) -> None:
+    planted = night.planted
+    had = {}
+    for scenario, user, item, *_ in planted.events:
+        had.setdefault((user, scenario), set()).add(item)
+    assert all(not had[key] & set(found) for key, found in rows.items() if key[0])
+    allowed = build(night, histories, with_rule(night.config, world.RICH, seen="allow"))
+    assert all(had[user, world.RICH] & set(allowed[user, world.RICH]) for user in planted.withheld)
+    assert all(set(allowed[key]) == set(rows[key]) for key in rows if key[1] == world.POOR)
+
+
+def test_nobody_known_gets_popular_items(night, rows) -> None:
+    for scenario in (world.RICH, world.POOR):
+        found = sorted(rows[None, scenario].values(), key=lambda r: r["popular_rank"])
+        assert [r["popular_rank"] for r in found] == [1, 2, 3, 4]
+        assert all(r["source"] == "popular" and r[BECAUSE] == -1 and r["user_idx"] == -1 for r in found)
+        assert all(np.isnan(r["linear_score"]) and np.isnan(r["content_score"]) for r in found)
+        scores = [(-r["popular_score"], r["item_id"]) for r in found]
+        assert scores == sorted(scores)  # ties by item_id
+
+
+def test_features_and_scores_are_those_of_the_bundle(night, rows) -> None:
+    planted, store, *_, bundle = night
+    idx = {row.item_id: row.item_idx for row in store.read(ITEM_INDEX).collect()}
+    user = "user-0-003"
+    had = [idx[item] for _, who, item, *_ in planted.events if who == user]
+    for item, row in rows[user, world.RICH].items():
+        assert row["linear_score"] == pytest.approx(bundle.linear[had, idx[item]].sum(), abs=1e-6)
+        assert row["popular_score"] == pytest.approx(bundle.popular[1, idx[item]], abs=1e-6)
+        ranks = [row[f"{name}_rank"] for name in RETRIEVERS]
+        assert row["source"] == RETRIEVERS[int(np.nanargmin(ranks))]
+
+
+def test_partitions_and_blocks_change_nothing(night, histories, rows) -> None:
+    single = replace(candidates.settings_of(night.config, world.AS_OF), block_users=1)
+    run = partial(candidates._blocks, bundle_path=night.path, settings=single)
+    other = by_list(night.store, histories.repartition(5, F.rand(1)).mapInArrow(run, TABLE.ddl))
+    assert {key: set(found) for key, found in other.items()} == {key: set(found) for key, found in rows.items()}
+    for key, found in rows.items():
+        for item, row in found.items():
+            for name, value in row.items():
+                if isinstance(value, float):
+                    assert other[key][item][name] == pytest.approx(value, rel=1e-6, abs=1e-6, nan_ok=True), name
+                else:
+                    assert other[key][item][name] == value, name
+
+
+def test_own_items_only_and_repeats_fill_the_list(night, histories, rows) -> None:
+    """The poor scenario sold 5 items of each taste. With K above what is unseen, items that the user had come last, the
+    latest first, as `repeat`."""
+    planted, config = night.planted, night.config
+    deep = config.model_copy(update={
+        "candidates": config.candidates.model_copy(update={"depth": 12}),
+        "recommendations": config.recommendations.model_copy(update={"k": 9}),
+    })  # fmt: skip
+    sold = {item for scenario, _, item, *_ in planted.events if scenario == world.POOR}
+    assert len(sold) == 10  # so a user who had 2 has 8 unseen ones, and one seen item fills the nine
+    assert all(set(found) <= sold for (_, scenario), found in rows.items() if scenario == world.POOR)
+    for (user, scenario), items in build(night, histories, deep).items():
+        if scenario != world.POOR or user is None:
+            continue
+        assert set(items) <= sold and len(items) == 9
+        (repeat,) = [r for r in items.values() if r["source"] == REPEAT]
+        latest = min((days, item) for s, who, item, days, *_ in planted.events if who == user)[1]
+        assert repeat["item_id"] == latest and repeat[BECAUSE] == -1 and np.isnan(repeat["popular_rank"])
+
+
+def test_more_places_than_items_are_refused(night) -> None:
+    _, _, config, *_, bundle = night
+    candidates.require_items(bundle, config.scenarios, 18, [world.RICH])
+    with pytest.raises(ConfigError, match=r"found 19, but scenario 'rich' has 18 known items"):
+        candidates.require_items(bundle, config.scenarios, 19, [world.RICH])
+    rules = Scenarios(overrides={"new": ScenarioRule(items="own")})
+    with pytest.raises(ConfigError, match=r"scenario 'new' has 0 items with an event there"):
+        candidates.require_items(bundle, rules, 1, ["new"])
+    shallow = config.model_copy(update={"candidates": config.candidates.model_copy(update={"depth": 2})})
+    with pytest.raises(ConfigError, match=r"candidates.depth: found 2, expected at least recommendations.k = 3"):
+        candidates.settings_of(shallow, world.AS_OF)
+
+
+def test_refresh_writes_once(night) -> None:
+    _, store, config, *_ = night
+    first = candidates.refresh(store, config, world.AS_OF)
+    assert not first.skipped and first.rows_out > 0
+    again = candidates.refresh(store, config, world.AS_OF)
+    assert again.skipped and again.rows_out == first.rows_out
+    assert store.version(TABLE) == first.version
+    assert store.read(TABLE).schema.simpleString() == TABLE.schema.simpleString()
+    changed = config.retriever.model_copy(update={"popular": Popular(half_life_days=3.0)})
+    other = config.model_copy(update={"retriever": changed})
+    with pytest.raises(DataError, match=r"run jobs/retriever.py first"):
+        candidates.refresh(store, other, world.AS_OF)

@@ -1,0 +1,166 @@
+"""Item embeddings in Spark equal the encoder called directly; only changed content is embedded."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from recspark.distributed import item_embeddings as job
+from recspark.encoders import text
+from recspark.encoders.vectors import vectors_to_array
+from recspark.encoders.weights import locate
+from recspark.errors import ConfigError
+from recspark.tables import item_embeddings as table
+
+ENCODER = "all-MiniLM-L6-v2"
+TEXTS = {"a": "WHITE METAL LANTERN", "b": None, "c": "red mug", "d": " ", "e": "set of 6 holders", "f": "red mug"}
+
+
+@pytest.fixture(scope="module")
+def direct() -> np.ndarray:
+    """(6, 384): the texts of TEXTS by the encoder core in this process."""
+    return text.load(ENCODER, device="cpu").encode(list(TEXTS.values()))
+
+
+@pytest.fixture(scope="module")
+def items(spark):
+    rows = [(item, content, f"hash-{item}", 1.0) for item, content in TEXTS.items()]
+    return spark.createDataFrame(rows, "item_id string, text string, content_hash string, price double")
+
+
+@pytest.fixture(scope="module")
+def embedded(items):
+    return job.embed(items, ENCODER).cache()
+
+
+def ids(rows) -> list[str]:
+    return sorted(row.item_id for row in rows.select("item_id").collect())
+
+
+# -- the job's door ----------------------------------------------------------------------------------------------------
+
+
+def test_vectors_are_those_of_the_encoder(embedded, direct):
+    rows = embedded.orderBy("item_id").collect()
+    assert [row.item_id for row in rows] == list(TEXTS)
+    found = vectors_to_array([row.embedding for row in rows])
+    np.testing.assert_allclose(found, direct, atol=1e-5)
+    assert [row.embedding is None for row in rows] == [False, True, False, True, False, False]
+
+
+def test_rows_carry_version_hash_and_dim(embedded):
+    version = locate(ENCODER).version
+    assert {(r.encoder, r.dim) for r in embedded.collect()} == {(version, 384)}
+    assert all(r.content_hash == f"hash-{r.item_id}" for r in embedded.collect())
+    assert [(f.name, f.dataType) for f in embedded.schema] == [
+        (f.name, f.dataType) for f in T.StructType.fromDDL(table.SCHEMA)
+    ]
+
+
+def test_partitions_do_not_move_vectors(items, direct, monkeypatch):
+    monkeypatch.setattr(job, "MAX_ROWS_PER_TASK", 2)
+    spread = job.embed(items.repartition(3), ENCODER)
+    assert spread.rdd.getNumPartitions() == 3  # 6 rows, 2 a task
+    rows = sorted(spread.collect(), key=lambda row: row.item_id)
+    np.testing.assert_allclose(vectors_to_array([row.embedding for row in rows]), direct, atol=1e-5)
+
+
+def test_no_items_no_rows(items):
+    assert job.embed(items.where("false"), ENCODER).collect() == []
+
+
+def test_unknown_encoder_fails_before_the_job(items):
+    with pytest.raises(ConfigError, match="there is no such folder"):
+        job.embed(items, "/nowhere/model")
+    with pytest.raises(ConfigError, match="there is no such folder"):
+        job.embed_udf("/nowhere/model")
+
+
+def test_worker_with_other_weights_is_refused(spark):
+    def embed_batches(batches):
+        for batch in batches:
+            job.task_encoder(ENCODER, None, "all-MiniLM-L6-v2@another")
+            yield batch
+
+    with pytest.raises(Exception, match=r"this worker has all-MiniLM-L6-v2@.*install the same weights on every node"):
+        spark.range(1).mapInArrow(embed_batches, "id long").collect()
+
+
+def test_model_is_loaded_once_in_a_worker(spark):
+    version = locate(ENCODER).version
+
+    def same_object(batches):
+        for batch in batches:
+            first, second = (job.task_encoder(ENCODER, None, version) for _ in range(2))
+            found = {"same": first is second, "threads": torch.get_num_threads()}
+            yield pa.RecordBatch.from_pylist([found] * batch.num_rows)
+
+    found = spark.range(4).mapInArrow(same_object, "same boolean, threads long").distinct().collect()
+    assert [(row.same, row.threads) for row in found] == [(True, 1)]  # spark.task.cpus = 1
+
+
+# -- only what changed -------------------------------------------------------------------------------------------------
+
+
+def test_only_changed_content_or_encoder_is_embedded(items, embedded):
+    version = locate(ENCODER).version
+    assert ids(table.only_new(items, embedded, version)) == []
+    assert ids(table.only_new(items, embedded, f"{ENCODER}@next")) == list(TEXTS)
+    edited = items.withColumn("content_hash", F.when(F.col("item_id") == "c", "new").otherwise(F.col("content_hash")))
+    assert ids(table.only_new(edited, embedded, version)) == ["c"]
+    assert ids(job.embed_new(edited, embedded, ENCODER)) == ["c"]
+    assert ids(table.only_new(items, embedded.where("item_id <> 'e'"), version)) == ["e"]
+    # the same hash at another item is no match: the key has both
+    one_hash = embedded.withColumn("content_hash", F.lit("hash-a"))
+    assert ids(table.only_new(items, one_hash, version)) == ["b", "c", "d", "e", "f"]
+
+
+# -- the door for notebooks and SQL ------------------------------------------------------------------------------------
+
+
+def test_pandas_udf_gives_the_same_vectors(items, spark, direct):
+    rows = items.select("item_id", job.embed_udf(ENCODER)("text").alias("vector")).orderBy("item_id").collect()
+    assert [row.vector is None for row in rows] == [False, True, False, True, False, False]
+    found = np.array([row.vector or np.zeros(384) for row in rows], dtype=np.float32)
+    np.testing.assert_allclose(found, direct, atol=1e-5)
+
+
+def test_pandas_udf_in_sql(spark, direct):
+    spark.udf.register("embed", job.embed_udf(ENCODER))
+    [row] = spark.sql("SELECT embed('red mug') AS vector, size(embed('red mug')) AS width").collect()
+    assert row.width == 384
+    np.testing.assert_allclose(row.vector, direct[2], atol=1e-5)
+
+
+# -- tasks and devices -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rows", "slots", "expected"),
+    [
+        (0, 8, 1),
+        (512, 8, 1),
+        (513, 8, 2),  # one row more than a task's least
+        (3_900, 2, 2),  # more would wait for a slot
+        (3_900, 64, 8),  # 3,900 / 512 = 7.6
+        (100_001, 2, 6),  # 100,001 / 20,000 = 5.0 and a row
+    ],
+)
+def test_tasks_follow_the_rows(rows, slots, expected):
+    assert job.num_tasks(rows, slots) == expected
+
+
+@pytest.mark.parametrize(
+    ("addresses", "partition", "gpus", "expected"),
+    [
+        ([], 5, 0, "cpu"),
+        ([], 5, 4, "cuda:1"),  # 5 mod 4
+        (["3"], 0, 4, "cuda:3"),
+        (["3"], 0, 1, "cuda:0"),  # the executor sees one of the four
+        (["MIG-7f2a"], 2, 4, "cuda:2"),
+    ],
+)
+def test_device_of_a_task(addresses, partition, gpus, expected):
+    assert job.device_for(addresses, partition, gpus) == expected

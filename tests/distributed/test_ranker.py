@@ -1,0 +1,152 @@
+"""Launching the training from Spark, the histories' shards, and the scores that lists are ordered by."""
+
+import time
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from recspark import columns as c
+from recspark.config import RETRIEVERS, Gbdt
+from recspark.distributed import history_shards, ranker
+from recspark.distributed.scorer import UNSCORED, Scorer
+from recspark.errors import TrainingError
+from recspark.features import FEATURES
+from recspark.models.rankers import gbdt
+from recspark.tables.histories import HISTORIES
+from recspark.training import checkpoint
+from recspark.training.histories import HistoryBook
+from recspark.training.job import Model, Window
+from tests.training import planted
+from tests.training.test_loop import scores
+
+
+def test_two_processes_learn_what_one_does(spark, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """TorchDistributor in local mode, against the same job in this process."""
+    from recspark.training.job import run
+
+    window = planted.window(tmp_path)
+    here, there = (Model("evaluated", f"{tmp_path}/{name}", (window,)) for name in ("here", "there"))
+    run(planted.job((here,)).to_json())
+    began = time.monotonic()
+    answer = ranker.launch(planted.job((there,)), num_processes=2, local=True)
+    print(f"launch with 2 processes: {time.monotonic() - began:.1f} s")
+    assert answer["models"]["evaluated"]["num_epochs"] >= 1
+    np.testing.assert_allclose(scores(here.folder, window), scores(there.folder, window), atol=1e-5)
+
+
+def test_errors_of_the_processes_reach_the_driver(spark, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    window = planted.window(tmp_path)
+    gone = Window(window.day, ("/nowhere/part.parquet",), window.histories, window.bundle)
+    with pytest.raises(TrainingError, match=r"ranker: training file /nowhere/part.parquet is gone"):
+        ranker.launch(planted.job((Model("evaluated", f"{tmp_path}/model", (gone,)),)), num_processes=1, local=True)
+    broken = Window(window.day, window.files, f"{tmp_path}/nothing", window.bundle)
+    torn = planted.job((Model("evaluated", f"{tmp_path}/model", (broken,)),), batch_size="many")
+    with pytest.raises(TrainingError):
+        ranker.launch(torn, num_processes=1, local=True)
+
+
+def test_a_lost_process_says_how_to_go_on(spark, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    window = planted.window(tmp_path)
+    crashing = planted.job((Model("evaluated", f"{tmp_path}/model", (window,)),), hidden="none")
+    with pytest.raises(TrainingError, match="a training process was lost .* Run the same command again"):
+        ranker.launch(crashing, num_processes=1, local=True)
+
+
+def test_shards_hold_positive_events_in_order(spark, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    rows = [
+        # user, scenarios, items, groups, times, weights, values, prices
+        (3, ["a"], [5, 6, 7], [1, 0, 1], [1.0, 2.0, 3.0], [1.0, -1.0, 1.0], [1.0] * 3, [1.0] * 3),
+        (70_000, ["a"], [9], [1], [2.0], [1.0], [1.0], [1.0]),
+        (4, ["a"], [], [], [], [], [], []),
+        (-1, ["a"], [], [], [], [], [], []),  # the default user
+    ]
+    histories = spark.createDataFrame(rows, HISTORIES.schema).repartition(3)
+    history_shards.write(histories, f"{tmp_path}/histories")
+    assert checkpoint.read_manifest(f"{tmp_path}/histories")["shards"] == [0, 1]
+    block = HistoryBook({0: f"{tmp_path}/histories"}).block(np.array([3, 70_000, 4, -1]), np.zeros(4, int), 3)
+    assert block.tolist() == [[7, 5, -1], [9, -1, -1], [-1, -1, -1], [-1, -1, -1]]
+
+
+@pytest.fixture(scope="module")
+def scorer(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
+    """Both models, learnt from random features of which the first one decides."""
+    from recspark.training import fit, saved
+    from recspark.models.rankers import shared_bottom
+
+    folder = tmp_path_factory.mktemp("models")
+    window = planted.window(folder)
+    features = np.random.default_rng(0).normal(size=(400, len(FEATURES))).astype(np.float32)
+    keys = np.column_stack([np.zeros(400, int), np.zeros(400, int), np.arange(400) // 10, np.arange(400) % 10])
+    labels = (features[:, 0] > 0).astype(np.float32)
+    trees = gbdt.fit(features, labels, keys, np.zeros(400, bool), FEATURES, Gbdt(max_rounds=5), 0, 5, 1)
+    manifest, texts = gbdt.to_texts(trees)
+    checkpoint.save(f"{folder}/evaluated/gbdt", manifest, texts=texts)
+    spec = shared_bottom.Spec(FEATURES, ("click",), ("binary",), 20, 3, 0, 6, 4, (16, 8), 3, 0.0)
+    network = shared_bottom.build(spec, 0)
+    network.fit(features, np.zeros(400, int), labels[:, None])
+    saved.save(f"{folder}/evaluated/ranker", network, {})
+    assert fit.STEPS == "steps"
+    return Scorer(f"{folder}/evaluated", window.histories, window.bundle, planted.DAY)
+
+
+def candidates(num_rows: int = 300) -> pa.Table:
+    rng = np.random.default_rng(3)
+    features = {name: rng.normal(size=num_rows).astype(np.float32) for name in FEATURES}
+    features["content_score"][::2] = np.nan  # content had nothing to say
+    ids = {c.SCENARIO_IDX: rng.integers(0, 4, num_rows), c.USER_IDX: rng.integers(-1, 60, num_rows)}
+    ids[c.ITEM_IDX] = rng.integers(0, 25, num_rows)
+    return pa.table({name: values.astype(np.int32) for name, values in ids.items()} | features)
+
+
+def test_every_mode_gives_finite_scores(scorer: Scorer) -> None:
+    rows = candidates()
+    found = scorer(rows)
+    assert tuple(found) == scorer.modes == ("ranker", "gbdt", *RETRIEVERS)
+    for mode, score in found.items():
+        assert score.dtype == np.float64 and score.shape == (300,) and np.isfinite(score).all(), mode
+    np.testing.assert_array_equal(found["linear"], rows["linear_score"].to_numpy().astype(np.float64))
+    assert (found["content"][::2] == UNSCORED).all() and (found["content"][1::2] > UNSCORED).all()
+    assert ((found["ranker"] > 0) & (found["ranker"] < 1)).all()
+
+
+def test_scores_do_not_depend_on_the_batch(scorer: Scorer) -> None:
+    rows = candidates()
+    whole = scorer(rows)
+    order = np.random.default_rng(0).permutation(300)
+    mixed = scorer(rows.take(pa.array(order)))
+    parts = [scorer(batch) for batch in rows.to_batches(max_chunksize=7)]
+    for mode in scorer.modes:
+        np.testing.assert_allclose(mixed[mode], whole[mode][order], atol=1e-6, rtol=0)
+        np.testing.assert_allclose(np.concatenate([part[mode] for part in parts]), whole[mode], atol=1e-6, rtol=0)
+
+
+def test_without_learnt_models_the_retrievers_still_order(scorer: Scorer) -> None:
+    bare = Scorer(None, scorer.histories, scorer.bundle, scorer.day)
+    assert tuple(bare(candidates(5))) == bare.modes == RETRIEVERS
+
+
+def test_gbdt_publishes_with_the_rounds_of_the_evaluated_one(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    from recspark.config import Config
+
+    rng = np.random.default_rng(0)
+    source = {"format": "parquet", "paths": ["x"], "scenario": "s", "user_id": "u", "item_id": "i", "event_time": "t"}
+    config = Config(warehouse=str(tmp_path), source={"interactions": source}, gbdt=Gbdt(max_rounds=8))  # type: ignore[arg-type]
+    found = []
+    for number in range(2):
+        table = {name: rng.normal(size=1000).astype(np.float32) for name in FEATURES}
+        table["label_interaction"] = (table[FEATURES[3]] > 0.5).astype(np.float32)
+        user = np.arange(1000) // 10
+        ids = {"as_of_day": user * 0 + number, c.SCENARIO_IDX: user % 2, c.USER_IDX: user, c.ITEM_IDX: np.arange(1000)}
+        ids[c.FOLD] = user % 10
+        table |= {name: values.astype(np.int32) for name, values in ids.items()}
+        pq.write_table(pa.table(table), tmp_path / f"{number}.parquet")
+        found.append(ranker.Examples(date(2020, 1, 6), "f", (f"file://{tmp_path}/{number}.parquet",), "bundle"))
+    done = ranker._train_gbdt(config, found, f"{tmp_path}/run")
+    assert done["evaluated"]["rows"] == 900  # 90 of 100 users; a tenth stops the training
+    assert done["published"] == {"num_rounds": done["evaluated"]["num_rounds"], "rows": 2000}
+    assert checkpoint.exists(f"{tmp_path}/run/published/gbdt")

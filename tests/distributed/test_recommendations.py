@@ -1,0 +1,183 @@
+"""Publication and its faults on a hand-made night: held, killed in between, run twice, forced."""
+
+import shutil
+from datetime import date, datetime, timezone
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyspark.sql import functions as F
+
+from recspark import columns as c
+from recspark.distributed import lists, recommendations, retriever, scorer
+from recspark.errors import DataError, PublishError
+from recspark.tables import candidates, model_metrics, published_runs
+from recspark.tables.recommendations import TABLE
+from recspark.tables.store import Store
+from tests.distributed import night
+
+TONIGHT = night.RUN_DATE
+
+
+@pytest.fixture(scope="module")
+def built(spark, tmp_path_factory):
+    """The warehouse before publication, the gate's decision in it: linear in DE, popular in FR."""
+    warehouse = tmp_path_factory.mktemp("night") / "w"
+    night.build(spark, warehouse)
+    decide(Store(spark, night.config(warehouse), "builder"), {"DE": "linear", "FR": "popular"})
+    return warehouse
+
+
+@pytest.fixture
+def warehouse(built, tmp_path, monkeypatch):
+    """A copy of it; the models are stubs: `ranker` likes even numbers."""
+    target = tmp_path / "w"
+    shutil.copytree(built, target)
+    stub = night.StubScorer("models/ranker/stub/published", {"ranker": lambda item: (item % 2 == 0) * 0.5})
+    monkeypatch.setattr(scorer, "scorer", lambda *args: stub)
+    monkeypatch.setattr(retriever, "folder", lambda store, config, as_of: f"{store.warehouse}/{night.BUNDLE}")
+    return target
+
+
+def decide(store, modes, fingerprint="metrics-1"):
+    rows = [
+        (TONIGHT, store.run_id, m, "linear", s, "all", model_metrics.DECISION, 1.0, None, None, 0, "why")
+        for s, m in modes.items()
+    ]
+    stamp = {"fingerprint": fingerprint, "run_date": str(TONIGHT)}
+    frame = store.spark.createDataFrame(rows, model_metrics.TABLE.schema)
+    store.replace(model_metrics.TABLE, frame, where=f"run_date = '{TONIGHT}'", metadata=stamp)
+
+
+def publish(spark, warehouse, run_id, force=False):
+    config = night.config(warehouse)
+    return recommendations.refresh(Store(spark, config, run_id), config, TONIGHT, force)
+
+
+def table(spark, warehouse, noun):
+    return spark.read.format("delta").load(f"{warehouse}/{noun}")
+
+
+def runs(spark, warehouse):
+    return {r.run_id: r for r in table(spark, warehouse, "published_runs").collect()}
+
+
+def test_a_night_is_published_with_its_row(spark, warehouse):
+    summary = publish(spark, warehouse, "run1")
+    num_lists = len(night.USERS) + 2  # a default list a scenario
+    assert (summary.rows_out, summary.skipped) == (num_lists * night.K, False)
+    rows = table(spark, warehouse, "recommendations").collect()
+    found = {(r.scenario, r.user_id, r["rank"]): r for r in rows}
+    assert len(found) == len(rows) == num_lists * night.K
+    assert [found["DE", "u0", k].item_id for k in (1, 2, 3)] == ["i6", "i5", "i4"]  # u0 had i0 and i7
+    assert [found["FR", "u4", k].item_id for k in (1, 2, 3)] == ["i0", "i1", "i2"]
+    # linear knows nothing of the default user: the popular items, with finite scores
+    assert [found["DE", c.DEFAULT_USER, k].item_id for k in (1, 2, 3)] == ["i0", "i1", "i2"]
+    assert {r.model for r in rows if r.scenario == "DE"} == {"linear"}
+    assert found["DE", "u0", 1].reason == "bought with THING 0"
+    assert found["DE", "u1", 1].reason == "bought with i1"  # that item has no text
+    assert found["DE", c.DEFAULT_USER, 1].reason == "popular in DE"
+    run = runs(spark, warehouse)["run1"]
+    assert (run.status, run.run_date) == ("published", TONIGHT)
+    assert set(run.input_versions) == {"interactions", "items", "candidates", "model_metrics"}
+    stamp = Store(spark, night.config(warehouse), "reader").stamp(TABLE, run_date=TONIGHT)
+    assert (stamp["run_id"], stamp["config_hash"]) == ("run1", run.config_hash)
+
+
+def test_the_same_inputs_are_skipped_and_force_is_a_new_run(spark, warehouse):
+    publish(spark, warehouse, "run1")
+    before = len(list((warehouse / "recommendations/_delta_log").glob("*.json")))
+    assert publish(spark, warehouse, "run2").skipped
+    assert len(list((warehouse / "recommendations/_delta_log").glob("*.json"))) == before
+    assert set(runs(spark, warehouse)) == {"run1"}
+    assert not publish(spark, warehouse, "run3", force=True).skipped
+    assert set(runs(spark, warehouse)) == {"run1", "run3"}
+    ids = table(spark, warehouse, "recommendations").select("run_id").distinct().collect()
+    assert [r[0] for r in ids] == ["run3"]
+
+
+def test_a_failed_check_holds_the_night(spark, warehouse):
+    publish(spark, warehouse, "run1")
+    store = Store(spark, night.config(warehouse), "breaker")
+    store.delta(candidates.TABLE).delete(F.expr(f"as_of = '{TONIGHT}' AND user_idx = 0"))
+    with pytest.raises(PublishError, match="held: 1 eligible users without a list; readers keep") as error:
+        publish(spark, warehouse, "run2", force=True)
+    assert error.value.exit_code == 3
+    rows = table(spark, warehouse, "recommendations")
+    assert {r[0] for r in rows.select("run_id").distinct().collect()} == {"run1"}
+    held = runs(spark, warehouse)["run2"]
+    assert (held.status, held.reason) == ("held", "1 eligible users without a list")
+
+
+def test_killed_between_commit_and_row(spark, warehouse, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def die(*args):
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(published_runs, "write", die)
+        publish(spark, warehouse, "run1")
+    assert table(spark, warehouse, "recommendations").count() == (len(night.USERS) + 2) * night.K
+    assert not (warehouse / "published_runs").exists()
+    store = Store(spark, night.config(warehouse), "run2")
+    recommendations.repair(store)
+    run = runs(spark, warehouse)["run1"]
+    assert (run.status, run.run_date) == ("published", TONIGHT)
+    assert run.reason == "repaired from commit 0 of recommendations"
+    assert set(run.input_versions) == {"interactions", "items", "candidates", "model_metrics"}
+    assert abs(run.published_at.replace(tzinfo=timezone.utc) - datetime.now(timezone.utc)).total_seconds() < 24 * 3600
+    assert publish(spark, warehouse, "run2").skipped  # it is there
+    recommendations.repair(store)  # and whole: nothing is added
+    assert set(runs(spark, warehouse)) == {"run1"}
+
+
+def test_without_candidates_or_metrics_it_says_which_job_to_run(spark, warehouse):
+    config = night.config(warehouse)
+    with pytest.raises(DataError, match=r"candidates has nothing for 2024-03-02; run jobs/candidates.py"):
+        recommendations.refresh(Store(spark, config, "run1"), config, date(2024, 3, 2))
+
+
+def test_a_trained_mode_orders_its_scenario_and_nan_from_it_holds_the_night(spark, warehouse, monkeypatch):
+    decide(Store(spark, night.config(warehouse), "gate"), {"DE": "ranker", "FR": "linear"}, "metrics-2")
+    publish(spark, warehouse, "run1")
+    rows = table(spark, warehouse, "recommendations").where("user_id = 'u1'").orderBy("rank").collect()
+    assert [(r.item_id, r.score, r.model) for r in rows] == [(i, 0.5, "ranker") for i in ("i0", "i2", "i4")]
+    broken = night.StubScorer("broken", {"ranker": lambda item: np.full(len(item), np.nan)})
+    monkeypatch.setattr(scorer, "scorer", lambda *args: broken)
+    with pytest.raises(PublishError, match="scores that are not finite"):
+        publish(spark, warehouse, "run2", force=True)
+
+
+def block(rows):
+    names = (c.SCENARIO, c.USER_IDX, c.ITEM_IDX, c.SOURCE, "because_item_idx", lists.POPULAR, c.MODEL, c.SCORE)
+    return pa.table({name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)})
+
+
+def test_the_top_of_a_block_by_hand():
+    rows = [
+        ("DE", 0, 0, "linear", 5, 1.0, "gbdt", 0.1),
+        ("DE", 0, 1, "linear", 5, 1.0, "gbdt", 0.7),
+        ("DE", 0, 2, "popular", -1, 1.0, "gbdt", 0.7),
+        ("FR", 0, 0, "repeat", -1, 1.0, "linear", 9.0),
+        ("FR", 0, 1, "linear", 5, 1.0, "linear", 2.0),
+        ("FR", 0, 2, "popular", -1, 1.0, "linear", float("nan")),
+    ]
+    ties = np.array([0, 2, 1])  # item 2 comes before item 1
+    found = recommendations.top_of_block(block(rows), 3, ties).to_pylist()
+    assert [(r[c.SCENARIO], r[c.RANK], r[c.ITEM_IDX], r[c.SCORE]) for r in found] == [
+        ("DE", 1, 2, 0.7), ("DE", 2, 1, 0.7), ("DE", 3, 0, 0.1),
+        ("FR", 1, 1, 2.0), ("FR", 2, 2, 0.0), ("FR", 3, 0, -1.0),
+    ]  # fmt: skip
+
+
+def test_partitions_do_not_change_a_list(spark, warehouse):
+    rows = table(spark, warehouse, "candidates").where(f"as_of = '{TONIGHT}'")
+    modes, ties = {"DE": "linear", "FR": "popular"}, lambda: np.arange(8)
+
+    def top(frame):
+        stub = night.StubScorer(None, {})
+        return sorted(tuple(r) for r in recommendations.top_lists(frame, stub, modes, 3, ties).collect())
+
+    assert top(rows.repartition(7)) == top(rows.coalesce(1))

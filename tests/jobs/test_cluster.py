@@ -1,0 +1,126 @@
+"""The same file under spark-submit: a standalone master, two workers, and an environment that has only the wheel."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyspark
+import pytest
+
+from recspark.session import DELTA_CLASS, delta_package
+from tests.conftest import ROOT, only_countries
+
+SPARK_HOME = Path(pyspark.__file__).parent
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A second environment from the lock plus the built wheel, away from the checkout; returns its python."""
+    home = tmp_path_factory.mktemp("cluster")
+    uv = shutil.which("uv")
+    assert uv
+    environment = {k: v for k, v in os.environ.items() if k != "VIRTUAL_ENV"}
+
+    def call(*command: str) -> None:
+        done = subprocess.run([uv, *command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+
+    call("build", "--wheel", "--out-dir", str(home / "dist"))
+    call("export", "--frozen", "--no-dev", "--no-emit-project", "-o", str(home / "requirements.txt"))
+    call("venv", "--python", sys.executable, str(home / "env"))
+    python = home / "env" / "bin" / "python"
+    call("pip", "install", "--python", str(python), "--no-deps", "-r", str(home / "requirements.txt"))
+    call("pip", "install", "--python", str(python), "--no-deps", str(next((home / "dist").glob("*.whl"))))
+    return python
+
+
+@pytest.fixture(scope="module")
+def master(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A standalone master with two workers of one core each; returns its URL."""
+    home = tmp_path_factory.mktemp("spark")
+    port, web = free_port(), free_port()
+    environment = {
+        **os.environ,
+        "SPARK_HOME": str(SPARK_HOME),
+        "PYSPARK_PYTHON": str(installed),
+        "PATH": f"{installed.parent}:{os.environ['PATH']}",
+        "SPARK_NO_DAEMONIZE": "1",
+    }
+    start = [str(SPARK_HOME / "bin" / "spark-class")]
+    names = ("--host", "127.0.0.1")
+    log = (home / "cluster.log").open("w")
+    options = {"cwd": home, "env": environment, "stdout": log, "stderr": log}
+    url = f"spark://127.0.0.1:{port}"
+    running = [
+        subprocess.Popen(
+            [*start, "org.apache.spark.deploy.master.Master", *names, "--port", str(port), "--webui-port", str(web)],
+            **options,
+        )
+    ]
+    worker = [*start, "org.apache.spark.deploy.worker.Worker", *names, "--cores", "1", "--memory", "3g", "--webui-port", "0"]
+    running += [subprocess.Popen([*worker, "--work-dir", str(home / f"w{i}"), url], **options) for i in (1, 2)]
+    try:
+        deadline = time.monotonic() + 60
+        while alive(web) < 2:
+            assert time.monotonic() < deadline, (home / "cluster.log").read_text()[-2000:]
+            time.sleep(0.5)
+        yield url
+    finally:
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait(timeout=20)
+        log.close()
+
+
+def alive(web_port: int) -> int:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{web_port}/json/", timeout=2) as answer:
+            return int(json.load(answer)["aliveworkers"])
+    except (OSError, KeyError, ValueError):
+        return 0
+
+
+def test_nightly_under_spark_submit(installed: Path, master: str, tmp_path: Path) -> None:
+    """Away from the checkout; training runs in TorchDistributor's cluster mode, one process on each worker."""
+    shutil.copy(ROOT / "jobs" / "nightly.py", tmp_path)
+    shutil.copytree(ROOT / "data" / "online-retail", tmp_path / "data" / "online-retail")
+    settings = {
+        "spark.sql.extensions": DELTA_CLASS,
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        "spark.pyspark.python": str(installed),
+        "spark.pyspark.driver.python": str(installed),
+        "spark.executor.memory": "2g",
+        "spark.driver.memory": "2g",
+        "spark.driver.host": "127.0.0.1",
+        "spark.sql.shuffle.partitions": "2",
+        "spark.databricks.delta.snapshotPartitions": "2",
+        "spark.ui.enabled": "false",
+    }
+    few = "Country IN ('Germany', 'France', 'Spain', 'Belgium', 'Switzerland', 'Portugal')"
+    overrides = (f"warehouse={tmp_path / 'warehouse'}", *only_countries(few), "training_examples.num_windows=2")
+    command = [str(SPARK_HOME / "bin" / "spark-submit"), "--master", master, "--packages", delta_package()]
+    command += [part for key, value in settings.items() for part in ("--conf", f"{key}={value}")]
+    command += ["nightly.py", "--config", str(ROOT / "conf" / "online_retail.yaml")]
+    command += [part for override in overrides for part in ("--set", override)]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYSPARK", "VIRTUAL_ENV", "PYTHONPATH"))}
+    environment |= {"SPARK_HOME": str(SPARK_HOME), "PATH": f"{installed.parent}:{os.environ['PATH']}"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["status"] == "done"
+    assert result["stages"]["recommendations"]["rows_out"] > 0
+    assert "2 processes, cluster mode" in done.stderr  # said by the trainer, so that it cannot fall back unseen

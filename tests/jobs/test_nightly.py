@@ -1,0 +1,163 @@
+"""A night from raw events to the published table on real input, the same night again, and the night after."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import functions as F
+
+from recspark import job
+
+K = 10
+
+
+def table(spark: Any, warehouse: Path, noun: str) -> Any:
+    return spark.read.format("delta").load(f"{warehouse}/{noun}")
+
+
+def versions(warehouse: Path) -> dict[str, list[str]]:
+    """Every table's commits: what a rerun must not add to."""
+    logs = sorted(warehouse.glob("*/_delta_log"))
+    return {log.parent.name: sorted(f.name for f in log.glob("*.json")) for log in logs}
+
+
+def data_files(warehouse: Path) -> set[str]:
+    return {str(f.relative_to(warehouse)) for f in warehouse.rglob("*.parquet") if "_delta_log" not in f.parts}
+
+
+def test_every_eligible_user_gets_exactly_k(spark: Any, published: Any) -> None:
+    warehouse, _ = published
+    lists = table(spark, warehouse, "recommendations")
+    events = table(spark, warehouse, "interactions")
+    eligible = events.select("scenario", "user_id").distinct().count()
+    scenarios = events.select("scenario").distinct().count()
+    per_user = lists.groupBy("scenario", "user_id").agg(
+        F.count("*").alias("n"),
+        F.countDistinct("item_id").alias("items"),
+        F.min("rank").alias("first"),
+        F.max("rank").alias("last"),
+        F.countDistinct("rank").alias("ranks"),
+    )
+    assert per_user.count() == eligible + scenarios  # one default list a scenario
+    wrong = per_user.where(f"n <> {K} OR items <> {K} OR first <> 1 OR last <> {K} OR ranks <> {K}")
+    assert wrong.count() == 0
+    assert lists.where("score IS NULL OR isnan(score) OR reason IS NULL OR source IS NULL OR model IS NULL").count() == 0
+
+
+def test_no_seen_item_unless_repeated(spark: Any, published: Any) -> None:
+    warehouse, _ = published
+    seen = table(spark, warehouse, "interactions").select("user_id", "item_id").distinct()
+    again = table(spark, warehouse, "recommendations").join(seen, on=["user_id", "item_id"], how="inner")
+    assert again.where("source <> 'repeat'").count() == 0
+
+
+def test_scores_never_rise_with_rank(spark: Any, published: Any) -> None:
+    warehouse, _ = published
+    lists = table(spark, warehouse, "recommendations")
+    later = lists.select("scenario", "user_id", (F.col("rank") - 1).alias("rank"), F.col("score").alias("next"))
+    assert lists.join(later, on=["scenario", "user_id", "rank"], how="inner").where("next > score").count() == 0
+
+
+def test_published_runs_and_metrics_tell_the_night(spark: Any, published: Any) -> None:
+    warehouse, night = published
+    runs = table(spark, warehouse, "published_runs").collect()
+    assert [(r.run_id, r.status) for r in runs] == [(night.result["run_id"], "published")]
+    metrics = table(spark, warehouse, "model_metrics")
+    ndcg = metrics.where("metric = 'ndcg@10' AND scenario = '__all__' AND slice = 'all'")
+    values = {r.model: r.value for r in ndcg.collect()}
+    assert {"popular", "linear", "content", "gbdt", "ranker"} <= set(values)
+    assert all(0.0 <= v <= 1.0 for v in values.values())
+    decisions = metrics.where("metric LIKE 'gain%' AND note IS NOT NULL")
+    assert decisions.count() > 0
+
+
+def test_the_same_night_again_changes_nothing(nightly: Callable[..., Any], published: Any) -> None:
+    warehouse, _ = published
+    before = versions(warehouse), data_files(warehouse)
+    again = nightly(warehouse)
+    assert again.code == 0, again.stderr[-2000:]
+    assert (versions(warehouse), data_files(warehouse)) == before
+    states = {name: stage["skipped"] for name, stage in again.result["stages"].items()}
+    assert all(states.values()), states
+
+
+def test_the_next_night_keeps_what_has_not_changed(spark: Any, nightly: Callable[..., Any], published: Any, tmp_path: Path) -> None:
+    import shutil
+
+    warehouse = tmp_path / "next"
+    shutil.copytree(published[0], warehouse)
+    night = nightly(warehouse, run_date="2011-12-11")
+    assert night.code == 0, night.stderr[-2000:]
+    for stage in ("training_examples", "ranker"):  # the same closed windows: nothing to learn again
+        assert night.result["stages"][stage]["skipped"], stage
+    dates = table(spark, warehouse, "recommendations").groupBy("run_date").count().collect()
+    counts = {str(r.run_date): r["count"] for r in dates}
+    assert set(counts) == {"2011-12-10", "2011-12-11"}
+    assert counts["2011-12-10"] == counts["2011-12-11"]
+
+
+def test_only_and_from_and_unknown_stage(nightly: Callable[..., Any], tmp_path: Path) -> None:
+    assert nightly(tmp_path / "w", only="nonsense").code == 2
+    alone = nightly(tmp_path / "w", only="interactions")
+    assert alone.code == 0
+    assert list(alone.result["stages"]) == ["interactions"]
+    forced = nightly(tmp_path / "w", only="interactions", force=True)
+    assert not forced.result["stages"]["interactions"]["skipped"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "options", "expected"),
+    [
+        (("source.interactions.paths=[nowhere.parquet]",), {}, "nowhere.parquet"),
+        (("recomendations.k=5",), {}, "did you mean `recommendations`"),
+        (("source.interactions.user_id=CustomerIDD",), {}, "CustomerID"),
+        (("source.interactions.value=Quantity *",), {}, "source.interactions.value"),
+        (("recommendations.k=5000",), {}, "5000"),
+        ((), {"run_date": "2010-01-01"}, "2010-01-01"),
+        ((), {"run_date": "yesterday"}, "YYYY-MM-DD"),
+        (("scenarios.overrides={Atlantis: {seen: allow}}",), {}, "Atlantis"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    nightly: Callable[..., Any], tmp_path: Path, overrides: tuple[str, ...], options: dict[str, Any], expected: str
+) -> None:
+    warehouse = tmp_path / "w"
+    bad = nightly(warehouse, *overrides, **options)
+    assert bad.code == 2, bad.stderr[-2000:]
+    errors = [line for line in bad.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert expected in errors[0]
+    assert "Traceback" not in bad.stderr
+    assert not (warehouse / "recommendations").exists()
+
+
+def test_command_line_ends_in_one_json_line() -> None:
+    """The command itself, without Spark: a bad file is found before any session starts."""
+    import subprocess
+    import sys
+
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "jobs/nightly.py", "--config", "conf/missing.yaml"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "conf/missing.yaml does not exist" in done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["status"] == "failed"
+
+
+def test_no_java_says_what_to_install() -> None:
+    import subprocess
+    import sys
+
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "jobs/nightly.py", "--config", "conf/online_retail.yaml"]
+    env = {"PATH": "/nonexistent", "HOME": "/nonexistent"}
+    done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "install a JDK 17" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_stages_run_in_the_order_of_the_data() -> None:
+    assert job.choose(tuple(job.STAGES), "ranker", None) == ["ranker", "model_metrics", "recommendations"]

@@ -1,0 +1,107 @@
+"""The boosted ranker on planted lists whose right order is known."""
+
+import json
+
+import numpy as np
+import pytest
+
+from recspark.config import Gbdt
+from recspark.errors import DataError
+from recspark.models.rankers import gbdt
+
+NAMES = ("signal", "noise")
+SMALL = Gbdt(max_rounds=30, num_leaves=7)
+
+
+def planted(
+    num_lists: int = 120, size: int = 10, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Lists of two as_of dates in which the positive is the row of the highest `signal`; a tenth is held out."""
+    rng = np.random.default_rng(seed)
+    features = rng.random((num_lists * size, 2)).astype(np.float32)
+    best = features[:, 0].reshape(num_lists, size).argmax(axis=1)
+    labels = np.zeros(num_lists * size, dtype=np.float32)
+    labels[np.arange(num_lists) * size + best] = 1
+    user = np.repeat(np.arange(num_lists), size)
+    keys = np.column_stack((user % 2, np.zeros_like(user), user, np.tile(np.arange(size), num_lists)))
+    return features, labels, keys, user % 10 == 0
+
+
+@pytest.fixture(scope="module")
+def model() -> gbdt.Model:
+    return gbdt.fit(*planted(), NAMES, SMALL, seed=0, num_threads=1)
+
+
+def test_finds_the_planted_order(model: gbdt.Model) -> None:
+    features, labels, _, _ = planted(seed=1)  # lists that it has not seen
+    scores = gbdt.predict(model, features).reshape(-1, 10)
+    hit = labels.reshape(-1, 10)[np.arange(len(scores)), scores.argmax(axis=1)]
+    assert hit.mean() > 0.6  # by chance 0.1; trees cannot tell close signals apart
+
+
+def test_a_row_alone_has_the_same_score(model: gbdt.Model) -> None:
+    features = planted(seed=1)[0][:20]
+    single = np.concatenate([gbdt.predict(model, row[None]) for row in features])
+    np.testing.assert_array_equal(single, gbdt.predict(model, features))
+
+
+def test_order_of_the_rows_changes_nothing(model: gbdt.Model) -> None:
+    features, labels, keys, holdout = planted()
+    mixed = np.random.default_rng(3).permutation(len(labels))
+    again = gbdt.fit(features[mixed], labels[mixed], keys[mixed], holdout[mixed], NAMES, SMALL, seed=0, num_threads=1)
+    assert gbdt.to_texts(again) == gbdt.to_texts(model)
+
+
+def test_saved_is_fresh(model: gbdt.Model) -> None:
+    manifest, texts = gbdt.to_texts(model)
+    loaded = gbdt.from_texts(json.loads(json.dumps(manifest)), texts[gbdt.BOOSTER])
+    features = planted(seed=1)[0]
+    np.testing.assert_array_equal(gbdt.predict(loaded, features), gbdt.predict(model, features))
+    assert loaded.features == NAMES
+    assert texts[gbdt.BOOSTER].startswith("tree")
+
+
+def test_lists_without_positives_teach_nothing(model: gbdt.Model) -> None:
+    features, labels, keys, holdout = planted()
+    idle = keys + np.array([0, 0, 1000, 0])  # other users, who did nothing
+    extra = gbdt.fit(
+        np.concatenate((features, features)),
+        np.concatenate((labels, np.zeros_like(labels))),
+        np.concatenate((keys, idle)),
+        np.concatenate((holdout, holdout)),
+        NAMES,
+        SMALL,
+        seed=0,
+        num_threads=1,
+    )
+    assert extra.num_rows == model.num_rows == 108 * 10  # 120 lists less the 12 held out
+    assert gbdt.to_texts(extra) == gbdt.to_texts(model)
+
+
+def test_max_rows_keeps_whole_lists() -> None:
+    few = gbdt.fit(*planted(), NAMES, SMALL.model_copy(update={"max_rows": 205}), seed=0)
+    assert few.num_rows == 200  # 20 lists of 10
+    one = gbdt.fit(*planted(), NAMES, SMALL.model_copy(update={"max_rows": 3}), seed=0)
+    assert one.num_rows == 10  # a list is never cut
+
+
+def test_fixed_rounds_learn_from_everybody() -> None:
+    fixed = gbdt.fit(*planted(), NAMES, SMALL, seed=0, num_rounds=4)
+    assert (fixed.num_rows, fixed.num_rounds, fixed.booster.num_trees()) == (1200, 4, 4)
+
+
+def test_everybody_held_out_still_learns() -> None:
+    features, labels, keys, holdout = planted()
+    model = gbdt.fit(features, labels, keys, np.ones_like(holdout), NAMES, SMALL, seed=0)
+    assert model.num_rows == 1200
+
+
+def test_nothing_positive_is_an_error() -> None:
+    features, labels, keys, holdout = planted()
+    with pytest.raises(DataError, match="found no positive in 1200 examples"):
+        gbdt.fit(features, labels * 0, keys, holdout, NAMES, SMALL, seed=0)
+
+
+def test_other_features_are_an_error(model: gbdt.Model) -> None:
+    with pytest.raises(DataError, match="found 3 features, expected 2"):
+        gbdt.predict(model, np.zeros((1, 3), dtype=np.float32))

@@ -1,0 +1,28 @@
+import numpy as np
+
+from recspark.models.retrievers import popular
+
+
+def test_decay_halves() -> None:
+    np.testing.assert_allclose(popular.decay(np.array([0.0, 14.0, 28.0]), 14.0), [1, 1 / 2, 1 / 4])
+
+
+def test_shrinkage_by_hand() -> None:
+    """Group 0 has 6 + 2 events, group 1 has 0 + 2, so all together are 6 : 4 of 10, shares .6 and .4.
+
+    With shrinkage 2: group 0 (6 + 2 * .6) / 10 = .72, (2 + 2 * .4) / 10 = .28; group 1 (0 + 1.2) / 4, (2 + .8) / 4.
+    """
+    scores = popular.fit(np.array([[6.0, 2.0], [0.0, 2.0]]), shrinkage=2.0)
+    np.testing.assert_allclose(scores, [[0.72, 0.28], [0.3, 0.7]], rtol=1e-6)
+
+
+def test_an_empty_group_follows_the_rest() -> None:
+    counts = np.array([[3.0, 1.0], [0.0, 0.0]])
+    np.testing.assert_allclose(popular.fit(counts, 100.0)[1], [0.75, 0.25])
+    np.testing.assert_allclose(popular.fit(counts, 0.0)[1], [0.75, 0.25])
+
+
+def test_more_returns_than_purchases_are_never_negative() -> None:
+    scores = popular.fit(np.array([[2.0, -5.0]]), 1.0)
+    assert (scores >= 0).all() and scores[0, 1] == 0
+    assert not popular.fit(np.array([[0.0, -5.0]]), 1.0).any()

@@ -1,0 +1,102 @@
+"""Building blocks of the rankers, against values derived by hand."""
+
+import numpy as np
+import torch
+
+from recspark.models.layers import KNOTS, FeatureEncoder, Normaliser, RowNoise, dropout, look_up, missing_features
+
+NAN = np.nan
+
+
+def fitted(sample: np.ndarray) -> Normaliser:
+    layer = Normaliser(sample.shape[1], len(missing_features(sample)))
+    layer.fit(sample.astype(np.float32))
+    return layer
+
+
+def test_normaliser_is_the_place_among_the_quantiles() -> None:
+    uniform = np.linspace(0, 10, 1001)[:, None]
+    placed = fitted(uniform)(torch.tensor([[0.0], [2.5], [5.0], [10.0], [-99.0], [1e30]]))
+    np.testing.assert_allclose(placed[:, 0], [-1, -0.5, 0, 1, -1, 1], atol=0.01)  # outside: flat
+
+
+def test_normaliser_gives_a_frequent_value_one_place() -> None:
+    half = np.array([0.0] * 500 + list(np.linspace(1, 2, 500)))[:, None]
+    placed = fitted(half)(torch.tensor([[0.0], [2.0]]))
+    np.testing.assert_allclose(placed[:, 0], [-0.5, 1], atol=2 / KNOTS)  # zeros hold the places -1..0, their mean is -.5
+
+
+def test_normaliser_says_what_is_missing() -> None:
+    sample = np.array([[1.0, NAN, NAN], [2.0, 5.0, NAN], [3.0, 6.0, NAN]])
+    layer = fitted(sample)
+    assert layer.missing_M.tolist() == [1, 2]
+    out = layer(torch.tensor([[2.0, NAN, NAN], [NAN, 5.0, 7.0], [np.inf, 6.0, NAN]]))
+    assert torch.isfinite(out).all()
+    assert out[:, 3:].tolist() == [[1, 1], [0, 0], [0, 1]]
+    assert out[1, 0] == 0 and out[0, 1] == 0
+    assert out[1, 2] == 0  # a feature that training never saw says nothing
+
+
+def test_look_up_embeds_each_item_once() -> None:
+    content = np.arange(8, dtype=np.float32).reshape(4, 2)  # items 0..3
+    history = np.array([[1, 3, -1], [-1, -1, -1]], np.int32)
+    x = look_up(np.zeros((2, 1), np.float32), np.array([0, 1]), np.array([3, 6]), history, content)
+    assert x.codes_U.tolist() == [0, 2, 4, 7]  # padding, items 1, 3 and 6
+    assert x.item_B.tolist() == [2, 3]
+    assert x.history_BL.tolist() == [[1, 2, 0], [0, 0, 0]]
+    assert x.content_UC.tolist() == [[0, 0], [2, 3], [6, 7], [0, 0]]  # item 6 came after the content was made
+
+
+def encoder() -> FeatureEncoder:
+    torch.manual_seed(0)
+    return FeatureEncoder(num_features=1, num_missing=0, num_items=4, num_scenarios=2, content_dim=2, embedding_dim=2)
+
+
+def encode(item: list[int], history: list[list[int]], scenario: list[int]) -> torch.Tensor:
+    content = np.arange(20, dtype=np.float32).reshape(10, 2)
+    dense = np.zeros((len(item), 1), np.float32)
+    x = look_up(dense, np.array(scenario), np.array(item), np.array(history, np.int32), content)
+    with torch.inference_mode():
+        return encoder()(x)
+
+
+def test_history_is_a_recency_weighted_mean() -> None:
+    model = encoder()
+    vectors = model.item_id.weight[1:5] + model.content(torch.arange(8, dtype=torch.float32).reshape(4, 2))
+    out = encode([0, 0, 0], [[2, 1, -1], [2, -1, -1], [-1, -1, -1]], [0, 0, 0])
+    at = 1 + 8 + 2  # after the dense feature, the scenario and the item
+    newer, older = 1.0, 2 ** (-1 / 10)
+    expected = (newer * vectors[2] + older * vectors[1]) / (newer + older)
+    torch.testing.assert_close(out[0, at : at + 2], expected.detach())
+    torch.testing.assert_close(out[1, at : at + 2], vectors[2].detach())
+    assert out[2, at : at + 4].abs().sum() == 0
+    assert out[:, -1].tolist() == [1, 1, 0]
+
+
+def test_unknown_items_and_scenarios_fall_back() -> None:
+    out = encode([9, 3, 1, 1, 1], [[-1]] * 5, [0, 0, 0, 1, 7])
+    model = encoder()
+    content = model.content(torch.tensor([18.0, 19.0]))
+    torch.testing.assert_close(out[0, 9:11], (model.item_id.weight[0] + content).detach())  # the unknown id + its content
+    torch.testing.assert_close(out[4, 1:9], out[2, 1:9])  # scenario 7 as scenario 0
+    assert not torch.equal(out[3, 1:9], out[2, 1:9])
+
+
+def noise(rank: int = 0, world: int = 1) -> RowNoise:
+    return RowNoise(torch.Generator().manual_seed(5), rank, world)
+
+
+def test_noise_belongs_to_the_row() -> None:
+    one, two = noise(), (noise(0, 2), noise(1, 2))
+    for width in (3, 1):
+        whole = one.keep(10, width, 0.4)
+        for rank in range(2):
+            assert torch.equal(two[rank].keep(5, width, 0.4), whole[rank::2])
+
+
+def test_dropout_keeps_the_mean_and_is_absent_without_noise() -> None:
+    ones = torch.ones(4000, 10)
+    assert dropout(ones, 0.3, None) is ones
+    dropped = dropout(ones, 0.3, noise())
+    assert abs(float((dropped == 0).float().mean()) - 0.3) < 0.02
+    assert abs(float(dropped.mean()) - 1) < 0.02

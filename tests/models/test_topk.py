@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from recspark.models import topk
+from recspark.models.topk import top_k
+
+
+def by_sorting(scores, k, seen, allowed, tie_rank):
+    """The definition, one row at a time: sort by (-score, tie_rank), drop what is masked."""
+    rows = []
+    for u, row in enumerate(scores):
+        banned = set() if seen is None else set(seen[u].indices)
+        keep = [i for i in range(len(row)) if i not in banned and (allowed is None or allowed[i]) and row[i] > -np.inf]
+        keep.sort(key=lambda i: (-row[i], tie_rank[i]))
+        rows.append((keep + [-1] * k)[:k])
+    return np.array(rows)
+
+
+@pytest.fixture
+def case():
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 6, (50, 40)).astype(np.float32)  # six values: ties everywhere, at the cut too
+    seen = sp.random(50, 40, density=0.2, format="csr", random_state=1)
+    return scores, seen, rng.random(40) < 0.8, rng.permutation(40)
+
+
+@pytest.mark.parametrize("k", [1, 7, 31, 40, 60])
+def test_equals_sorting(case, k) -> None:
+    scores, seen, allowed, tie_rank = case
+    idx, best = top_k(scores, k, seen, allowed, tie_rank)
+    assert np.array_equal(idx, by_sorting(scores, k, seen, allowed, tie_rank))
+    found = idx >= 0
+    assert np.array_equal(best[found], scores[np.nonzero(found)[0], idx[found]])
+    assert (best[~found] == -np.inf).all()
+
+
+def test_by_hand() -> None:
+    scores = np.array([[1.0, 3.0, 3.0, 2.0]])
+    assert top_k(scores, 2)[0].tolist() == [[1, 2]]  # 3 and 3: the lower column first
+    assert top_k(scores, 1, tie_rank=np.array([0, 2, 1, 3]))[0].tolist() == [[2]]  # now column 2 is the first of them
+    seen = sp.csr_matrix(np.array([[0, 1, 1, 0]]))
+    assert top_k(scores, 3, seen)[0].tolist() == [[3, 0, -1]]  # two are seen, two are left
+
+
+def test_nan_is_never_chosen() -> None:
+    assert top_k(np.array([[np.nan, 1.0, -np.inf]]), 3)[0].tolist() == [[1, -1, -1]]
+
+
+def test_allowed_by_row() -> None:
+    allowed = np.array([[True, False], [False, True]])
+    assert top_k(np.ones((2, 2)), 1, allowed=allowed)[0].tolist() == [[0], [1]]
+
+
+def test_blocks_single_rows_and_order_agree(case, monkeypatch) -> None:
+    scores, seen, allowed, tie_rank = case
+    whole = top_k(scores, 7, seen, allowed, tie_rank)[0]
+    single = [top_k(scores[u : u + 1], 7, seen[u], allowed, tie_rank)[0][0] for u in range(50)]
+    assert np.array_equal(whole, single)
+    turned = top_k(scores[::-1], 7, seen[::-1], allowed, tie_rank)[0][::-1]
+    assert np.array_equal(whole, turned)
+    monkeypatch.setattr(topk, "CHUNK_CELLS", 3 * 40)  # three rows at a time
+    assert np.array_equal(whole, top_k(scores, 7, seen, allowed, tie_rank)[0])
+
+
+def test_input_stays_as_it_was(case) -> None:
+    scores, seen, allowed, tie_rank = case
+    before = scores.copy()
+    top_k(scores, 5, seen, allowed, tie_rank)
+    assert np.array_equal(before, scores)

@@ -1,0 +1,62 @@
+"""Dense, append-only numbers."""
+
+import pytest
+
+from recspark import columns as c
+from recspark.config import Config
+from recspark.errors import DataError
+from recspark.tables import index
+from recspark.tables.store import Store
+
+
+def ids(spark, *names, table=index.USER_INDEX):
+    return spark.createDataFrame([(n,) for n in names], f"{table.columns[0]} string")
+
+
+def numbers(rows):
+    return {r[0]: r[1] for r in rows.collect()}
+
+
+def test_new_ids_are_numbered_in_their_order(spark):
+    with index.extension(index.USER_INDEX, None, ids(spark, "c", "a", None, "b", "a")) as (rows, count):
+        assert (numbers(rows), count) == ({"a": 0, "b": 1, "c": 2}, 3)
+        assert rows.dtypes == [(c.USER_ID, "string"), (c.USER_IDX, "int")]
+
+
+def test_scenarios_start_at_one(spark):
+    """0 is the group of small scenarios."""
+    new = ids(spark, "uk", "fr", table=index.SCENARIO_INDEX)
+    with index.extension(index.SCENARIO_INDEX, None, new) as (rows, _):
+        assert numbers(rows) == {"fr": 1, "uk": 2}
+
+
+def test_old_numbers_stay_and_new_ones_follow(spark):
+    old = spark.createDataFrame([("m", 0), ("z", 1)], index.USER_INDEX.ddl)
+    with index.extension(index.USER_INDEX, old, ids(spark, "z", "b", "m", "a")) as (rows, count):
+        assert (numbers(rows), count) == ({"a": 2, "b": 3}, 2)
+
+
+def test_many_ranges_number_as_one_does(spark, monkeypatch):
+    names = [f"u{i:03d}" for i in range(200)]
+    monkeypatch.setattr(index, "ROWS_A_TASK", 30)  # 200 ids -> 7 ranges
+    with index.extension(index.USER_INDEX, None, ids(spark, *reversed(names))) as (rows, _):
+        assert rows.rdd.getNumPartitions() == 7
+        assert numbers(rows) == {name: i for i, name in enumerate(names)}
+
+
+def test_overflow_is_refused(spark):
+    old = spark.createDataFrame([("a", index.MAX_INT)], index.USER_INDEX.ddl)
+    error = pytest.raises(DataError, match="user_index: 2147483649 ids do not fit in int32")
+    with error, index.extension(index.USER_INDEX, old, ids(spark, "b")):
+        pass
+
+
+def test_refresh_commits_nothing_without_new_ids(spark, tmp_path):
+    source = {"format": "csv", "paths": ["x"], "scenario": "s", "user_id": "u", "item_id": "i", "event_time": "t"}
+    config = Config.model_validate({"warehouse": str(tmp_path), "source": {"interactions": source}})
+    store = Store(spark, config, "run")
+    assert index.refresh(store, index.USER_INDEX, ids(spark, "b", "a")) == 2
+    assert index.refresh(store, index.USER_INDEX, ids(spark, "a")) == 0
+    assert index.refresh(store, index.USER_INDEX, ids(spark, "0")) == 1
+    assert numbers(store.read(index.USER_INDEX)) == {"a": 0, "b": 1, "0": 2}
+    assert store.version(index.USER_INDEX) == 1  # two commits, 0 and 1

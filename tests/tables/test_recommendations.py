@@ -1,0 +1,160 @@
+"""Reasons, who is owed a list, and that every check finds the fault that it is named after."""
+
+from datetime import date
+
+from pyspark.sql import functions as F
+
+from recspark import columns as c
+from recspark.config import ScenarioRule, Scenarios
+from recspark.tables import recommendations as table
+from recspark.tables.recommendations import TABLE, TOP
+
+RUN_DATE = date(2024, 3, 1)
+K = 3
+RULES = Scenarios(overrides={"open": ScenarioRule(seen="allow")})
+PAIRS = "scenario string, user_id string"
+EVENTS = "scenario string, user_id string, item_id string"
+
+
+def good_list(scenario: str = "shop", user: str = "u1") -> list[dict]:
+    """Three places; b and c have equal scores, in the order of their ids."""
+    places = [("a", 0.9, "linear"), ("b", 0.5, "popular"), ("c", 0.5, "content")]
+    fixed = {"run_date": RUN_DATE, "scenario": scenario, "user_id": user, "model": "gbdt", "run_id": "run1"}
+    return [
+        {**fixed, "rank": rank, "item_id": item, "score": score, "source": source, "reason": "popular in x"}
+        for rank, (item, score, source) in enumerate(places, start=1)
+    ]
+
+
+def check(spark, rows, owed):
+    """u1 had `d`; u2 had `a`; the items a, b, c, d are known."""
+    return table.check(
+        spark.createDataFrame([tuple(row[name] for name in TABLE.columns) for row in rows], TABLE.schema),
+        spark.createDataFrame(list(owed), PAIRS),
+        spark.createDataFrame([("u1", "d"), ("u2", "a")], "user_id string, item_id string"),
+        spark.createDataFrame([(item,) for item in "abcd"], "item_id string"),
+        RULES,
+        K,
+        RUN_DATE,
+    )
+
+
+def test_a_good_night_passes(spark):
+    # u2 had `a`, which `open` allows again; u1 had `d`, which ends the list as a repeat
+    repeat = good_list("other")
+    repeat[2] |= {"item_id": "d", "source": "repeat"}
+    rows = [*good_list("shop", "u1"), *good_list("open", "u2"), *repeat]
+    found = check(spark, rows, [("shop", "u1"), ("open", "u2"), ("other", "u1")])
+    assert (found.num_rows, found.num_lists, found.failures, found.reason) == (9, 3, {}, "")
+
+
+# Each of u1's lists below is broken in one place: (place, changes, what must be counted).
+FAULTS = {
+    "gap": (2, {"rank": 4}, "lists without ranks 1 to 3"),
+    "twice": (2, {"item_id": "b"}, "lists with an item twice"),
+    "rises": (2, {"score": 0.6}, "lists whose score rises with rank"),
+    "untidy": (2, {"item_id": "B", "source": "repeat"}, "lists with equal scores out of item_id order"),
+    "null": (2, {"reason": None}, "rows with a null"),
+    "infinite": (2, {"score": -float("inf")}, "scores that are not finite"),
+    "nan": (0, {"score": float("nan")}, "scores that are not finite"),
+    "unknown": (2, {"item_id": "z"}, "items that are not known"),
+    "seen": (2, {"item_id": "d"}, "items that the user had"),
+    "unseen": (2, {"source": "repeat"}, "repeats that the user never had"),
+    "early": (1, {"item_id": "d", "source": "repeat", "score": 0.6}, "lists with a repeat before a new item"),
+    "dated": (0, {"run_date": date(2024, 2, 1)}, "rows of another run_date"),
+}
+
+
+def test_every_fault_is_found_and_counted(spark):
+    rows = [*good_list("nobody"), *good_list("short")[:2]]
+    expected = dict.fromkeys((fault for _, _, fault in FAULTS.values()), 1)
+    for name, (place, changes, _) in FAULTS.items():
+        broken = good_list(name)
+        broken[place] |= changes
+        rows += broken
+    owed = [("missing", "u1"), ("short", "u1"), *((name, "u1") for name in FAULTS)]
+    expected |= {
+        "eligible users without a list": 1,  # missing
+        "lists for users who are not eligible": 1,  # nobody
+        "lists without exactly 3 rows": 1,  # short
+        "lists without ranks 1 to 3": 1 + 1,  # gap, short
+        "scores that are not finite": 1 + 1,  # infinite, nan
+        "items that are not known": 1 + 1,  # unknown, and `B` of untidy
+        "repeats that the user never had": 1 + 1,  # unseen, and `B` of untidy
+    }
+    found = check(spark, rows, owed)
+    assert found.failures == expected
+    assert (found.num_rows, found.num_lists) == (3 + 2 + 3 * len(FAULTS), 2 + len(FAULTS))
+
+
+def test_nothing_at_all_is_no_night(spark):
+    assert "rows: nothing to publish" in check(spark, [], []).failures
+
+
+def test_the_reason_names_counts():
+    found = table.Checked(10, 2, {"items that the user had": 1234, "rows with a null": 1})
+    assert found.reason == "1,234 items that the user had; 1 rows with a null"
+
+
+def test_eligible_own_all_given_and_default(spark):
+    events = spark.createDataFrame([("shop", "u1", "a"), ("shop", "u1", "b"), ("app", "u2", "a")], EVENTS)
+    given = spark.createDataFrame([("new", "u9"), ("shop", "u1")], PAIRS)
+    rules = Scenarios(overrides={"app": ScenarioRule(users="all")})
+
+    def lists(*args):
+        return sorted(tuple(r) for r in table.eligible(events, *args).collect())
+
+    assert lists(Scenarios(), None, False) == [("app", "u2"), ("shop", "u1")]
+    assert lists(rules, None, False) == [("app", "u1"), ("app", "u2"), ("shop", "u1")]
+    assert lists(rules, given, True) == [
+        ("app", c.DEFAULT_USER), ("app", "u1"), ("app", "u2"),
+        ("new", c.DEFAULT_USER), ("new", "u9"),
+        ("shop", c.DEFAULT_USER), ("shop", "u1"),
+    ]  # fmt: skip
+
+
+def test_build_gives_ids_models_and_reasons(spark):
+    top = spark.createDataFrame(
+        [
+            ("Germany", 0, 1, 0, 0.9, "linear", 1),
+            ("Germany", 0, 2, 1, 0.8, "content", 2),
+            ("Germany", 0, 3, 2, 0.7, "popular", -1),
+            ("Germany", 0, 4, 3, 0.6, "linear", -1),
+            ("Germany", -1, 1, 3, 0.5, "repeat", 3),
+        ],
+        TOP,
+    )
+    long = "A  LONG\nNAME " * 20
+    items = spark.createDataFrame(
+        [("a", 0, "LAMP"), ("b", 1, " WHITE METAL  LANTERN"), ("c", 2, None), ("d", 3, long)],
+        "item_id string, item_idx int, text string",
+    )
+    users = spark.createDataFrame([("u1", 0), (c.DEFAULT_USER, -1)], "user_id string, user_idx int")
+    modes = spark.createDataFrame([("Germany", "gbdt")], "scenario string, model string")
+    built = table.build(top, modes, users, items, RUN_DATE, "run1")
+    assert built.columns == TABLE.columns
+    found = {(r.user_id, r["rank"]): (r.item_id, r.model, r.reason) for r in built.collect()}
+    assert found == {
+        ("u1", 1): ("a", "gbdt", "bought with WHITE METAL LANTERN"),
+        ("u1", 2): ("b", "gbdt", "similar to c"),  # no text: its id
+        ("u1", 3): ("c", "gbdt", "popular in Germany"),
+        ("u1", 4): ("d", "gbdt", "popular in Germany"),
+        (c.DEFAULT_USER, 1): ("d", "gbdt", "bought before"),
+    }
+
+
+def test_long_texts_are_shortened_to_one_line(spark):
+    row = spark.createDataFrame([("a", "WORD  \n" * 40)], "item_id string, text string")
+    name = row.select(table._name()).first()[0]
+    assert name.startswith("WORD WORD WORD")
+    assert name.endswith("...")
+    assert len(name) <= table.MAX_TEXT
+
+
+def test_build_leaves_nulls_for_the_checks(spark):
+    top = spark.createDataFrame([("nowhere", 7, 1, 7, 0.9, "linear", 7)], TOP)
+    users = spark.createDataFrame([], "user_id string, user_idx int")
+    items = spark.createDataFrame([], "item_id string, item_idx int, text string")
+    modes = spark.createDataFrame([], "scenario string, model string")
+    built = table.build(top, modes, users, items, RUN_DATE, "run1")
+    assert built.where(F.col(c.USER_ID).isNull() & F.col(c.ITEM_ID).isNull() & F.col(c.MODEL).isNull()).count() == 1

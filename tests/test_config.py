@@ -1,0 +1,88 @@
+"""YAML to types: what is unknown, missing or wrong is named by its dotted key."""
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from recspark.config import Config, load
+from recspark.errors import ConfigError
+
+CONF = sorted(Path("conf").glob("*.yaml"))
+MINIMAL = """
+warehouse: w
+source:
+  interactions: {format: csv, paths: [a.csv], scenario: s, user_id: u, item_id: i, event_time: t}
+"""
+
+
+@pytest.fixture
+def minimal(tmp_path):
+    path = tmp_path / "conf.yaml"
+    path.write_text(MINIMAL)
+    return str(path)
+
+
+@pytest.mark.parametrize("path", CONF, ids=lambda p: p.stem)
+def test_shipped_files_load(path):
+    config = load(str(path))
+    assert config.warehouse == f"warehouse/{path.stem}"
+    first, second = path.read_text().splitlines()[:2]
+    assert first.startswith("# ") and f"conf/{path.name}" in path.read_text().split("warehouse:")[0] and second
+
+
+def test_there_are_shipped_files():
+    assert {"online_retail", "xmarket", "amazon_beauty_electronics"} <= {path.stem for path in CONF}
+
+
+def test_overrides_are_yaml_and_make_sections(minimal):
+    config = load(minimal, ("scenarios.min_users=5", "source.interactions.paths=[b.csv, c.csv]", "run_date=2024-01-02"))
+    assert config.scenarios.min_users == 5
+    assert config.source.interactions.paths == ("b.csv", "c.csv")
+    assert config.run_date == date(2024, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("scenarois.min_users=5", r"unknown key `scenarois`, did you mean `scenarios`\?"),
+        ("scenarios.min_user=5", r"unknown key `scenarios\.min_user`, did you mean `min_users`\?"),
+        ("source.interactions.usr_id=x", r"unknown key `source\.interactions\.usr_id`, did you mean `user_id`\?"),
+        ("source.items.format=csv", r"required key `source\.items\.item_id` is missing"),
+        ("source.items={format: csv, paths: [x], item_id: i, txt: t}", r"`source\.items\.txt`, did you mean `text`\?"),
+        ("scenarios.overrides={de: {sene: allow}}", r"`scenarios\.overrides\.de\.sene`, did you mean `seen`\?"),
+        ("training_examples.tasks=[{nam: x}]", r"key `training_examples\.tasks\.0\.nam`, did you mean `name`\?"),
+        ("scenarios.min_users=many", r"`scenarios\.min_users`: found 'many', "),
+        ("source.interactions.format=xml", r"`source\.interactions\.format`: found 'xml', "),
+        ("source.interactions.paths=[]", r"every other format needs `paths: \[\.\.\.\]`"),
+        ("source.interactions.format=table", r"`table` needs `table: catalog\.schema\.name`"),
+        ("warehouse.x=1", "`warehouse` is a value, not a section"),
+        ("warehouse", r"expected dotted\.key=value"),
+        ("warehouse=[", "the value is not YAML"),
+    ],
+)
+def test_mistakes_name_the_key(minimal, override, message):
+    with pytest.raises(ConfigError, match=message):
+        load(minimal, (override,))
+
+
+def test_files_that_are_not_there_or_no_yaml(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml does not exist"):
+        load(str(tmp_path / "nowhere.yaml"))
+    (tmp_path / "bad.yaml").write_text("a: [")
+    with pytest.raises(ConfigError, match=r"bad\.yaml is not YAML"):
+        load(str(tmp_path / "bad.yaml"))
+    (tmp_path / "list.yaml").write_text("- a")
+    with pytest.raises(ConfigError, match="holds list, expected sections"):
+        load(str(tmp_path / "list.yaml"))
+
+
+def test_digest_is_that_of_the_named_sections(minimal):
+    base, other = load(minimal), load(minimal, ("scenarios.min_users=5",))
+    assert base.digest("source", "interactions") == other.digest("source", "interactions")
+    assert base.digest("scenarios") != other.digest("scenarios")
+
+
+def test_scenario_rules(minimal):
+    config: Config = load(minimal, ("scenarios.overrides={de: {seen: allow}}",))
+    assert (config.scenarios.rule("de").seen, config.scenarios.rule("fr").seen) == ("allow", "exclude")

@@ -1,0 +1,60 @@
+"""Training examples with a planted signal, as files: the column `taste` and the item decide, the rest is noise."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recspark.training import checkpoint
+from recspark.training.histories import finish, save_shard
+from recspark.training.job import Job, Model, Window
+
+FEATURES = ("taste", "noise", "gaps")
+TASKS = (("click", "binary", 1.0), ("spend", "regression", 0.1))
+SETTINGS = {
+    "embedding_dim": 4, "hidden": [16, 8], "history_length": 3, "dropout": 0.2, "learning_rate": 0.01,
+    "weight_decay": 1e-5, "batch_size": 256, "max_epochs": 3, "patience": 2,
+}  # fmt: skip
+NUM_ITEMS, NUM_USERS, DAY = 20, 50, 15000
+
+
+def columns(num_rows: int, seed: int, day: int = DAY) -> dict[str, np.ndarray]:
+    """Odd items are clicked at taste > 0, even ones never; scenario 2 turns the taste round. Spend = 10 a click."""
+    rng = np.random.default_rng(seed)
+    item, scenario = rng.integers(0, NUM_ITEMS, num_rows), rng.integers(0, 3, num_rows)
+    taste, gaps = rng.normal(size=num_rows), rng.normal(size=num_rows)
+    gaps[rng.random(num_rows) < 0.3] = np.nan
+    click = (item % 2 == 1) & (np.where(scenario == 2, -taste, taste) > 0)
+    user = rng.integers(0, NUM_USERS, num_rows)
+    return {
+        "as_of_day": np.full(num_rows, day, np.int32), "scenario_idx": scenario.astype(np.int32),
+        "user_idx": user.astype(np.int32), "item_idx": item.astype(np.int32), "taste": taste.astype(np.float32),
+        "noise": rng.normal(size=num_rows).astype(np.float32), "gaps": gaps.astype(np.float32),
+        "label_click": click.astype(np.float32), "label_spend": np.where(click, 10, np.nan).astype(np.float32),
+        "weight": np.where(click, 1, 2).astype(np.float32), "fold": (user % 10).astype(np.int32),
+    }  # fmt: skip
+
+
+def window(folder: Path, num_rows: int = 3000, day: int = DAY, seed: int = 0) -> Window:
+    """Files, histories (user u had items u % 20 and then (u + 1) % 20) and a bundle with content vectors."""
+    files = []
+    for number in range(3):
+        file = folder / f"examples-{day}" / f"part-{number}.parquet"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(columns(num_rows // 3, seed + number, day)), file, row_group_size=400)
+        files.append(f"file://{file}")
+    histories, bundle = f"{folder}/histories-{day}", f"{folder}/bundle-{day}"
+    users = np.arange(NUM_USERS)
+    items = np.stack([users % NUM_ITEMS, (users + 1) % NUM_ITEMS], axis=1).ravel()
+    offsets, ones = np.arange(NUM_USERS + 1) * 2, np.ones(2 * NUM_USERS)
+    save_shard(histories, 0, users, offsets, items, ones.astype(np.int32), ones)
+    finish(histories, [0], {})
+    content = np.random.default_rng(1).normal(size=(NUM_ITEMS, 6)).astype(np.float32)
+    checkpoint.save(bundle, {"scenarios": {"a": 1, "b": 2}}, {"content": content})
+    return Window(day, tuple(files), histories, bundle)
+
+
+def job(models: tuple[Model, ...], **changes: object) -> Job:
+    settings = {**SETTINGS, **changes}
+    return Job(models, FEATURES, TASKS, settings, seed=3, reader="arrow", threads=1)

@@ -1,0 +1,154 @@
+"""Training: two ranks = one rank, a killed training = one that was not, a planted signal is learnt, divergence is an error."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from recspark.errors import TrainingError
+from recspark.training import checkpoint, fit, loop, saved
+from recspark.training.feed import Batch
+from recspark.training.job import INTS, Model, run
+from tests.training import planted
+
+
+def scores(folder: str, window: planted.Window) -> np.ndarray:
+    return torch.sigmoid(logits(folder, window)[:, 0]).numpy()
+
+
+def logits(folder: str, window: planted.Window, num_rows: int = 2000) -> torch.Tensor:
+    """Of fresh rows, which no training saw."""
+    rows = planted.columns(num_rows, seed=99)
+    look = fit.LookUp(planted.FEATURES, ("binary", "regression"), (window,), 3)
+    ints = np.stack([rows[name] for name in INTS], axis=1)
+    floats = np.stack([rows[name] for name in (*planted.FEATURES, "label_click", "label_spend")], axis=1)
+    with torch.inference_mode():
+        return saved.load(folder)(look(Batch(ints, floats, rows["weight"], num_rows))[0])
+
+
+def test_learns_the_planted_signal_and_turns_it_round_where_the_scenario_does(tmp_path: Path) -> None:
+    window = planted.window(tmp_path, num_rows=9000)
+    model = Model("evaluated", f"{tmp_path}/model", (window,))
+    answer = run(planted.job((model,), max_epochs=8, dropout=0.0).to_json())
+    assert set(answer["models"]) == {"evaluated"}
+    rows, score = planted.columns(2000, seed=99), scores(model.folder, window)
+    for scenario in (0, 1, 2):
+        here = rows["scenario_idx"] == scenario
+        clicked = rows["label_click"][here] > 0
+        better = score[here][clicked][:, None] > score[here][~clicked][None, :]
+        assert better.mean() > 0.95, scenario  # the AUC: 0.5 without the scenario's own taste
+    spend = logits(model.folder, window)[:, 1]
+    assert torch.isfinite(spend).all()  # learnt from clicked rows alone, all at log(1 + 10)
+
+
+def two_ranks(rank: int, tree: dict, folder: str) -> None:  # type: ignore[type-arg]
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "LOCAL_RANK": str(rank)}
+    os.environ["MASTER_PORT"] = Path(folder, "port").read_text()
+    answer = run(tree)
+    assert "models" in answer, answer
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_two_ranks_are_one_rank(tmp_path: Path) -> None:
+    """Real processes over gloo, with dropout, an odd number of rows and early stopping."""
+    window = planted.window(tmp_path)
+    Path(tmp_path, "port").write_text(str(free_port()))
+    one, two = (Model("evaluated", f"{tmp_path}/{name}", (window,)) for name in ("one", "two"))
+    run(planted.job((one,)).to_json())
+    mp.start_processes(two_ranks, args=(planted.job((two,)).to_json(), str(tmp_path)), nprocs=2, start_method="spawn")
+    np.testing.assert_allclose(scores(one.folder, window), scores(two.folder, window), atol=1e-5)
+    histories = [checkpoint.read_manifest(model.folder)["training"]["history"] for model in (one, two)]
+    for mine, other in zip(*histories, strict=True):
+        assert mine["loss"] == pytest.approx(other["loss"], abs=1e-5)
+        assert mine["valid_loss"] == pytest.approx(other["valid_loss"], abs=1e-5)
+
+
+KILLED = """
+import os, signal, sys, json
+from recspark.training import loop, job
+real, steps = loop._step, [0]
+def step(*args):
+    steps[0] += 1
+    if steps[0] == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*args)
+loop._step = step
+job.run(json.loads(open(sys.argv[1]).read()))
+"""
+
+
+@pytest.mark.parametrize("at", [8, 19])  # 11 steps an epoch, a checkpoint every 5 steps
+def test_a_killed_training_goes_on_as_if_it_had_not_been(tmp_path: Path, at: int) -> None:
+    import json
+
+    window = planted.window(tmp_path)
+    calm, killed = (Model("evaluated", f"{tmp_path}/{name}", (window,)) for name in ("calm", "killed"))
+    run(planted.job((calm,), checkpoint_steps=5).to_json())
+    tree = planted.job((killed,), checkpoint_steps=5).to_json()
+    Path(tmp_path, "job.json").write_text(json.dumps(tree))
+    done = subprocess.run([sys.executable, "-c", KILLED, f"{tmp_path}/job.json", str(at)], check=False, cwd=os.getcwd())
+    assert done.returncode == -signal.SIGKILL
+    assert not checkpoint.exists(killed.folder)
+    found = checkpoint.latest_step(f"{killed.folder}/steps")
+    assert found is not None and found[0]["progress"]["taken"] == {8: 5, 19: 15}[at]
+    run(tree)
+    one, other = checkpoint.read_weights(calm.folder), checkpoint.read_weights(killed.folder)
+    for name, weights in one.items():
+        np.testing.assert_array_equal(weights, other[name], err_msg=name)
+    histories = [checkpoint.read_manifest(model.folder)["training"]["history"] for model in (calm, killed)]
+    assert histories[0] == histories[1]
+    assert not Path(killed.folder, "steps").exists()
+
+
+def test_a_diverging_loss_stops_with_its_step_and_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    window = planted.window(tmp_path)
+    model = Model("evaluated", f"{tmp_path}/model", (window,))
+    real, calls = loop.losses.sums, []
+
+    def sums(*args):  # type: ignore[no-untyped-def]
+        calls.append(1)
+        totals, weights = real(*args)
+        return (totals * float("nan") if len(calls) == 8 else totals), weights
+
+    monkeypatch.setattr(loop.losses, "sums", sums)
+    answer = run(planted.job((model,), checkpoint_steps=5).to_json())
+    assert answer["error"].startswith("loss is nan, gradient norm nan in epoch 1, step 7 (learning rate 0.01)")
+    found = checkpoint.latest_step(f"{model.folder}/steps")
+    assert found is not None and found[0]["progress"]["taken"] == 5
+    assert all(np.isfinite(array).all() or "starts_FK" in name for name, array in found[1].items())
+    assert not checkpoint.exists(model.folder)
+
+
+def test_published_takes_the_epochs_of_evaluated_and_all_rows(tmp_path: Path) -> None:
+    newest, older = planted.window(tmp_path, 600, planted.DAY), planted.window(tmp_path, 600, planted.DAY - 28, seed=5)
+    evaluated = Model("evaluated", f"{tmp_path}/e", (older,))
+    published = Model("published", f"{tmp_path}/p", (newest, older), epochs_of="evaluated")
+    done = run(planted.job((evaluated, published), max_epochs=4, patience=1).to_json())["models"]
+    assert done["published"]["num_epochs"] == len(done["published"]["history"]) == done["evaluated"]["num_epochs"]
+    assert "valid_loss" not in done["published"]["history"][0]
+    assert done["published"]["rows"] == 1200
+    assert done["evaluated"]["rows"] < 600  # without the tenth that stops it
+    losses = [entry["valid_loss"] for entry in done["evaluated"]["history"]]
+    assert done["evaluated"]["num_epochs"] == 1 + losses.index(min(losses))
+
+
+def test_errors_travel_home_as_themselves(tmp_path: Path) -> None:
+    window = planted.window(tmp_path)
+    gone = planted.Window(window.day, ("/nowhere/part.parquet",), window.histories, window.bundle)
+    answer = run(planted.job((Model("evaluated", f"{tmp_path}/model", (gone,)),)).to_json())
+    assert "/nowhere/part.parquet is gone" in answer["error"]
+    with pytest.raises(TrainingError):
+        raise TrainingError(answer["error"])
