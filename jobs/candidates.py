@@ -1,4 +1,4 @@
-"""uv run python jobs/candidates.py --config conf/online_retail.yaml [--run-date YYYY-MM-DD] [--set dotted.key=value ...]
+"""uv run python jobs/candidates.py --config conf/online_retail.yaml [--run-date D] [--set dotted.key=value ...]
 
 Retrievers -> the best items of each, per user and scenario, with their ranking features.
 """

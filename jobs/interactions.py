@@ -1,4 +1,4 @@
-"""uv run python jobs/interactions.py --config conf/online_retail.yaml [--run-date YYYY-MM-DD] [--set dotted.key=value ...]
+"""uv run python jobs/interactions.py --config conf/online_retail.yaml [--run-date D] [--set dotted.key=value ...]
 
 Raw events -> interactions, rejected_events and the user and scenario indices.
 """

@@ -1,4 +1,4 @@
-"""uv run python jobs/item_embeddings.py --config conf/online_retail.yaml [--run-date YYYY-MM-DD] [--set dotted.key=value ...]
+"""uv run python jobs/item_embeddings.py --config conf/online_retail.yaml [--run-date D] [--set dotted.key=value ...]
 
 The text of new and changed items -> item_embeddings, on GPU where there is one.
 """

@@ -1,4 +1,4 @@
-"""uv run python jobs/items.py --config conf/online_retail.yaml [--run-date YYYY-MM-DD] [--set dotted.key=value ...]
+"""uv run python jobs/items.py --config conf/online_retail.yaml [--run-date D] [--set dotted.key=value ...]
 
 Raw catalogue and interactions -> items and the item index.
 """

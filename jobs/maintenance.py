@@ -1,4 +1,4 @@
-"""uv run python jobs/maintenance.py --config conf/online_retail.yaml [--run-date YYYY-MM-DD] [--set dotted.key=value ...]
+"""uv run python jobs/maintenance.py --config conf/online_retail.yaml [--run-date D] [--set dotted.key=value ...]
 
 OPTIMIZE, VACUUM and retention of every table and model folder.
 """

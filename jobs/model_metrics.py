@@ -1,4 +1,4 @@
-"""uv run python jobs/model_metrics.py --config conf/online_retail.yaml [--run-date YYYY-MM-DD] [--set dotted.key=value ...]
+"""uv run python jobs/model_metrics.py --config conf/online_retail.yaml [--run-date D] [--set dotted.key=value ...]
 
 Models on the newest closed window, and earlier lists on what came -> model_metrics and the gate.
 """

@@ -1,4 +1,4 @@
-"""uv run python jobs/nightly.py --config conf/online_retail.yaml [--run-date YYYY-MM-DD] [--set dotted.key=value ...]
+"""uv run python jobs/nightly.py --config conf/online_retail.yaml [--run-date D] [--set dotted.key=value ...]
 
 Every stage of a night in order; a stage whose inputs have not changed is skipped, so that a restart is the same
 command. [--force] [--from STAGE] [--only STAGE]

@@ -1,4 +1,4 @@
-"""uv run python jobs/ranker.py --config conf/online_retail.yaml [--run-date YYYY-MM-DD] [--set dotted.key=value ...]
+"""uv run python jobs/ranker.py --config conf/online_retail.yaml [--run-date D] [--set dotted.key=value ...]
 
 Training examples -> the rankers (torch and gradient boosting), through TorchDistributor.
 """

@@ -1,4 +1,4 @@
-"""uv run python jobs/recommendations.py --config conf/online_retail.yaml [--run-date YYYY-MM-DD] [--set dotted.key=value ...]
+"""uv run python jobs/recommendations.py --config conf/online_retail.yaml [--run-date D] [--set dotted.key=value ...]
 
 Candidates, rankers and the gate -> exactly K rows for every eligible user, in one commit.
 """

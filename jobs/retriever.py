@@ -1,4 +1,4 @@
-"""uv run python jobs/retriever.py --config conf/online_retail.yaml [--run-date YYYY-MM-DD] [--set dotted.key=value ...]
+"""uv run python jobs/retriever.py --config conf/online_retail.yaml [--run-date D] [--set dotted.key=value ...]
 
 Interactions and embeddings -> the retrievers of tonight and of the past windows.
 """

@@ -1,4 +1,4 @@
-"""uv run python jobs/training_examples.py --config conf/online_retail.yaml [--run-date YYYY-MM-DD] [--set dotted.key=value ...]
+"""uv run python jobs/training_examples.py --config conf/online_retail.yaml [--run-date D] [--set dotted.key=value ...]
 
 Past candidates and what users did afterwards -> training_examples.
 """

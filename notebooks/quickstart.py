@@ -42,7 +42,9 @@ lists.groupBy("scenario").agg(
 user_id = lists.where("user_id <> '__default__'").agg(F.min("user_id")).first()[0]
 texts = table("items").select("item_id", "text")
 one = lists.where(F.col("user_id") == user_id).join(texts, on="item_id", how="left")
-one.select("scenario", "rank", "item_id", "text", "score", "source", "reason").orderBy("scenario", "rank").show(50, False)
+one.select("scenario", "rank", "item_id", "text", "score", "source", "reason").orderBy("scenario", "rank").show(
+    50, False
+)
 
 # COMMAND ----------
 
@@ -58,7 +60,7 @@ print(rows[["model", "value", "lower", "upper", "num_users"]].to_string(index=Fa
 
 # COMMAND ----------
 
-import plotly.express as px
+import plotly.express as px  # noqa: E402
 
 figure = px.bar(
     rows,

@@ -1,4 +1,4 @@
-"""The YAML file as frozen, strict types. Sections are named by the artefact that they shape; a required key has no default."""
+"""The YAML file as frozen, strict types. A section is named by the artefact it shapes; required means no default."""
 
 import difflib
 import hashlib
@@ -32,7 +32,9 @@ class Source(Section):
     @model_validator(mode="after")
     def _place(self) -> "Source":
         if (self.format == "table") != (self.table is not None) or (self.format != "table") != bool(self.paths):
-            raise ValueError("format `table` needs `table: catalog.schema.name`; every other format needs `paths: [...]`")
+            raise ValueError(
+                "format `table` needs `table: catalog.schema.name`; every other format needs `paths: [...]`"
+            )
         return self
 
 
@@ -97,9 +99,10 @@ class ItemEmbeddings(Section):
 
 
 class Linear(Section):
-    """EASE (Steck 2019)."""
+    """EASE (Steck 2019), an interaction fading with its age."""
 
-    l2: Annotated[float, Field(gt=0)] = 300.0
+    l2: Annotated[float, Field(gt=0)] = 100.0
+    half_life_days: Annotated[float, Field(gt=0)] = 56.0
     max_items: Annotated[int, Field(ge=1)] = 30_000  # memory grows with its square
 
 
@@ -255,7 +258,9 @@ def _explain(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         known = sorted(_model_at(loc[:-1]).model_fields)
         near = difflib.get_close_matches(loc[-1], known, n=1, cutoff=0.5)
-        return f"unknown key `{key}`" + (f", did you mean `{near[0]}`?" if near else f"; known here: {', '.join(known)}")
+        return f"unknown key `{key}`" + (
+            f", did you mean `{near[0]}`?" if near else f"; known here: {', '.join(known)}"
+        )
     if error["type"] == "missing":
         return f"required key `{key}` is missing"
     return f"`{key or 'config'}`: found {error['input']!r:.80}, {error['msg'][:1].lower()}{error['msg'][1:]}"

@@ -1,4 +1,4 @@
-"""The command line of every job: config, session, lease, stages in order, one summary table, one JSON line, an exit code.
+"""The command line of every job: config, session, lease, stages in order, a summary table, a JSON line, an exit code.
 
 Exit codes: 0 done, 1 crash, 2 bad input or configuration, 3 held (readers keep the previous night).
 """
@@ -99,7 +99,9 @@ def run(
         night = parse_run_date(run_date, config)
         run_id = f"{night}-{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
         state |= {"run_id": run_id, "run_date": str(night)}
-        log.info("run %s: %s, warehouse %s, run_date %s", run_id, config_path, config.catalog or config.warehouse, night)
+        log.info(
+            "run %s: %s, warehouse %s, run_date %s", run_id, config_path, config.catalog or config.warehouse, night
+        )
         _execute(chosen, config, night, run_id, force, done, console)
         state["status"], code = "done", 0
     except RecsparkError as error:
@@ -212,7 +214,11 @@ def _progress(console: Console, total: int):  # type: ignore[no-untyped-def]
 def _rows(done: list[tuple[Summary, float]]) -> Iterator[tuple[str, ...]]:
     for s, seconds in done:
         state = "skipped" if s.skipped else "built"
-        numbers = (f"{s.rows_in:,}" if s.rows_in else "", f"{s.rows_out:,}", f"{sum(s.rejected.values()):,}" if s.rejected else "")
+        numbers = (
+            f"{s.rows_in:,}" if s.rows_in else "",
+            f"{s.rows_out:,}",
+            f"{sum(s.rejected.values()):,}" if s.rejected else "",
+        )
         yield (s.stage, state, *numbers, f"{seconds:.1f}", s.note)
 
 
@@ -221,9 +227,14 @@ def _report(console: Console, done: list[tuple[Summary, float]], state: dict[str
     if done:
         table = Table(box=None, pad_edge=False)
         for heading in ("stage", "state", "rows in", "rows out", "rejected", "seconds", "note"):
-            table.add_column(heading, justify="right" if heading in ("rows in", "rows out", "rejected", "seconds") else "left")
+            table.add_column(
+                heading, justify="right" if heading in ("rows in", "rows out", "rejected", "seconds") else "left"
+            )
         for row in _rows(done):
             table.add_row(*row)
         (console if console.is_terminal else Console(stderr=True, width=200)).print(table)
     stages = {s.stage: {**asdict(s), "seconds": round(took, 1)} for s, took in done}
-    print(json.dumps({**{k: v for k, v in state.items() if v}, "seconds": round(seconds, 1), "stages": stages}), flush=True)
+    print(
+        json.dumps({**{k: v for k, v in state.items() if v}, "seconds": round(seconds, 1), "stages": stages}),
+        flush=True,
+    )

@@ -94,7 +94,9 @@ def _require_java() -> None:
     banner = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
     found = re.search(r'version "(?:1\.)?(\d+)', banner)
     if not found or int(found[1]) < 17:
-        raise ConfigError(f"{java} is Java {found[1] if found else 'of an unknown version'}, Spark 4 needs 17 or newer; {how}")
+        raise ConfigError(
+            f"{java} is Java {found[1] if found else 'of an unknown version'}, Spark 4 needs 17 or newer; {how}"
+        )
 
 
 def _require_delta(spark: "SparkSession") -> None:

@@ -36,13 +36,11 @@ class World:
     tastes: dict[str, int] = field(default_factory=dict)  # user_id -> taste
 
     def vectors(self) -> dict[str, np.ndarray]:
-        """Unit content vectors, float32 (3,): tastes at a right angle, items of one taste a little apart."""
+        """Unit content vectors, float32 (4,): tastes at a right angle, items of one taste a little apart."""
         out = {}
         for i, (item_id, (taste, _)) in enumerate(sorted(self.items.items())):
-            angle = 0.02 * i
-            out[item_id] = np.array(
-                [np.cos(angle) * (taste == 0), np.cos(angle) * (taste == 1), np.sin(angle)], dtype=np.float32
-            )
+            out[item_id] = np.zeros(4, dtype=np.float32)
+            out[item_id][2 * taste : 2 * taste + 2] = np.cos(0.02 * i), np.sin(0.02 * i)
         return out
 
 

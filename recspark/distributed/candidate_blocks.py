@@ -18,7 +18,7 @@ from recspark.distributed import histories as histories_of
 from recspark.distributed.item_stats import group_rows
 from recspark.distributed.retriever import Bundle
 from recspark.features import Candidates, Histories, ranking_features
-from recspark.models.retrievers import affinity, content, linear, popular
+from recspark.models.retrievers import affinity, content, linear
 from recspark.models.retrievers.pool import Pool, append, because, pool
 from recspark.models.topk import top_k
 from recspark.tables import histories as histories_table
@@ -50,7 +50,7 @@ class Lists:
 class Scores:
     """What the retrievers say for a block: users' items, and float32 (U, I) scores where 0 says nothing."""
 
-    positives_UI: sp.csr_matrix
+    recent_UI: sp.csr_matrix
     seen_UI: sp.csr_matrix
     last_seen: np.ndarray  # for every entry of seen_UI, days before as_of as a negative number
     linear_UI: np.ndarray
@@ -100,15 +100,13 @@ def score(histories: Histories, bundle: Bundle) -> Scores:
     """Score every item for the users of a block. Memory: two dense matrices of users x items."""
     h, num_items = histories, len(bundle.known)
     seen_UI = affinity.seen(h.offsets, h.item_idx, num_items)
-    positives_UI = affinity.positives(h.offsets, h.item_idx, h.weight, num_items)
-    last = affinity.last_times(h.offsets, h.item_idx, h.time, positives_UI)
-    recent_UI = positives_UI.copy()
-    recent_UI.data = popular.decay(bundle.as_of_day - last, content.HALF_LIFE_DAYS).astype(np.float32)
+    events = (h.offsets, h.item_idx, h.weight, h.time)
+    recent_UI = affinity.recent(*events, num_items, bundle.as_of_day, bundle.half_life_days)
     return Scores(
-        positives_UI,
+        recent_UI,
         seen_UI,
         affinity.last_times(h.offsets, h.item_idx, h.time, seen_UI) - bundle.as_of_day,
-        linear.scores(positives_UI, bundle.linear),
+        linear.scores(recent_UI, bundle.linear),
         content.scores(content.profiles(recent_UI, bundle.content), bundle.content),
     )
 
@@ -171,7 +169,7 @@ def explain(rows: Pool, user_pos: np.ndarray, scores: Scores, bundle: Bundle) ->
     }
     for name, contribution in contributions.items():
         at = np.flatnonzero(rows.best == RETRIEVERS.index(name))
-        found[at] = because(scores.positives_UI, user_pos[at], rows.item_idx[at], contribution, bundle.tie_rank)
+        found[at] = because(scores.recent_UI, user_pos[at], rows.item_idx[at], contribution, bundle.tie_rank)
     return found
 
 
@@ -179,7 +177,7 @@ def _row_scores(
     rows: Pool, user_pos: np.ndarray, group_row: np.ndarray, scores: Scores, bundle: Bundle
 ) -> np.ndarray:
     """Every retriever's score of every row, whoever found it, float32 (n, R); nan where it has nothing to say."""
-    bought = np.diff(scores.positives_UI.indptr) > 0
+    bought = np.diff(scores.recent_UI.indptr) > 0
     described = bundle.content.any(axis=1)
     similar = scores.content_UI[user_pos, rows.item_idx]
     columns = {

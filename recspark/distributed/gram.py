@@ -15,40 +15,47 @@ SCHEMA = "strip int, matrix binary"
 ARROW = pa.schema([("strip", pa.int32()), ("matrix", pa.binary())])
 
 
-def gram(histories: DataFrame, num_items: int) -> np.ndarray:
-    """Users who had both items, float64 (I, I); diagonal: users who had the item. Whole numbers, so exact in any order.
+def gram(histories: DataFrame, num_items: int, as_of_days: float, half_life_days: float) -> np.ndarray:
+    """Sum over users of the product of their recent affinities to two items, float64 (I, I).
 
-    Memory: a task holds its partition's positive pairs (8 bytes each) and one strip; the driver the dense result.
+    Summed as whole numbers, so exact in any order. Memory: a task holds its partition's positive pairs (12 bytes each)
+    and one strip; the driver the dense result.
     """
-    pairs = histories.select(c.ITEM_IDX, c.WEIGHT)
-    strips = pairs.mapInArrow(partial(_partition_strips, num_items=num_items), SCHEMA)
+    fade = {"num_items": num_items, "as_of_days": as_of_days, "half_life_days": half_life_days}
+    events = histories.select(c.ITEM_IDX, c.WEIGHT, "time")
+    strips = events.mapInArrow(partial(_partition_strips, **fade), SCHEMA)
     merged = strips.groupBy("strip").applyInArrow(partial(_merge, num_items=num_items), SCHEMA).toArrow()
     rows = zip(merged.column("strip").to_pylist(), merged.column("matrix"), strict=True)
-    return linear.assemble(((strip, unpack(cell.as_buffer(), num_items)) for strip, cell in rows), num_items)
+    whole = linear.assemble(((strip, unpack(cell.as_buffer(), num_items)) for strip, cell in rows), num_items)
+    whole /= affinity.LEVELS**2
+    return whole
 
 
 def pack(matrix: sp.csr_matrix) -> bytes:
-    """A CSR matrix of whole numbers < 2^31 as bytes: rows, entries, row ends, columns, values, all int32."""
-    parts = (np.array(matrix.indptr[1:]), matrix.indices, matrix.data)
-    return np.concatenate(([matrix.shape[0], matrix.nnz], *parts)).astype("<i4").tobytes()
+    """A CSR matrix of whole numbers < 2^53 as bytes: rows, entries, row ends, columns (int32), values (float64)."""
+    numbers = np.concatenate(([matrix.shape[0], matrix.nnz], matrix.indptr[1:], matrix.indices))
+    return numbers.astype("<i4").tobytes() + matrix.data.astype("<f8").tobytes()
 
 
 def unpack(cell: bytes | pa.Buffer, num_items: int) -> sp.csr_matrix:
-    """The inverse of `pack`, int32 (rows, num_items)."""
-    numbers = np.frombuffer(cell, dtype="<i4")
-    rows, entries = int(numbers[0]), int(numbers[1])
-    ends, indices, data = np.split(numbers[2:], [rows, rows + entries])
+    """The inverse of `pack`, float64 (rows, num_items)."""
+    rows, entries = np.frombuffer(cell, dtype="<i4", count=2).tolist()
+    ends, indices = np.split(np.frombuffer(cell, dtype="<i4", count=rows + entries, offset=8), [rows])
+    data = np.frombuffer(cell, dtype="<f8", count=entries, offset=8 + 4 * (rows + entries))
     return sp.csr_matrix((data, indices, np.concatenate(([0], ends))), shape=(rows, num_items))
 
 
-def _partition_strips(batches: Iterator[pa.RecordBatch], num_items: int) -> Iterator[pa.RecordBatch]:
+def _partition_strips(
+    batches: Iterator[pa.RecordBatch], num_items: int, as_of_days: float, half_life_days: float
+) -> Iterator[pa.RecordBatch]:
     parts = []
     for batch in batches:
-        item, weight = batch.column(c.ITEM_IDX), batch.column(c.WEIGHT)
+        item = batch.column(c.ITEM_IDX)
         offsets = item.offsets.to_numpy() - item.offsets[0].as_py()
-        parts.append(affinity.positives(offsets, item.flatten().to_numpy(), weight.flatten().to_numpy(), num_items))
+        events = (batch.column(name).flatten().to_numpy() for name in (c.ITEM_IDX, c.WEIGHT, "time"))
+        parts.append(affinity.recent(offsets, *events, num_items, as_of_days, half_life_days))
     if parts:
-        history_UI = sp.vstack(parts, format="csr").astype(np.int32)
+        history_UI = sp.vstack(parts, format="csr").astype(np.float64) * affinity.LEVELS
         for strip, matrix in linear.gram_blocks(history_UI):
             yield _batch(strip, matrix)
 

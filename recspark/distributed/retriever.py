@@ -43,14 +43,16 @@ STATS = tuple(field.name for field in fields(ItemStats))
 class Bundle:
     """The retrievers of one date over n items and G scenario groups; `ItemStats` has G + 1 rows.
 
-    `linear` (n, n), `popular` (G, n), `content` (n, d; rows at length 1, zeros without content) float32; `known` (n,)
-    bool: items of that date; `tie_rank` (n,): their order by item_id; `groups` (G,): sorted scenario_idx of the rows;
-    `scenarios`: raw scenario -> scenario_idx; `own`: raw scenario -> bool (n,), where the rule is `items: own`.
+    `half_life_days`: how fast a user's input to `linear` and `content` fades. `linear` (n, n), `popular` (G, n),
+    `content` (n, d; rows at length 1, zeros without content) float32; `known` (n,) bool: items of that date; `tie_rank`
+    (n,): their order by item_id; `groups` (G,): sorted scenario_idx of the rows; `scenarios`: raw scenario ->
+    scenario_idx; `own`: raw scenario -> bool (n,), where the rule is `items: own`.
     """
 
     as_of_day: int
     scenarios: dict[str, int]
     groups: np.ndarray
+    half_life_days: float
     linear: np.ndarray
     popular: np.ndarray
     content: np.ndarray
@@ -100,6 +102,7 @@ def open_bundle(path: str) -> Bundle:
     manifest = checkpoint.read_manifest(path)
     opened = {name: np.asarray(checkpoint.open_array(path, name)) for name in manifest["arrays"]}
     plain = {name: opened[name] for name in ("groups", "linear", "popular", "content", "known", "tie_rank")}
+    plain["half_life_days"] = manifest["parameters"]["linear"]["half_life_days"]
     own = {name: opened["own"][i] for i, name in enumerate(manifest["own"])}
     stats = ItemStats(**{name: opened[f"stats_{name}"] for name in STATS})
     return Bundle(manifest["as_of_day"], manifest["scenarios"], own=own, stats=stats, **plain)
@@ -115,7 +118,7 @@ def _build(store: Store, config: Config, as_of: date, groups: list[Row], target:
     try:
         day = histories_of.as_of_day(as_of)
         stats, decayed_GI = item_stats(histories, rows, num_items, day, settings.popular.half_life_days)
-        gram_II = gram(histories, num_items)
+        gram_II = gram(histories, num_items, day, settings.linear.half_life_days)
     finally:
         histories.unpersist()
     arrays = {

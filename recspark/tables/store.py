@@ -85,7 +85,9 @@ class Store:
         Raises DataError when the table does not exist, naming the job that makes it.
         """
         if not self.exists(table):
-            raise DataError(f"table {self.name(table.noun)} does not exist; run jobs/{table.noun}.py or jobs/nightly.py first")
+            raise DataError(
+                f"table {self.name(table.noun)} does not exist; run jobs/{table.noun}.py or jobs/nightly.py first"
+            )
         reader = self.spark.read.format("delta")
         if version is not None:
             reader = reader.option("versionAsOf", version)

@@ -78,16 +78,20 @@ def build(candidate_rows: DataFrame, labels: DataFrame, config: Config, as_of: d
     Users without a positive of the first task are sampled with a rate and carry its inverse as weight.
     """
     tasks = config.training_examples.tasks
-    # (scenario, user_idx, item_idx) is unique on both sides: the key of candidates within an as_of, the group of outcomes
+    # (scenario, user_idx, item_idx) is unique on both sides: candidates' key within a date, the outcomes' group
     joined = candidate_rows.join(labels, on=[c.SCENARIO, c.USER_IDX, c.ITEM_IDX], how="left")
     for task in tasks:
         empty = 0.0 if task.kind == "binary" else float("nan")
-        joined = joined.withColumn(label_column(task.name), F.coalesce(label_column(task.name), F.lit(empty)).cast("float"))
+        joined = joined.withColumn(
+            label_column(task.name), F.coalesce(label_column(task.name), F.lit(empty)).cast("float")
+        )
     ranked = label_column(tasks[0].name)
     active = joined.groupBy(c.SCENARIO, c.USER_IDX).agg((F.max(ranked) > 0).alias("active"))
     joined = joined.join(active, on=[c.SCENARIO, c.USER_IDX], how="inner")
     rate = config.training_examples.negative_user_rate
-    draw = F.pmod(F.xxhash64(c.USER_IDX, c.SCENARIO, F.lit(as_of.toordinal()), F.lit(config.seed)), F.lit(1_000_000)) / 1e6
+    draw = (
+        F.pmod(F.xxhash64(c.USER_IDX, c.SCENARIO, F.lit(as_of.toordinal()), F.lit(config.seed)), F.lit(1_000_000)) / 1e6
+    )
     kept = joined.where(F.col("active") | (draw < rate))
     built = kept.select(
         F.lit(as_of).alias(c.AS_OF),
@@ -146,4 +150,11 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
             f"history of more than {settings.label_days} days is needed to learn a ranking"
         )
     total = store.read(target).where(F.col(c.AS_OF).isin(list(windows))).count()
-    return Summary("training_examples", rows_in=0, rows_out=total, skipped=built == 0, version=version, note=f"{built} windows built")
+    return Summary(
+        "training_examples",
+        rows_in=0,
+        rows_out=total,
+        skipped=built == 0,
+        version=version,
+        note=f"{built} windows built",
+    )

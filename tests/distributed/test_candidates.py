@@ -9,6 +9,7 @@ from recspark.config import RETRIEVERS, Config, Popular, ScenarioRule, Scenarios
 from recspark.distributed import candidates
 from recspark.distributed import histories as histories_of
 from recspark.errors import ConfigError, DataError
+from recspark.models.retrievers.affinity import LEVELS
 from recspark.tables.candidates import BECAUSE, REPEAT, TABLE
 from recspark.tables.histories import with_default_user
 from recspark.tables.index import ITEM_INDEX, USER_INDEX
@@ -108,9 +109,10 @@ def test_features_and_scores_are_those_of_the_bundle(night, rows) -> None:
     planted, store, *_, bundle = night
     idx = {row.item_id: row.item_idx for row in store.read(ITEM_INDEX).collect()}
     user = "user-0-003"
-    had = [idx[item] for _, who, item, *_ in planted.events if who == user]
+    had = {idx[item]: days - 0.5 for _, who, item, days, *_ in planted.events if who == user}  # age; events are at noon
+    faded = np.rint(2.0 ** (-np.array(list(had.values())) / bundle.half_life_days) * LEVELS) / LEVELS
     for item, row in rows[user, world.RICH].items():
-        assert row["linear_score"] == pytest.approx(bundle.linear[had, idx[item]].sum(), abs=1e-6)
+        assert row["linear_score"] == pytest.approx(faded @ bundle.linear[list(had), idx[item]], abs=1e-6)
         assert row["popular_score"] == pytest.approx(bundle.popular[1, idx[item]], abs=1e-6)
         ranks = [row[f"{name}_rank"] for name in RETRIEVERS]
         assert row["source"] == RETRIEVERS[int(np.nanargmin(ranks))]

@@ -20,7 +20,18 @@ TONIGHT = night.RUN_DATE
 
 
 @pytest.fixture(scope="module")
-def built(spark, tmp_path_factory):
+def stubs():
+    """Stands for the trained models: `ranker` likes even numbers. The code's hash is fixed, as it may change meanwhile."""
+    with pytest.MonkeyPatch.context() as patched:
+        stub = night.StubScorer("models/ranker/stub/published", {"ranker": lambda item: (item % 2 == 0) * 0.5})
+        patched.setattr(scorer, "scorer", lambda *args: stub)
+        patched.setattr(retriever, "folder", lambda store, config, as_of: f"{store.warehouse}/{night.BUNDLE}")
+        patched.setattr(Store, "code_hash", "code")
+        yield
+
+
+@pytest.fixture(scope="module")
+def built(spark, stubs, tmp_path_factory):
     """The warehouse before publication, the gate's decision in it: linear in DE, popular in FR."""
     warehouse = tmp_path_factory.mktemp("night") / "w"
     night.build(spark, warehouse)
@@ -28,14 +39,19 @@ def built(spark, tmp_path_factory):
     return warehouse
 
 
-@pytest.fixture
-def warehouse(built, tmp_path, monkeypatch):
-    """A copy of it; the models are stubs: `ranker` likes even numbers."""
-    target = tmp_path / "w"
+@pytest.fixture(scope="module")
+def published(spark, built, tmp_path_factory):
+    """The warehouse after run1, and what the run reported; not to be written to."""
+    target = tmp_path_factory.mktemp("published") / "w"
     shutil.copytree(built, target)
-    stub = night.StubScorer("models/ranker/stub/published", {"ranker": lambda item: (item % 2 == 0) * 0.5})
-    monkeypatch.setattr(scorer, "scorer", lambda *args: stub)
-    monkeypatch.setattr(retriever, "folder", lambda store, config, as_of: f"{store.warehouse}/{night.BUNDLE}")
+    return target, publish(spark, target, "run1")
+
+
+@pytest.fixture
+def warehouse(published, tmp_path):
+    """A copy of the published warehouse."""
+    target = tmp_path / "w"
+    shutil.copytree(published[0], target)
     return target
 
 
@@ -62,8 +78,8 @@ def runs(spark, warehouse):
     return {r.run_id: r for r in table(spark, warehouse, "published_runs").collect()}
 
 
-def test_a_night_is_published_with_its_row(spark, warehouse):
-    summary = publish(spark, warehouse, "run1")
+def test_a_night_is_published_with_its_row(spark, published):
+    warehouse, summary = published
     num_lists = len(night.USERS) + 2  # a default list a scenario
     assert (summary.rows_out, summary.skipped) == (num_lists * night.K, False)
     rows = table(spark, warehouse, "recommendations").collect()
@@ -85,7 +101,6 @@ def test_a_night_is_published_with_its_row(spark, warehouse):
 
 
 def test_the_same_inputs_are_skipped_and_force_is_a_new_run(spark, warehouse):
-    publish(spark, warehouse, "run1")
     before = len(list((warehouse / "recommendations/_delta_log").glob("*.json")))
     assert publish(spark, warehouse, "run2").skipped
     assert len(list((warehouse / "recommendations/_delta_log").glob("*.json"))) == before
@@ -97,7 +112,6 @@ def test_the_same_inputs_are_skipped_and_force_is_a_new_run(spark, warehouse):
 
 
 def test_a_failed_check_holds_the_night(spark, warehouse):
-    publish(spark, warehouse, "run1")
     store = Store(spark, night.config(warehouse), "breaker")
     store.delta(candidates.TABLE).delete(F.expr(f"as_of = '{TONIGHT}' AND user_idx = 0"))
     with pytest.raises(PublishError, match="held: 1 eligible users without a list; readers keep") as error:
@@ -109,7 +123,10 @@ def test_a_failed_check_holds_the_night(spark, warehouse):
     assert (held.status, held.reason) == ("held", "1 eligible users without a list")
 
 
-def test_killed_between_commit_and_row(spark, warehouse, monkeypatch):
+def test_killed_between_commit_and_row(spark, built, tmp_path, monkeypatch):
+    warehouse = tmp_path / "w"
+    shutil.copytree(built, warehouse)
+
     class Killed(BaseException):
         pass
 
@@ -133,21 +150,34 @@ def test_killed_between_commit_and_row(spark, warehouse, monkeypatch):
     assert set(runs(spark, warehouse)) == {"run1"}
 
 
-def test_without_candidates_or_metrics_it_says_which_job_to_run(spark, warehouse):
-    config = night.config(warehouse)
+def test_without_candidates_or_metrics_it_says_which_job_to_run(spark, published):
+    config = night.config(published[0])
     with pytest.raises(DataError, match=r"candidates has nothing for 2024-03-02; run jobs/candidates.py"):
         recommendations.refresh(Store(spark, config, "run1"), config, date(2024, 3, 2))
 
 
-def test_a_trained_mode_orders_its_scenario_and_nan_from_it_holds_the_night(spark, warehouse, monkeypatch):
-    decide(Store(spark, night.config(warehouse), "gate"), {"DE": "ranker", "FR": "linear"}, "metrics-2")
-    publish(spark, warehouse, "run1")
-    rows = table(spark, warehouse, "recommendations").where("user_id = 'u1'").orderBy("rank").collect()
-    assert [(r.item_id, r.score, r.model) for r in rows] == [(i, 0.5, "ranker") for i in ("i0", "i2", "i4")]
-    broken = night.StubScorer("broken", {"ranker": lambda item: np.full(len(item), np.nan)})
-    monkeypatch.setattr(scorer, "scorer", lambda *args: broken)
-    with pytest.raises(PublishError, match="scores that are not finite"):
-        publish(spark, warehouse, "run2", force=True)
+def top(frame, modes, answer=None):
+    """item numbers and scores in order of rank, by scenario and user."""
+    found = recommendations.top_lists(frame, night.StubScorer(None, answer or {}), modes, 3, lambda: np.arange(8))
+    lists_ = {}
+    for r in sorted(found.collect(), key=lambda r: r["rank"]):
+        lists_.setdefault((r.scenario, r.user_idx), []).append((r.item_idx, r.score))
+    return lists_
+
+
+def test_a_trained_mode_orders_its_scenarios_and_partitions_change_nothing(spark, published):
+    rows = table(spark, published[0], "candidates").where(f"as_of = '{TONIGHT}'")
+    modes = {"DE": "ranker", "FR": "popular"}
+    even = {"ranker": lambda item: (item % 2 == 0) * 0.5}
+    found = top(rows.coalesce(1), modes, even)
+    assert found["DE", 1] == [(0, 0.5), (2, 0.5), (4, 0.5)]
+    assert found["FR", 4] == [(0, 0.0), (1, -1.0), (2, -2.0)]
+    assert top(rows.repartition(7), modes, even) == found
+
+
+def test_a_scenario_without_a_decision_has_no_scores(spark, published):
+    rows = table(spark, published[0], "candidates").where(f"as_of = '{TONIGHT}'")
+    assert np.isnan(top(rows, {"DE": "linear"})["FR", 4][0][1])
 
 
 def block(rows):
@@ -170,14 +200,3 @@ def test_the_top_of_a_block_by_hand():
         ("DE", 1, 2, 0.7), ("DE", 2, 1, 0.7), ("DE", 3, 0, 0.1),
         ("FR", 1, 1, 2.0), ("FR", 2, 2, 0.0), ("FR", 3, 0, -1.0),
     ]  # fmt: skip
-
-
-def test_partitions_do_not_change_a_list(spark, warehouse):
-    rows = table(spark, warehouse, "candidates").where(f"as_of = '{TONIGHT}'")
-    modes, ties = {"DE": "linear", "FR": "popular"}, lambda: np.arange(8)
-
-    def top(frame):
-        stub = night.StubScorer(None, {})
-        return sorted(tuple(r) for r in recommendations.top_lists(frame, stub, modes, 3, ties).collect())
-
-    assert top(rows.repartition(7)) == top(rows.coalesce(1))

@@ -70,7 +70,17 @@ def master(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             **options,
         )
     ]
-    worker = [*start, "org.apache.spark.deploy.worker.Worker", *names, "--cores", "1", "--memory", "3g", "--webui-port", "0"]
+    worker = [
+        *start,
+        "org.apache.spark.deploy.worker.Worker",
+        *names,
+        "--cores",
+        "1",
+        "--memory",
+        "3g",
+        "--webui-port",
+        "0",
+    ]
     running += [subprocess.Popen([*worker, "--work-dir", str(home / f"w{i}"), url], **options) for i in (1, 2)]
     try:
         deadline = time.monotonic() + 60

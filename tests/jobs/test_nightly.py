@@ -43,7 +43,9 @@ def test_every_eligible_user_gets_exactly_k(spark: Any, published: Any) -> None:
     assert per_user.count() == eligible + scenarios  # one default list a scenario
     wrong = per_user.where(f"n <> {K} OR items <> {K} OR first <> 1 OR last <> {K} OR ranks <> {K}")
     assert wrong.count() == 0
-    assert lists.where("score IS NULL OR isnan(score) OR reason IS NULL OR source IS NULL OR model IS NULL").count() == 0
+    assert (
+        lists.where("score IS NULL OR isnan(score) OR reason IS NULL OR source IS NULL OR model IS NULL").count() == 0
+    )
 
 
 def test_no_seen_item_unless_repeated(spark: Any, published: Any) -> None:
@@ -83,7 +85,9 @@ def test_the_same_night_again_changes_nothing(nightly: Callable[..., Any], publi
     assert all(states.values()), states
 
 
-def test_the_next_night_keeps_what_has_not_changed(spark: Any, nightly: Callable[..., Any], published: Any, tmp_path: Path) -> None:
+def test_the_next_night_keeps_what_has_not_changed(
+    spark: Any, nightly: Callable[..., Any], published: Any, tmp_path: Path
+) -> None:
     import shutil
 
     warehouse = tmp_path / "next"

@@ -23,7 +23,9 @@ def test_normaliser_is_the_place_among_the_quantiles() -> None:
 def test_normaliser_gives_a_frequent_value_one_place() -> None:
     half = np.array([0.0] * 500 + list(np.linspace(1, 2, 500)))[:, None]
     placed = fitted(half)(torch.tensor([[0.0], [2.0]]))
-    np.testing.assert_allclose(placed[:, 0], [-0.5, 1], atol=2 / KNOTS)  # zeros hold the places -1..0, their mean is -.5
+    np.testing.assert_allclose(
+        placed[:, 0], [-0.5, 1], atol=2 / KNOTS
+    )  # zeros hold the places -1..0, their mean is -.5
 
 
 def test_normaliser_says_what_is_missing() -> None:
@@ -77,7 +79,9 @@ def test_unknown_items_and_scenarios_fall_back() -> None:
     out = encode([9, 3, 1, 1, 1], [[-1]] * 5, [0, 0, 0, 1, 7])
     model = encoder()
     content = model.content(torch.tensor([18.0, 19.0]))
-    torch.testing.assert_close(out[0, 9:11], (model.item_id.weight[0] + content).detach())  # the unknown id + its content
+    torch.testing.assert_close(
+        out[0, 9:11], (model.item_id.weight[0] + content).detach()
+    )  # the unknown id + its content
     torch.testing.assert_close(out[4, 1:9], out[2, 1:9])  # scenario 7 as scenario 0
     assert not torch.equal(out[3, 1:9], out[2, 1:9])
 

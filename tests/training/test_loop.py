@@ -1,4 +1,4 @@
-"""Training: two ranks = one rank, a killed training = one that was not, a planted signal is learnt, divergence is an error."""
+"""Training: two ranks = one rank, killed = not killed, a planted signal is learnt, divergence is an error."""
 
 import os
 import signal

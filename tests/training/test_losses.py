@@ -21,7 +21,9 @@ def test_targets_are_on_the_log_scale_with_their_sign() -> None:
 def test_sums_by_hand() -> None:
     logits = torch.tensor([[0.0, 1.0], [2.0, 0.0], [5.0, 5.0]])
     targets = torch.tensor([[1.0, 4.0], [0.0, NAN], [NAN, NAN]])
-    sums, weights = losses.sums(logits, targets, torch.tensor([1.0, 3.0, 7.0]), KINDS, torch.tensor([9.0, 2.0]), torch.tensor([9.0, 4.0]))
+    sums, weights = losses.sums(
+        logits, targets, torch.tensor([1.0, 3.0, 7.0]), KINDS, torch.tensor([9.0, 2.0]), torch.tensor([9.0, 4.0])
+    )
     # cross-entropy: log 2 at logit 0; log(1 + e^2) for a 0 at logit 2. Huber: (4 - 2) / 4 = .5 against 1 -> .5^2 / 2
     assert sums.tolist() == pytest.approx([1 * math.log(2) + 3 * math.log(1 + math.exp(2)), 1 * 0.5**2 / 2])
     assert weights.tolist() == [4.0, 1.0]

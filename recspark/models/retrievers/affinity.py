@@ -6,6 +6,9 @@ Shapes: U users, E events, I items; user u owns events offsets[u]:offsets[u + 1]
 import numpy as np
 import scipy.sparse as sp
 
+from recspark.models.retrievers.popular import decay
+
+LEVELS = 1024
 EPSILON = 1e-9  # weights that cancel in decimals (0.1 + 0.2 - 0.3) must cancel here
 
 
@@ -22,6 +25,25 @@ def positives(offsets: np.ndarray, item_idx: np.ndarray, weight: np.ndarray, num
     net.data = np.where(net.data > EPSILON, 1.0, 0.0)
     net.eliminate_zeros()
     return net.astype(np.float32)
+
+
+def recent(
+    offsets: np.ndarray,
+    item_idx: np.ndarray,
+    weight: np.ndarray,
+    time: np.ndarray,
+    num_items: int,
+    as_of_days: float,
+    half_life_days: float,
+) -> sp.csr_matrix:
+    """`positives` faded by the age of the last event with the item, float32 (U, I): 1 now, a half after one half-life.
+
+    Whole multiples of 1 / LEVELS, so that sums of products are exact in any order; never less than one of them.
+    """
+    matrix = positives(offsets, item_idx, weight, num_items)
+    age = as_of_days - last_times(offsets, item_idx, time, matrix)
+    matrix.data = (np.maximum(np.rint(decay(age, half_life_days) * LEVELS), 1) / LEVELS).astype(np.float32)
+    return matrix
 
 
 def last_times(offsets: np.ndarray, item_idx: np.ndarray, time: np.ndarray, matrix_UI: sp.csr_matrix) -> np.ndarray:

@@ -6,8 +6,6 @@ Shapes: U users, I items, D numbers of a content vector.
 import numpy as np
 import scipy.sparse as sp
 
-HALF_LIFE_DAYS = 56.0  # of an item's weight in the profile
-
 
 def unit(vectors_ID: np.ndarray) -> np.ndarray:
     """Rows at length 1, float32; a row of zeros (no content) stays zeros."""

@@ -59,7 +59,8 @@ def because(
     """
     found = np.full(len(user_pos), NOBODY, dtype=np.int32)
     users, starts = np.unique(user_pos, return_index=True)
-    for user, low, high in zip(users, starts, np.append(starts[1:], len(user_pos)), strict=True):
+    ends = np.append(starts, len(user_pos))[1:]
+    for user, low, high in zip(users, starts, ends, strict=True):
         had = history_UI.indices[history_UI.indptr[user] : history_UI.indptr[user + 1]]
         if len(had):
             had = had[np.argsort(tie_rank[had])]

@@ -26,7 +26,9 @@ def rows(num_rows: int = 300) -> dict[str, np.ndarray]:
 
 
 def inputs(chosen: dict[str, np.ndarray], where: slice | np.ndarray = slice(None)) -> Inputs:
-    return look_up(chosen["dense"][where], chosen["scenario"][where], chosen["item"][where], chosen["history"][where], CONTENT)
+    return look_up(
+        chosen["dense"][where], chosen["scenario"][where], chosen["item"][where], chosen["history"][where], CONTENT
+    )
 
 
 def model() -> SharedBottom:

@@ -23,6 +23,15 @@ def test_last_times_follow_the_entries() -> None:
     np.testing.assert_array_equal(affinity.last_times(OFFSETS, ITEMS, TIME, positives), [13.0])
 
 
+def test_recent_purchases_count_more() -> None:
+    """As of day 14 with a half-life of 1 day: item 1, last had on day 13, counts a half; the returned item 2 nothing.
+    On day 1000 it still counts one level: known, if hardly."""
+    events = (OFFSETS, ITEMS, WEIGHT, TIME)
+    expected = [[0, 1 / 2, 0], [0, 0, 0], [0, 0, 0]]
+    np.testing.assert_array_equal(affinity.recent(*events, 3, 14.0, 1.0).toarray(), expected)
+    assert affinity.recent(*events, 3, 1000.0, 1.0).data.tolist() == [1 / affinity.LEVELS]
+
+
 def test_empty_block() -> None:
     none = affinity.seen(np.array([0, 0]), np.array([], dtype=np.int32), 3)
     assert none.shape == (1, 3) and none.nnz == 0

@@ -26,3 +26,5 @@ def test_because_takes_the_largest_contribution() -> None:
     user_pos, item_idx, tie_rank = np.array([0, 0, 1]), np.array([2, 3, 2]), np.array([1, 0, 2, 3])
     found = because(history, user_pos, item_idx, lambda had, to: weights[np.ix_(had, to)], tie_rank)
     assert found.tolist() == [1, 1, -1] and found.dtype == np.int32
+    nothing = np.array([], dtype=np.int64)
+    assert because(history, nothing, nothing, lambda had, to: weights[np.ix_(had, to)], tie_rank).shape == (0,)

@@ -1,0 +1,100 @@
+"""Labels, sampling and order of the examples, on candidates small enough to check by hand."""
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import functions as F
+
+from recspark.config import Config, Interactions, Sources, Task, TrainingExamples
+from recspark.errors import ConfigError
+from recspark.features import FEATURES
+from recspark.tables import training_examples
+
+AS_OF = date(2024, 1, 1)
+TASKS = (
+    Task(name="buy", kind="binary", sql="sum(weight) > 0"),
+    Task(name="spend", kind="regression", sql="sum(value)"),
+)
+
+
+def config(tmp_path: Path, rate: float = 1.0) -> Config:
+    source = {"format": "parquet", "paths": ["x"], "scenario": "a", "user_id": "b", "item_id": "c", "event_time": "d"}
+    return Config(
+        warehouse=str(tmp_path),
+        source=Sources.model_validate({"interactions": source}),
+        interactions=Interactions(event_weights={"return": -1.0}),
+        training_examples=TrainingExamples(tasks=TASKS, negative_user_rate=rate),
+    )
+
+
+def events(spark: Any) -> Any:
+    rows = [
+        ("de", "u0", "i0", "purchase", 5.0),
+        ("de", "u0", "i1", "purchase", 4.0),
+        ("de", "u0", "i1", "return", -4.0),  # undone: weight 1 - 1 = 0
+        ("fr", "u0", "i2", "purchase", 9.0),  # in another scenario than the candidate
+        ("de", "u9", "i0", "purchase", 1.0),  # not in the index
+    ]
+    return spark.createDataFrame(rows, "scenario string, user_id string, item_id string, event string, value double")
+
+
+def indices(spark: Any) -> tuple[Any, Any]:
+    users = spark.createDataFrame([("u0", 0), ("u1", 1)], "user_id string, user_idx int")
+    items = spark.createDataFrame([("i0", 0), ("i1", 1), ("i2", 2)], "item_id string, item_idx int")
+    return users, items
+
+
+def candidates(spark: Any, num_users: int = 2) -> Any:
+    rows = [("de", 1, user, item) for user in range(num_users) for item in range(3)]
+    frame = spark.createDataFrame(rows, "scenario string, scenario_idx int, user_idx int, item_idx int")
+    return frame.select("*", *(F.lit(0.5).cast("float").alias(name) for name in FEATURES))
+
+
+def built(spark: Any, settings: Config, num_users: int = 2) -> Any:
+    labels = training_examples.outcomes(events(spark), *indices(spark), settings)
+    return training_examples.build(candidates(spark, num_users), labels, settings, AS_OF)
+
+
+def test_labels_by_hand(spark: Any, tmp_path: Path) -> None:
+    rows = {(r.user_idx, r.item_idx): r for r in built(spark, config(tmp_path)).collect()}
+    assert len(rows) == 6
+    bought = {key for key, r in rows.items() if r.label_buy == 1.0}
+    assert bought == {(0, 0)}  # i1 was returned, i2 was bought elsewhere
+    assert rows[0, 0].label_spend == 5.0
+    assert rows[0, 1].label_spend == 0.0  # 4 - 4
+    assert rows[0, 2].label_spend != rows[0, 2].label_spend  # nothing measured: NaN
+    assert rows[0, 0].as_of_day == 19723  # 54 x 365 + 13 leap days
+
+
+def test_schema_is_the_contract(spark: Any, tmp_path: Path) -> None:
+    frame = built(spark, config(tmp_path))
+    table = training_examples.table(TASKS)
+    assert [(f.name, f.dataType) for f in frame.schema] == [(f.name, f.dataType) for f in table.schema]
+
+
+def test_users_without_a_positive_are_sampled_with_their_weight(spark: Any, tmp_path: Path) -> None:
+    rows = built(spark, config(tmp_path, rate=0.25), num_users=2001).collect()
+    active = [r for r in rows if r.user_idx == 0]
+    others = {r.user_idx for r in rows} - {0}
+    assert {r.weight for r in active} == {1.0}
+    assert {r.weight for r in rows if r.user_idx != 0} == {4.0}  # 1 / 0.25
+    assert 420 < len(others) < 580  # 2000 x 0.25 = 500, standard deviation 19
+    assert all(sum(r.user_idx == u for r in rows) == 3 for u in list(others)[:20])  # whole users, never parts
+
+
+def test_same_rows_and_files_whatever_the_partitioning(spark: Any, tmp_path: Path) -> None:
+    settings = config(tmp_path)
+    one = training_examples.in_hash_order(built(spark, settings), ("user_idx", "item_idx"), 4)
+    other = training_examples.in_hash_order(built(spark, settings).repartition(7), ("user_idx", "item_idx"), 4)
+    assert one.rdd.glom().map(len).collect() == other.rdd.glom().map(len).collect()
+    assert one.select("user_idx", "item_idx").collect() == other.select("user_idx", "item_idx").collect()
+
+
+def test_a_task_that_does_not_parse_is_a_config_error(spark: Any, tmp_path: Path) -> None:
+    bad = config(tmp_path).model_copy(
+        update={"training_examples": TrainingExamples(tasks=(Task(name="x", kind="binary", sql="sum(wieght) > 0"),))}
+    )
+    with pytest.raises(ConfigError, match="wieght"):
+        training_examples.outcomes(events(spark), *indices(spark), bad)

@@ -1,0 +1,17 @@
+from datetime import date
+
+from recspark.windows import closed_windows, window_end
+
+
+def test_windows_lie_on_mondays_and_are_closed() -> None:
+    # 2011-11-11 - 28 days = Friday 2011-10-14; the Monday before is the 10th; then 28 days back each
+    assert closed_windows(date(2011, 11, 11), 28, 3) == (date(2011, 10, 10), date(2011, 9, 12), date(2011, 8, 15))
+
+
+def test_a_night_later_finds_the_same_windows() -> None:
+    assert closed_windows(date(2011, 12, 10), 28, 3) == closed_windows(date(2011, 12, 11), 28, 3)
+
+
+def test_a_window_that_ends_on_the_run_date_is_closed() -> None:
+    monday = date(2011, 10, 10)
+    assert closed_windows(window_end(monday, 28), 28, 1) == (monday,)
