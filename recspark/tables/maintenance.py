@@ -1,4 +1,4 @@
-"""Housekeeping of a warehouse: join small files, remove files of old versions, drop old nights' candidates and models."""
+"""Housekeeping of a warehouse: join small files, vacuum old versions, drop old nights' candidates and models."""
 
 import logging
 import re

@@ -9,7 +9,7 @@ import math
 from datetime import date, timedelta
 
 from pyspark.errors import AnalysisException, ParseException
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark import columns as c
@@ -18,6 +18,7 @@ from recspark.errors import ConfigError, DataError
 from recspark.features import FEATURES
 from recspark.summary import Summary
 from recspark.tables import candidates, index
+from recspark.tables.histories import event_weight
 from recspark.tables.interactions import TABLE as INTERACTIONS
 from recspark.tables.store import Store, Table
 from recspark.windows import closed_windows, window_end
@@ -46,12 +47,6 @@ def table(tasks: tuple[Task, ...]) -> Table:
     )
 
 
-def event_weight(weights: dict[str, float]) -> Column:
-    """The weight of a row's event: as configured, 1 where it is not named."""
-    named = [F.when(F.col(c.EVENT) == name, F.lit(float(weight))) for name, weight in sorted(weights.items())]
-    return F.coalesce(*named, F.lit(1.0)) if named else F.lit(1.0)
-
-
 def outcomes(events: DataFrame, users: DataFrame, items: DataFrame, config: Config) -> DataFrame:
     """(scenario, user_idx, item_idx, label_<task> ...) of everything that happened in a window.
 
@@ -78,21 +73,19 @@ def build(candidate_rows: DataFrame, labels: DataFrame, config: Config, as_of: d
     Users without a positive of the first task are sampled with a rate and carry its inverse as weight.
     """
     tasks = config.training_examples.tasks
-    # (scenario, user_idx, item_idx) is unique on both sides: candidates' key within a date, the outcomes' group
-    joined = candidate_rows.join(labels, on=[c.SCENARIO, c.USER_IDX, c.ITEM_IDX], how="left")
-    for task in tasks:
-        empty = 0.0 if task.kind == "binary" else float("nan")
-        joined = joined.withColumn(
-            label_column(task.name), F.coalesce(label_column(task.name), F.lit(empty)).cast("float")
-        )
-    ranked = label_column(tasks[0].name)
-    active = joined.groupBy(c.SCENARIO, c.USER_IDX).agg((F.max(ranked) > 0).alias("active"))
-    joined = joined.join(active, on=[c.SCENARIO, c.USER_IDX], how="inner")
+    key, user = [c.SCENARIO, c.USER_IDX, c.ITEM_IDX], [c.SCENARIO, c.USER_IDX]
+    # Users first, over the key columns alone: the wide rows are then thinned out before they are shuffled.
+    positives = labels.where(F.col(label_column(tasks[0].name)) > 0).select(key)
+    hits = candidate_rows.select(key).join(positives, on=key, how="left_semi")
+    active = hits.select(user).distinct().withColumn("active", F.lit(True))  # distinct: the join keeps one row a row
     rate = config.training_examples.negative_user_rate
-    draw = (
-        F.pmod(F.xxhash64(c.USER_IDX, c.SCENARIO, F.lit(as_of.toordinal()), F.lit(config.seed)), F.lit(1_000_000)) / 1e6
-    )
-    kept = joined.where(F.col("active") | (draw < rate))
+    draw = F.pmod(F.xxhash64(c.USER_IDX, c.SCENARIO, F.lit(as_of.toordinal()), F.lit(config.seed)), F.lit(1_000_000))
+    thinned = candidate_rows.join(active, on=user, how="left").where(F.col("active") | (draw < rate * 1_000_000))
+    # (scenario, user_idx, item_idx) is unique on both sides: candidates' key within a date, the outcomes' group
+    kept = thinned.join(labels, on=key, how="left")
+    for task in tasks:
+        empty = F.lit(0.0 if task.kind == "binary" else float("nan"))
+        kept = kept.withColumn(label_column(task.name), F.coalesce(label_column(task.name), empty).cast("float"))
     built = kept.select(
         F.lit(as_of).alias(c.AS_OF),
         F.lit((as_of - EPOCH).days).alias("as_of_day"),
@@ -133,15 +126,14 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
             continue
         known = store.read(candidates.TABLE).where((F.col(c.AS_OF) == F.lit(as_of)) & (F.col(c.USER_IDX) >= 0))
         events = store.events(INTERACTIONS, as_of, end)
-        labels = outcomes(events, store.read(index.USER_INDEX), store.read(index.ITEM_INDEX), config)
-        rows = build(known, labels, config, as_of)
+        labels = outcomes(events, store.read(index.USER_INDEX), store.read(index.ITEM_INDEX), config).persist()
         files = max(MIN_FILES, math.ceil(known.count() / ROWS_A_FILE))
-        version = store.replace(
-            target,
-            in_hash_order(rows, target.key, files),
-            where=f"{c.AS_OF} = '{as_of}'",
-            metadata={"fingerprint": fingerprint, "as_of": str(as_of)},
-        )
+        rows = in_hash_order(build(known, labels, config, as_of), target.key, files)
+        metadata = {"fingerprint": fingerprint, "as_of": str(as_of)}
+        try:
+            version = store.replace(target, rows, where=f"{c.AS_OF} = '{as_of}'", metadata=metadata)
+        finally:
+            labels.unpersist()
         built += 1
         log.info("training_examples: window %s to %s written", as_of, end - timedelta(days=1))
     if not store.exists(target):

@@ -29,7 +29,7 @@ def built(spark, tmp_path_factory):
         ]
         frame = spark.createDataFrame(rows, recommendations.TABLE.schema)
         store.replace(recommendations.TABLE, frame, where=f"run_date = '{day}'", metadata={"run_date": str(day)})
-    later = [night.event("u0", "i3", date(2024, 2, 25)), night.event("u5", "i2", date(2024, 2, 29))]
+    later = [night.event("u0", "i3", date(2024, 2, 26)), night.event("u5", "i2", date(2024, 2, 29))]
     later.append(night.event("u5", "i5", date(2024, 2, 29)))  # had that before: not new
     store.append(interactions.TABLE, spark.createDataFrame(later, interactions.TABLE.schema))
     return warehouse

@@ -21,7 +21,7 @@ TONIGHT = night.RUN_DATE
 
 @pytest.fixture(scope="module")
 def stubs():
-    """Stands for the trained models: `ranker` likes even numbers. The code's hash is fixed, as it may change meanwhile."""
+    """Stands for the trained models: `ranker` likes even numbers. The code's hash is fixed."""
     with pytest.MonkeyPatch.context() as patched:
         stub = night.StubScorer("models/ranker/stub/published", {"ranker": lambda item: (item % 2 == 0) * 0.5})
         patched.setattr(scorer, "scorer", lambda *args: stub)

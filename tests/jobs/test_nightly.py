@@ -9,6 +9,8 @@ import pytest
 from pyspark.sql import functions as F
 
 from recspark import job
+from recspark.tables.lease import hold
+from tests.conftest import only_countries
 
 K = 10
 
@@ -100,6 +102,30 @@ def test_the_next_night_keeps_what_has_not_changed(
     counts = {str(r.run_date): r["count"] for r in dates}
     assert set(counts) == {"2011-12-10", "2011-12-11"}
     assert counts["2011-12-10"] == counts["2011-12-11"]
+
+
+def test_two_runs_on_one_warehouse(nightly: Callable[..., Any], tmp_path: Path) -> None:
+    """The second one stops with one line and changes nothing; afterwards the same command works."""
+    warehouse = tmp_path / "w"
+    with hold(str(warehouse), "the-other-run"):
+        refused = nightly(warehouse, only="interactions")
+    assert refused.code == 2
+    assert "the-other-run" in refused.stderr
+    assert not (warehouse / "interactions").exists()
+    assert nightly(warehouse, only="interactions").code == 0
+
+
+def test_a_small_night_on_catalog_tables(spark: Any, nightly: Callable[..., Any], tmp_path: Path) -> None:
+    spark.sql("CREATE DATABASE IF NOT EXISTS recs")
+    few = "Country IN ('Germany', 'France', 'Spain', 'Belgium', 'Switzerland', 'Portugal')"
+    settings = ("catalog=spark_catalog.recs", "training_examples.num_windows=2", *only_countries(few))
+    night = nightly(tmp_path / "models-only", *settings)
+    assert night.code == 0, night.stderr[-3000:]
+    lists = spark.table("spark_catalog.recs.recommendations")
+    users = spark.table("spark_catalog.recs.interactions").select("scenario", "user_id").distinct().count()
+    assert lists.where("user_id <> '__default__'").count() == K * users
+    assert not (tmp_path / "models-only" / "interactions").exists()
+    assert nightly(tmp_path / "models-only", *settings).result["stages"]["recommendations"]["skipped"]
 
 
 def test_only_and_from_and_unknown_stage(nightly: Callable[..., Any], tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def test_recent_nights_and_every_window_of_a_kept_night_stay(tmp_path):
     examples = settings.training_examples
     needed = {w for night in kept_nights for w in closed_windows(night, examples.label_days, examples.num_windows)}
     assert not gone & (needed | set(kept_nights))
-    assert days[11] in gone  # a Monday no more than the others
+    assert days[12] in gone  # a Sunday; the Monday before it may open a window
     assert days[399] in gone
     # at most one Monday too many beside what is needed, a week each
     mondays = {day for day in days if day.weekday() == 0} - gone
@@ -51,7 +51,9 @@ def test_compaction_and_vacuum_keep_the_rows_and_the_version(spark, tmp_path):
         store.append(SMALL, spark.createDataFrame([(day, n)], SMALL.schema))
     store.replace(SMALL, spark.createDataFrame([(day, n) for n in range(5)], SMALL.schema).repartition(4))
     token = store.token(SMALL)
-    assert maintenance.compact(store, SMALL) == 4
+    small = len(store.read(SMALL).inputFiles())
+    assert small > 1
+    assert maintenance.compact(store, SMALL) == small
     maintenance.vacuum(store, SMALL, 0.0)
     files = [p for p in (tmp_path / "small").rglob("*.parquet") if "_delta_log" not in p.parts]
     assert len(files) == 1

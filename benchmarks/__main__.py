@@ -1,0 +1,34 @@
+"""uv run python -m benchmarks NAME [--data DIR] [--seeds N] [--quick]
+
+Progress, then a table for people, then one JSON line. Without a name: what there is, and what each takes.
+"""
+
+import argparse
+import importlib
+import json
+
+# name -> (module, what it measures, what it takes on 2 cores)
+BENCHMARKS = {
+    "nightly": ("benchmarks.nightly", "seconds of a first night, the same again, and the night after", "10 min"),
+    "quality": ("benchmarks.quality", "NDCG@10 of published lists on what users then bought, at four dates", "20 min"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("name", nargs="?", choices=sorted(BENCHMARKS))
+    parser.add_argument("--data", default="data/online-retail", help="folder of the data set")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--quick", action="store_true", help="a smaller version, for a look")
+    asked = parser.parse_args()
+    if asked.name is None:
+        for name, (_, what, cost) in sorted(BENCHMARKS.items()):
+            print(f"{name:10s} {what} ({cost})")
+        return
+    module = importlib.import_module(BENCHMARKS[asked.name][0])
+    figures = module.run(asked.data, asked.seeds, asked.quick)
+    print(json.dumps({"benchmark": asked.name, **figures}))
+
+
+if __name__ == "__main__":
+    main()
