@@ -207,6 +207,13 @@ class Config(Section):
     maintenance: Maintenance = Maintenance()
     spark: dict[str, str] = {}  # session settings, as Spark names them
 
+    @model_validator(mode="after")
+    def _depth(self) -> "Config":
+        depth, k = self.candidates.depth, self.recommendations.k
+        if depth < k:
+            raise ValueError(f"candidates.depth: found {depth}, expected at least recommendations.k = {k}; raise it")
+        return self
+
     def digest(self, *sections: str) -> str:
         """Hash of the named sections, for a stage's fingerprint."""
         dumped = self.model_dump(mode="json")
@@ -263,7 +270,9 @@ def _explain(error: Any) -> str:
         )
     if error["type"] == "missing":
         return f"required key `{key}` is missing"
-    return f"`{key or 'config'}`: found {error['input']!r:.80}, {error['msg'][:1].lower()}{error['msg'][1:]}"
+    if error["type"] == "value_error" and not key:  # about several sections, which the message names
+        return str(error["ctx"]["error"])
+    return f"`{key}`: found {error['input']!r:.80}, {error['msg'][:1].lower()}{error['msg'][1:]}"
 
 
 def _model_at(loc: list[str]) -> type[BaseModel]:

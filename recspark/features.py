@@ -60,6 +60,7 @@ class Candidates:
     `user_pos` (n,) int: row of the user in the block; `scenario_idx`, `item_idx` (n,) int.
     `scores` (n, R) float32, columns as in config.RETRIEVERS: nan where the retriever has nothing to say, but given also
     where another one found the item; `ranks` (n, R) float32: from 1, nan where this one did not retrieve it.
+    `list_idx` (n,) int: the list of the row; two small scenarios of one group are two lists of their common user.
     """
 
     user_pos: np.ndarray
@@ -67,6 +68,7 @@ class Candidates:
     item_idx: np.ndarray
     scores: np.ndarray
     ranks: np.ndarray
+    list_idx: np.ndarray
 
 
 def _windowed(name: str) -> tuple[str, ...]:
@@ -117,20 +119,13 @@ def _retriever_features(candidates: Candidates) -> np.ndarray:
     scores, ranks = candidates.scores, candidates.ranks
     if not len(scores):
         return np.zeros((0, len(RETRIEVER_FEATURES)))
-    list_idx = _list_index(candidates)
+    list_idx = np.unique(candidates.list_idx, return_inverse=True)[1]
     low, high = _per_list(np.fmin, scores, list_idx), _per_list(np.fmax, scores, list_idx)
     spread = np.where(high > low, high - low, np.nan)
     num_retrievers = np.isfinite(ranks).sum(axis=1)
     best_rank = np.fmin.reduce(ranks, axis=1)
     list_size = np.bincount(list_idx)[list_idx]
     return np.column_stack((scores, (scores - low) / spread, ranks, num_retrievers, best_rank, list_size))
-
-
-def _list_index(candidates: Candidates) -> np.ndarray:
-    """Dense number of the (user, scenario) list of every row, int64 (n,)."""
-    width = int(candidates.scenario_idx.max()) + 1
-    key = candidates.user_pos.astype(np.int64) * width + candidates.scenario_idx
-    return np.unique(key, return_inverse=True)[1]
 
 
 def _per_list(reduce: np.ufunc, values: np.ndarray, list_idx: np.ndarray) -> np.ndarray:

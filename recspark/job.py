@@ -57,17 +57,13 @@ def main(*stages: str) -> None:
         force: Annotated[bool, typer.Option("--force", help="rebuild although nothing changed")] = False,
         from_: Annotated[Optional[str], typer.Option("--from", help="start at this stage")] = None,  # noqa: UP045
         only: Annotated[Optional[str], typer.Option("--only", help="run this stage alone")] = None,  # noqa: UP045
-    ) -> None:
-        code = run(stages, config, run_date, tuple(set_ or ()), force, from_, only)
-        if code:
-            raise typer.Exit(code)
+    ) -> int:
+        return run(stages, config, run_date, tuple(set_ or ()), force, from_, only)
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command(help=f"recspark: {', '.join(stages)}")(command)
     try:
-        app(standalone_mode=False)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
+        code = app(standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except Exception as error:  # click's own usage errors
@@ -75,6 +71,8 @@ def main(*stages: str) -> None:
             raise
         print(f"error: {error.format_message()}", file=sys.stderr)
         sys.exit(2)
+    if code:  # a plain return is what a notebook job takes for success
+        sys.exit(code)
 
 
 def run(

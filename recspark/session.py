@@ -42,17 +42,19 @@ def get_session(settings: dict[str, str] | None = None, app_name: str = "recspar
     Raises ConfigError when Java is missing or too old, or when the Delta jars are not on the class path.
     """
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # otherwise UDF workers run the system's python
+    from pyspark import SparkContext
     from pyspark.sql import SparkSession
 
-    found = SparkSession.getActiveSession()
-    active = found or _build(settings or {}, app_name)
+    # The active session belongs to a thread; another thread's is found through the one context of the process.
+    ours = SparkContext._active_spark_context is None
+    active = SparkSession.getActiveSession() or _build(settings or {}, app_name)
     for key, value in MEANING.items():
         active.conf.set(key, value)
     for key, value in (settings or {}).items():
         if active.conf.isModifiable(key):
             active.conf.set(key, value)
     _require_delta(active)
-    return active, found is None
+    return active, ours
 
 
 def _build(settings: dict[str, str], app_name: str) -> "SparkSession":

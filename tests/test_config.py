@@ -86,3 +86,8 @@ def test_digest_is_that_of_the_named_sections(minimal):
 def test_scenario_rules(minimal):
     config: Config = load(minimal, ("scenarios.overrides={de: {seen: allow}}",))
     assert (config.scenarios.rule("de").seen, config.scenarios.rule("fr").seen) == ("allow", "exclude")
+
+
+def test_lists_longer_than_what_is_retrieved(minimal):
+    with pytest.raises(ConfigError, match=r"conf.yaml: candidates.depth: found 2, expected at least .*k = 3; raise it"):
+        load(minimal, ("candidates.depth=2", "recommendations.k=3"))

@@ -52,6 +52,7 @@ def candidates() -> Candidates:
         item_idx=np.array([0, 1, 2, 0]),
         scores=np.array(scores, dtype=np.float32),
         ranks=np.array(ranks, dtype=np.float32),
+        list_idx=np.array([0, 0, 0, 1]),
     )
 
 
@@ -148,7 +149,8 @@ def random_block(seed: int) -> tuple[Histories, Candidates, ItemStats]:
     item = np.concatenate([rng.permutation(num_items)[:5] for _ in range(12)])
     scores = rng.normal(size=(rows, 3)).astype(np.float32)
     scores[rng.random(scores.shape) < 0.2] = np.nan
-    pool = Candidates(user, scenario, item, scores, rng.integers(1, 9, (rows, 3)).astype(np.float32))
+    ranks = rng.integers(1, 9, (rows, 3)).astype(np.float32)
+    pool = Candidates(user, scenario, item, scores, ranks, 2 * user + scenario)
     counts = np.cumsum(rng.integers(0, 5, (3, len(WINDOWS), num_items)), axis=1).astype(np.float32)
     first = rng.uniform(500, 900, (3, num_items))
     known = ItemStats(
@@ -165,7 +167,7 @@ def random_block(seed: int) -> tuple[Histories, Candidates, ItemStats]:
 
 def take(pool: Candidates, rows: np.ndarray) -> Candidates:
     return Candidates(
-        *(getattr(pool, name)[rows] for name in ("user_pos", "scenario_idx", "item_idx", "scores", "ranks"))
+        *(getattr(pool, name)[rows] for name in ("user_pos", "scenario_idx", "item_idx", "scores", "ranks", "list_idx"))
     )
 
 

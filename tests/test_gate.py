@@ -83,6 +83,14 @@ def test_a_gain_on_the_choosing_half_only_does_not_count() -> None:
     assert decide([users(300, equal, 3) - [0.05, 0, 0]], [users(300, lucky, 4)])["s0"].mode == "linear"
 
 
+def test_a_mode_that_lost_on_the_choosing_half_is_not_published() -> None:
+    # the best challenger, yet below the incumbent; what it wins on the other half may be luck
+    lost, won = (0.05, 0.10, 0.01), (0.20, 0.10, 0.01)
+    found = decide([users(300, lost, 1)], [users(300, won, 2)])["s0"]
+    assert (found.mode, found.challenger) == ("linear", "ranker")
+    assert "no mode gained on the choosing half" in found.reason
+
+
 def test_two_agreeing_users_prove_nothing() -> None:
     win = np.array([[1.0, 0.0, 0.0]] * 2)
     assert decide([win], [win])["s0"].mode == "linear"

@@ -67,7 +67,7 @@ def block_candidates(batch: pa.RecordBatch, bundle: Bundle, settings: Settings) 
     user_pos = lists.user_pos[rows.list_pos]
     scenario_row = lists.group_row[rows.list_pos]
     known = _row_scores(rows, user_pos, scenario_row, scores, bundle)
-    ranked = Candidates(user_pos, scenario_row, rows.item_idx, known, rows.ranks)
+    ranked = Candidates(user_pos, scenario_row, rows.item_idx, known, rows.ranks, rows.list_pos)
     features = ranking_features(histories, ranked, bundle.stats, float(bundle.as_of_day))
     num_rows = len(user_pos)
     sources = pa.array([*RETRIEVERS, REPEAT])

@@ -78,10 +78,8 @@ def candidates_of(store: Store, config: Config, as_of: date, bundle_path: str, t
 
 
 def settings_of(config: Config, as_of: date) -> Settings:
-    """Raises ConfigError when the retrievers' lists are shorter than the published ones."""
+    """What the workers need of the configuration."""
     depth, k = config.candidates.depth, config.recommendations.k
-    if depth < k:
-        raise ConfigError(f"candidates.depth: found {depth}, expected at least recommendations.k = {k}; raise it")
     return Settings(as_of, config.scenarios, depth, k, config.candidates.block_users)
 
 

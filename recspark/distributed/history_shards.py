@@ -11,7 +11,6 @@ from pyspark.sql import functions as F
 from recspark import columns as c
 from recspark.config import Config
 from recspark.distributed import histories as histories_of
-from recspark.distributed import retriever
 from recspark.tables.store import Store
 from recspark.training import checkpoint
 from recspark.training.histories import USERS_A_SHARD, finish, save_shard
@@ -20,14 +19,14 @@ SHARD = "shard"
 LISTS = (c.ITEM_IDX, c.SCENARIO_IDX, "time", c.WEIGHT)
 
 
-def folder(store: Store, config: Config, as_of: date) -> str:
+def folder(store: Store, bundle: str) -> str:
     """Named like the retriever's bundle of the date: the same events make both."""
-    return f"{store.models('histories')}/{retriever.folder(store, config, as_of).rsplit('/', 1)[-1]}"
+    return f"{store.models('histories')}/{bundle.rsplit('/', 1)[-1]}"
 
 
-def ensure(store: Store, config: Config, as_of: date) -> str:
-    """Write the histories of a date unless they are there; returns their folder."""
-    target = folder(store, config, as_of)
+def ensure(store: Store, config: Config, as_of: date, bundle: str) -> str:
+    """Write the histories of a date unless the retriever stage has; returns their folder."""
+    target = folder(store, bundle)
     if not checkpoint.exists(target):
         groups = histories_of.groups_of(store, config, as_of)
         write(histories_of.read(store, config, as_of, groups), target)

@@ -70,7 +70,8 @@ def examples(store: Store, config: Config, run_date: date) -> list[Examples]:
 def folder(store: Store, config: Config, found: list[Examples]) -> str:
     """Where the models of these windows lie; another night with the same windows finds them again."""
     settings = config.digest(RANKER, GBDT, "training_examples", "seed")
-    inputs = [(window.fingerprint, window.bundle) for window in found]
+    # the bundle's own name says what is in it; where the warehouse lies must not matter
+    inputs = [(window.fingerprint, window.bundle.rsplit("/", 1)[-1]) for window in found]
     return f"{store.models(RANKER)}/{found[0].as_of}-{store.fingerprint(settings, *inputs)}"
 
 
@@ -81,8 +82,7 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     """
     found = examples(store, config, run_date)
     target = folder(store, config, found)
-    dates = sorted({run_date, *(window.as_of for window in found)})
-    histories = {as_of: history_shards.ensure(store, config, as_of) for as_of in dates}
+    histories = {w.as_of: history_shards.ensure(store, config, w.as_of, w.bundle) for w in found}
     if checkpoint.exists(target) and not force:
         return Summary(RANKER, skipped=True, note=f"windows {found[-1].as_of} to {found[0].as_of} have their models")
     if force:
@@ -140,6 +140,7 @@ def launch(asked: job.Job, num_processes: int, local: bool) -> dict[str, Any]:
     """
     # idle threads of a busy machine must sleep, not spin: the children inherit it
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    log.info("ranker: training with %d processes, %s mode", num_processes, "local" if local else "cluster")
     distributor = TorchDistributor(num_processes=num_processes, local_mode=local, use_gpu=asked.use_gpu)
     try:
         answer = distributor.run(job.run, asked.to_json())

@@ -4,6 +4,7 @@ One folder a date. Arrays over item_idx must fit in the driver and, memory-mappe
 weights take 4 n^2 bytes, content 4 n d, statistics 4 n x groups x 12.
 """
 
+import difflib
 import logging
 from dataclasses import dataclass, fields
 from datetime import date
@@ -19,6 +20,7 @@ from pyspark.sql import functions as F
 from recspark import columns as c
 from recspark.config import Config
 from recspark.distributed import histories as histories_of
+from recspark.distributed import history_shards
 from recspark.distributed.gram import gram
 from recspark.distributed.item_stats import item_stats
 from recspark.encoders.vectors import vectors_to_array
@@ -82,6 +84,7 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     Raises DataError when there is no event before run_date, ConfigError when the catalogue is too large for `linear`.
     """
     built: list[str] = []
+    require_scenarios(store, config, run_date)
     for as_of in as_ofs(run_date, config):
         target = folder(store, config, as_of)
         if not force and checkpoint.exists(target):
@@ -119,6 +122,7 @@ def _build(store: Store, config: Config, as_of: date, groups: list[Row], target:
         day = histories_of.as_of_day(as_of)
         stats, decayed_GI = item_stats(histories, rows, num_items, day, settings.popular.half_life_days)
         gram_II = gram(histories, num_items, day, settings.linear.half_life_days)
+        history_shards.write(histories, history_shards.folder(store, target))  # the ranker's; built here only once
     finally:
         histories.unpersist()
     arrays = {
@@ -150,6 +154,19 @@ def _describe(config: Config, as_of: date, groups: list[Row]) -> dict[str, Any]:
         "encoder": locate(config.item_embeddings.encoder, config.item_embeddings.revision).version,
         "parameters": config.retriever.model_dump(mode="json"),
     }
+
+
+def require_scenarios(store: Store, config: Config, run_date: date) -> None:
+    """Raises ConfigError when scenarios.overrides names a scenario that nobody has used and no given user is in."""
+    if not config.scenarios.overrides or config.source.users is not None:
+        return
+    found = [row[c.SCENARIO] for row in histories_of.groups_of(store, config, run_date)]
+    for name in sorted(set(config.scenarios.overrides) - set(found)):
+        near = difflib.get_close_matches(name, found, n=1)
+        raise ConfigError(
+            f"scenarios.overrides.{name}: no user has an event there before {run_date}; "
+            + (f"did you mean {near[0]!r}?" if near else f"known scenarios: {', '.join(found[:20])}")
+        )
 
 
 def require_memory(num_items: int, max_items: int) -> None:

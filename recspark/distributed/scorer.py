@@ -74,8 +74,8 @@ def scorer(store: Store, config: Config, run_date: date, as_of: date, copy: str)
     run = ranker.folder(store, config, ranker.examples(store, config, run_date))
     learnt: Sequence[str] = checkpoint.read_manifest(run)["models"]
     models = f"{run}/{copy}" if copy in learnt else None
-    histories = history_shards.ensure(store, config, as_of)
-    return Scorer(models, histories, retriever.folder(store, config, as_of), as_of_day(as_of))
+    bundle = retriever.folder(store, config, as_of)
+    return Scorer(models, history_shards.ensure(store, config, as_of, bundle), bundle, as_of_day(as_of))
 
 
 def _retriever_score(rows: pa.Table | pa.RecordBatch, name: str) -> np.ndarray:

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -12,7 +13,7 @@ from typing import Any
 
 from delta.tables import DeltaTable
 from pyspark.errors import AnalysisException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -22,6 +23,7 @@ from recspark.errors import DataError, SchemaError
 
 log = logging.getLogger(__name__)
 
+USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 # Operations that leave the rows as they are; a fingerprint must not move when maintenance ran.
 HOUSEKEEPING = ("OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "FSCK", "COMPUTE STATS")
 
@@ -119,53 +121,58 @@ class Store:
 
         Raises SchemaError when the table on disk has other columns.
         """
-        writer = self._writer(table, rows, metadata)
+        writer = self._writer(table, rows)
         if txn is not None:
             writer = writer.option("txnAppId", txn[0]).option("txnVersion", txn[1])
         if self.exists(table):
             writer = writer.mode("overwrite")
             if where is not None:
                 writer = writer.option("replaceWhere", where)
-        return self._commit(table, writer)
+        return self._commit(table, writer, metadata)
 
     def append(self, table: Table, rows: DataFrame, metadata: Mapping[str, Any] | None = None) -> int:
         """Add rows in one commit; returns the new version."""
-        return self._commit(table, self._writer(table, rows, metadata).mode("append"))
+        return self._commit(table, self._writer(table, rows).mode("append"), metadata)
 
     def merge(self, table: Table, rows: DataFrame, metadata: Mapping[str, Any] | None = None) -> int:
         """Insert rows whose key is new and overwrite those whose key exists; returns the new version."""
         if not self.exists(table):
             return self.append(table, rows, metadata)
         matched = " AND ".join(f"old.{key} <=> new.{key}" for key in table.key)
-        self.spark.conf.set("spark.databricks.delta.commitInfo.userMetadata", self._stamp(metadata))
-        try:
-            merging = self.delta(table).alias("old").merge(rows.select(table.columns).alias("new"), matched)
+        merging = self.delta(table).alias("old").merge(rows.select(table.columns).alias("new"), matched)
+        with self._stamped(metadata):
             merging.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
-        finally:
-            self.spark.conf.unset("spark.databricks.delta.commitInfo.userMetadata")
         self._history.pop(table.noun, None)
         return self.version(table)
 
-    def _writer(self, table: Table, rows: DataFrame, metadata: Mapping[str, Any] | None):  # type: ignore[no-untyped-def]
+    def _writer(self, table: Table, rows: DataFrame) -> DataFrameWriter:
         found = [(f.name, f.dataType.simpleString()) for f in rows.schema]
         expected = [(f.name, f.dataType.simpleString()) for f in table.schema]
         assert found == expected, f"{table.noun}: built {found}, the contract is {expected}"
-        writer = rows.write.format("delta").option("userMetadata", self._stamp(metadata))
+        writer = rows.write.format("delta")
         if not self.exists(table):
             # feed.py reads the files themselves, so a deleted row must be gone from its file
             writer = writer.option("delta.enableDeletionVectors", "false").partitionBy(*table.partition_by)
         return writer
 
-    def _stamp(self, metadata: Mapping[str, Any] | None) -> str:
-        return json.dumps({"run_id": self.run_id, **(metadata or {})}, sort_keys=True, default=str)
+    @contextmanager
+    def _stamped(self, metadata: Mapping[str, Any] | None) -> Iterator[None]:
+        """Commits inside carry the metadata. Set on the session: saveAsTable loses the option when it makes a table."""
+        stamp = json.dumps({"run_id": self.run_id, **(metadata or {})}, sort_keys=True, default=str)
+        self.spark.conf.set(USER_METADATA, stamp)
+        try:
+            yield
+        finally:
+            self.spark.conf.unset(USER_METADATA)
 
-    def _commit(self, table: Table, writer) -> int:  # type: ignore[no-untyped-def]
+    def _commit(self, table: Table, writer: DataFrameWriter, metadata: Mapping[str, Any] | None) -> int:
         name = self.name(table.noun)
         try:
-            if self._catalog:
-                writer.saveAsTable(name)
-            else:
-                writer.save(name)
+            with self._stamped(metadata):
+                if self._catalog:
+                    writer.saveAsTable(name)
+                else:
+                    writer.save(name)
         except AnalysisException as error:
             if "schema" in str(error).lower():
                 raise SchemaError(

@@ -160,9 +160,6 @@ def test_more_places_than_items_are_refused(night) -> None:
     rules = Scenarios(overrides={"new": ScenarioRule(items="own")})
     with pytest.raises(ConfigError, match=r"scenario 'new' has 0 items with an event there"):
         candidates.require_items(bundle, rules, 1, ["new"])
-    shallow = config.model_copy(update={"candidates": config.candidates.model_copy(update={"depth": 2})})
-    with pytest.raises(ConfigError, match=r"candidates.depth: found 2, expected at least recommendations.k = 3"):
-        candidates.settings_of(shallow, world.AS_OF)
 
 
 def test_refresh_writes_once(night) -> None:

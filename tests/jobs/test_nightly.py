@@ -144,7 +144,7 @@ def test_only_and_from_and_unknown_stage(nightly: Callable[..., Any], tmp_path: 
         (("recomendations.k=5",), {}, "did you mean `recommendations`"),
         (("source.interactions.user_id=CustomerIDD",), {}, "CustomerID"),
         (("source.interactions.value=Quantity *",), {}, "source.interactions.value"),
-        (("recommendations.k=5000",), {}, "5000"),
+        (("recommendations.k=5000",), {}, "candidates.depth: found 20, expected at least recommendations.k = 5000"),
         ((), {"run_date": "2010-01-01"}, "2010-01-01"),
         ((), {"run_date": "yesterday"}, "YYYY-MM-DD"),
         (("scenarios.overrides={Atlantis: {seen: allow}}",), {}, "Atlantis"),
