@@ -161,7 +161,7 @@ def require_scenarios(store: Store, config: Config, run_date: date) -> None:
     if not config.scenarios.overrides or config.source.users is not None:
         return
     found = [row[c.SCENARIO] for row in histories_of.groups_of(store, config, run_date)]
-    for name in sorted(set(config.scenarios.overrides) - set(found)):
+    for name in sorted(set(config.scenarios.overrides) - set(found)) if found else ():
         near = difflib.get_close_matches(name, found, n=1)
         raise ConfigError(
             f"scenarios.overrides.{name}: no user has an event there before {run_date}; "
