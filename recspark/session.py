@@ -58,12 +58,14 @@ def get_session(settings: dict[str, str] | None = None, app_name: str = "recspar
 
 
 def _build(settings: dict[str, str], app_name: str) -> "SparkSession":
-    from pyspark import SparkConf
+    from pyspark import SparkConf, SparkContext
     from pyspark.sql import SparkSession
 
-    submitted = SparkConf()  # what spark-submit passed; empty under plain Python
-    if "PYSPARK_GATEWAY_PORT" not in os.environ:
+    if "PYSPARK_GATEWAY_PORT" in os.environ:
+        SparkContext._ensure_initialized()  # otherwise SparkConf does not see what spark-submit passed
+    else:
         _require_java()
+    submitted = SparkConf()  # what spark-submit passed; empty under plain Python
     builder = SparkSession.builder.appName(app_name).config("spark.sql.extensions", DELTA_CLASS)
     builder = builder.config("spark.sql.catalog.spark_catalog", "org.apache.spark.sql.delta.catalog.DeltaCatalog")
     master = settings.get("spark.master") or submitted.get("spark.master")
