@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 LEVEL = 0.95
 PRIOR_USERS = 20.0  # how many users the pooled variance counts for in a scenario's own
@@ -135,7 +135,7 @@ def shrink(count: np.ndarray, mean: np.ndarray, squares: np.ndarray) -> Posterio
     own[seen] = y
     posterior = borrowed * pooled + (1 - borrowed) * own
     variance = borrowed * between + borrowed**2 / weight.sum()  # v * between / (v + between) = borrowed * between
-    reach = stats.t.ppf((1 + LEVEL) / 2, max(total - 1, 1)) * np.sqrt(variance)
+    reach = special.stdtrit(max(total - 1, 1), (1 + LEVEL) / 2) * np.sqrt(variance)
     return Posterior(posterior, posterior - reach, posterior + reach)
 
 

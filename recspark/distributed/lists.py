@@ -4,7 +4,7 @@ Scoring looks at rows, so it takes the wide candidates as they lie; only what a 
 Shapes: n rows, L lists (a user in a scenario).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -16,7 +16,8 @@ from recspark import columns as c
 from recspark.config import RETRIEVERS
 from recspark.tables.candidates import BECAUSE
 
-Scorer = Callable[[pa.Table], Mapping[str, np.ndarray]]  # rows of candidates -> mode -> (n,); travels to the workers
+# (rows of candidates, modes) -> mode -> (n,); travels to the workers
+Scorer = Callable[[pa.Table, Sequence[str]], Mapping[str, np.ndarray]]
 POPULAR = "popular_score"  # orders what a retriever has no score for
 
 NARROW = f"{c.SCENARIO} string, {c.USER_IDX} int, {c.ITEM_IDX} int, {c.SOURCE} string, {BECAUSE} int, {POPULAR} float"
@@ -38,10 +39,11 @@ def scored(candidates: DataFrame, scorer: Scorer, modes: tuple[str, ...]) -> Dat
 
 
 def _score(batches: Iterator[pa.RecordBatch], scorer: Scorer, modes: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
+    learnt = tuple(mode for mode in modes if mode not in RETRIEVERS)
     for batch in batches:
         if not batch.num_rows:
             continue
-        found = scorer(pa.Table.from_batches([batch]))
+        found = scorer(pa.Table.from_batches([batch]), learnt)
         columns = {name: batch.column(name) for name in NAMES}
         for mode in modes:
             own = batch.column(f"{mode}_score").cast(pa.float64()) if mode in RETRIEVERS else None

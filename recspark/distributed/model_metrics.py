@@ -59,7 +59,7 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     fingerprint = _fingerprint(store, config, night)
     if not force and store.is_fresh(TABLE, fingerprint, run_date=run_date):
         return Summary("model_metrics", skipped=True)
-    measured = list(measure_window(store, config, night)) + list(measure_earlier(store, config, night))
+    measured = window_rows(store, config, night, force) + list(measure_earlier(store, config, night))
     decisions = decide(store, measured, night)
     k = min(TOP, config.recommendations.k)
     shares = _eligible_items(store, config, night)
@@ -90,15 +90,33 @@ def _night(store: Store, config: Config, run_date: date) -> Night:
 
 
 def _fingerprint(store: Store, config: Config, night: Night) -> str:
-    stamps = [store.stamp(candidates.TABLE, as_of=as_of) for as_of in (night.run_date, night.window)]
-    if stamps[0] is None:
+    stamp = store.stamp(candidates.TABLE, as_of=night.run_date)
+    if stamp is None:
         raise DataError(f"no candidates as of {night.run_date}; run jobs/candidates.py or jobs/nightly.py first")
+    events = store.digest(INTERACTIONS, c.EVENT_DATE, night.run_date)
+    window = _window_fingerprint(store, config, night)
+    return store.fingerprint(night.run_date, stamp["fingerprint"], events, window, night.earlier)
+
+
+def _window_fingerprint(store: Store, config: Config, night: Night) -> str:
+    """Of everything that the figures on the closed window follow from; the next nights of a week find them by it."""
+    stamp = store.stamp(candidates.TABLE, as_of=night.window)
     settings = config.digest(
         "model_metrics", "recommendations", "scenarios", "interactions", "training_examples", "seed"
     )
-    events = store.digest(INTERACTIONS, c.EVENT_DATE, night.run_date)
-    inputs = [night.run_date, *(stamp and stamp["fingerprint"] for stamp in stamps), events]
-    return store.fingerprint(settings, *inputs, str(night.scorer.models).rsplit("/ranker/", 1)[-1], night.earlier)
+    end = window_end(night.window, config.training_examples.label_days)
+    events = store.digest(INTERACTIONS, c.EVENT_DATE, end)
+    models = str(night.scorer.models).rsplit("/ranker/", 1)[-1]
+    return store.fingerprint(settings, night.window, stamp and stamp["fingerprint"], events, models)
+
+
+def window_rows(store: Store, config: Config, night: Night, force: bool) -> list[Row]:
+    """`measure_window`, measured once and then kept: a few rows a scenario, beside the models they are about."""
+    kept = f"{store.models('model_metrics')}/{night.window}-{_window_fingerprint(store, config, night)}"
+    if force or not checkpoint.exists(kept):
+        found = [row.asDict() for row in measure_window(store, config, night)]
+        checkpoint.save(kept, {"window": str(night.window), "rows": found})
+    return [Row(**row) for row in checkpoint.read_manifest(kept)["rows"]]
 
 
 def measure_window(store: Store, config: Config, night: Night) -> Iterable[Row]:

@@ -14,7 +14,6 @@ from datetime import date
 from typing import Any
 
 import numpy as np
-from pyspark.ml.torch.distributor import TorchDistributor
 from pyspark.sql import SparkSession
 
 from recspark import columns as c
@@ -23,7 +22,6 @@ from recspark.distributed import history_shards, retriever
 from recspark.distributed.histories import as_of_day
 from recspark.errors import DataError, TrainingError
 from recspark.features import FEATURES
-from recspark.models.rankers import gbdt
 from recspark.summary import Summary
 from recspark.tables import training_examples
 from recspark.tables.store import Store
@@ -138,6 +136,8 @@ def launch(asked: job.Job, num_processes: int, local: bool) -> dict[str, Any]:
 
     Raises TrainingError: the job's own, or one that says what to do after a process was lost.
     """
+    from pyspark.ml.torch.distributor import TorchDistributor  # here: only a night that trains pays for its import
+
     # idle threads of a busy machine must sleep, not spin: the children inherit it
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     log.info("ranker: training with %d processes, %s mode", num_processes, "local" if local else "cluster")
@@ -168,6 +168,8 @@ def _train_gbdt(config: Config, found: list[Examples], target: str) -> dict[str,
 def _fit_gbdt(config: Config, found: list[Examples], target: str, num_rounds: int | None) -> dict[str, int]:
     """One copy; with `num_rounds` on all users, else stopped early by a tenth of them."""
     if not checkpoint.exists(target):
+        from recspark.models.rankers import gbdt  # here, so that a night without training need not load LightGBM
+
         keys = (job.AS_OF_DAY, c.SCENARIO_IDX, c.USER_IDX, c.ITEM_IDX)
         label = training_examples.label_column(config.training_examples.tasks[0].name)
         files = [file for window in found for file in window.files]

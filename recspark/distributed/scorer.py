@@ -1,31 +1,28 @@
-"""Score candidates in every mode that can order a list: the learnt rankers and the retrievers themselves.
+"""Score candidates with the learnt rankers; the retrievers' own scores stand in the candidates already.
 
-Made for mapInArrow: `Scorer` is a few paths and travels to the workers; models are opened once a worker process.
-A row's scores depend on the row alone, so batches and partitions do not matter.
+Made for mapInArrow: `Scorer` is a few paths and travels to the workers; a worker process opens a model once, and loads
+torch or LightGBM only when that mode is asked of it. A row's scores depend on the row alone, so batches and partitions
+do not matter.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from recspark import columns as c
 from recspark.config import RETRIEVERS, Config
 from recspark.distributed import history_shards, ranker, retriever
 from recspark.distributed.histories import as_of_day
-from recspark.models.layers import look_up
-from recspark.models.rankers import gbdt
-from recspark.models.rankers.shared_bottom import SharedBottom
 from recspark.tables.store import Store
-from recspark.training import checkpoint, saved
-from recspark.training.histories import HistoryBook
+from recspark.training import checkpoint
 
-UNSCORED = -1e9  # below every retriever's score: it did not find the item
-ROWS = 16_384  # scored at once; memory
+if TYPE_CHECKING:
+    from recspark.models.rankers import gbdt
 
 
 @dataclass(frozen=True)
@@ -42,31 +39,27 @@ class Scorer:
 
     @property
     def modes(self) -> tuple[str, ...]:
-        """What the answer has, candidates for publication first."""
+        """What can order a list tonight: the learnt modes, which are asked of this object, then the retrievers."""
         return (*((ranker.RANKER, ranker.GBDT) if self.models else ()), *RETRIEVERS)
 
-    def __call__(self, rows: pa.Table | pa.RecordBatch) -> dict[str, np.ndarray]:
-        """mode -> float64 (n,), finite, higher is better within a list; `ranker`: probability of the first task."""
-        scores = {name: _retriever_score(rows, name) for name in RETRIEVERS}
-        if self.models is None:
-            return scores
-        network, trees = _open(self.models)
-        names = network.spec.features
-        dense = np.column_stack([_numbers(rows, name) for name in names]).astype(np.float32, copy=False)
-        boosted = np.asarray(gbdt.predict(trees, dense, num_threads=1), np.float64)
-        return {ranker.RANKER: self._neural(network, rows, dense), ranker.GBDT: boosted, **scores}
+    def __call__(self, rows: pa.Table | pa.RecordBatch, modes: Sequence[str]) -> dict[str, np.ndarray]:
+        """Learnt mode -> float64 (n,), higher is better within a list; `ranker`: probability of the first task."""
+        ways = {ranker.RANKER: self._neural, ranker.GBDT: self._boosted}
+        return {mode: ways[mode](rows) for mode in modes}
 
-    def _neural(self, network: SharedBottom, rows: pa.Table | pa.RecordBatch, dense: np.ndarray) -> np.ndarray:
-        ids = [_numbers(rows, name) for name in (c.SCENARIO_IDX, c.USER_IDX, c.ITEM_IDX)]
-        book, content = _date(self.histories, self.bundle, self.day)
-        out = np.empty(len(dense))
-        for at in range(0, len(dense), ROWS):
-            scenario, user, item = (column[at : at + ROWS] for column in ids)
-            history = book.block(user, np.full(len(user), self.day), network.spec.history_length)
-            inputs = look_up(dense[at : at + ROWS], scenario, item, history, content)
-            with torch.inference_mode():
-                out[at : at + ROWS] = torch.sigmoid(network(inputs)[:, 0].double()).numpy()
-        return out
+    def _boosted(self, rows: pa.Table | pa.RecordBatch) -> np.ndarray:
+        from recspark.models.rankers import gbdt  # here: see the top
+
+        trees = _open(f"{self.models}/{ranker.GBDT}")
+        return np.asarray(gbdt.predict(trees, _dense(rows, trees.features), num_threads=1), np.float64)
+
+    def _neural(self, rows: pa.Table | pa.RecordBatch) -> np.ndarray:
+        from recspark.training import scoring  # here: see the top
+
+        model = f"{self.models}/{ranker.RANKER}"
+        scenario, user, item = (_numbers(rows, name) for name in (c.SCENARIO_IDX, c.USER_IDX, c.ITEM_IDX))
+        dense = _dense(rows, scoring.features(model))
+        return scoring.probabilities(model, self.histories, self.bundle, self.day, dense, (scenario, user, item))
 
 
 def scorer(store: Store, config: Config, run_date: date, as_of: date, copy: str) -> Scorer:
@@ -78,8 +71,8 @@ def scorer(store: Store, config: Config, run_date: date, as_of: date, copy: str)
     return Scorer(models, history_shards.ensure(store, config, as_of, bundle), bundle, as_of_day(as_of))
 
 
-def _retriever_score(rows: pa.Table | pa.RecordBatch, name: str) -> np.ndarray:
-    return np.nan_to_num(_numbers(rows, f"{name}_score").astype(np.float64), nan=UNSCORED)
+def _dense(rows: pa.Table | pa.RecordBatch, names: Sequence[str]) -> np.ndarray:
+    return np.column_stack([_numbers(rows, name) for name in names]).astype(np.float32, copy=False)
 
 
 def _numbers(rows: pa.Table | pa.RecordBatch, name: str) -> np.ndarray:
@@ -88,13 +81,7 @@ def _numbers(rows: pa.Table | pa.RecordBatch, name: str) -> np.ndarray:
 
 
 @lru_cache(maxsize=4)
-def _open(models: str) -> tuple[SharedBottom, gbdt.Model]:
-    torch.set_num_threads(1)  # Spark runs a task a core
-    trees = f"{models}/{ranker.GBDT}"
-    manifest, booster = checkpoint.read_manifest(trees), checkpoint.read_text(trees, gbdt.BOOSTER)
-    return saved.load(f"{models}/{ranker.RANKER}"), gbdt.from_texts(manifest, booster)
+def _open(trees: str) -> "gbdt.Model":
+    from recspark.models.rankers import gbdt
 
-
-@lru_cache(maxsize=4)
-def _date(histories: str, bundle: str, day: int) -> tuple[HistoryBook, np.ndarray]:
-    return HistoryBook({day: histories}), checkpoint.open_array(bundle, "content")
+    return gbdt.from_texts(checkpoint.read_manifest(trees), checkpoint.read_text(trees, gbdt.BOOSTER))

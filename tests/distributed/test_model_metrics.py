@@ -119,3 +119,18 @@ def test_a_scenario_that_is_new_tonight_gets_a_decision(spark, built, monkeypatc
     found = {d.scenario: d for d in model_metrics.decide(store, [], tonight)}
     assert found["PT"].mode == RETRIEVERS[0]
     assert "nobody to measure" in found["PT"].reason
+
+
+def test_the_window_is_measured_once(spark, built, refreshed, monkeypatch):
+    """A night later the closed window is the same: its figures are read, and --force measures again."""
+    stub = night.StubScorer("w/models/ranker/stub/evaluated", {"ranker": lambda item: item})
+    monkeypatch.setattr(Store, "code_hash", "code")
+    calls = []
+    monkeypatch.setattr(model_metrics, "measure_window", lambda *args: calls.append(1) or [])
+    config = night.config(built)
+    tonight = model_metrics.Night(TONIGHT, night.WINDOW, stub, [], {})
+    kept = model_metrics.window_rows(Store(spark, config, "x"), config, tonight, force=False)
+    figure = next(r for r in kept if (r.scenario, r.model, r.metric, r.slice) == ("FR", "linear", "ndcg@3", "all"))
+    assert figure.value == pytest.approx(1 / log2(3)) and not calls
+    copy = model_metrics.Night(TONIGHT, night.WINDOW, night.StubScorer("w/models/ranker/other", {}), [], {})
+    assert model_metrics.window_rows(Store(spark, config, "x"), config, copy, force=False) == [] and len(calls) == 1

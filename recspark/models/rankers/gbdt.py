@@ -5,15 +5,24 @@ Shapes: n rows, F features. Trees learn the order within a list, so a list witho
 left out, and the sampling weights of such users have no part here.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import lightgbm
 import numpy as np
 
 from recspark.config import Gbdt
 from recspark.errors import DataError, TrainingError
+
+if "sklearn" in sys.modules:
+    import lightgbm
+else:  # LightGBM imports scikit-learn for wrappers that nobody needs here: 2 s of every worker process
+    sys.modules["sklearn"] = None  # type: ignore[assignment]
+    try:
+        import lightgbm
+    finally:
+        del sys.modules["sklearn"]
 
 BOOSTER = "booster.txt"
 STOP_AT = 50  # NDCG@50 stops the training: steadier than @10, which few users decide
