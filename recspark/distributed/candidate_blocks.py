@@ -173,9 +173,7 @@ def explain(rows: Pool, user_pos: np.ndarray, scores: Scores, bundle: Bundle) ->
     return found
 
 
-def _row_scores(
-    rows: Pool, user_pos: np.ndarray, group_row: np.ndarray, scores: Scores, bundle: Bundle
-) -> np.ndarray:
+def _row_scores(rows: Pool, user_pos: np.ndarray, group_row: np.ndarray, scores: Scores, bundle: Bundle) -> np.ndarray:
     """Every retriever's score of every row, whoever found it, float32 (n, R); nan where it has nothing to say."""
     bought = np.diff(scores.recent_UI.indptr) > 0
     described = bundle.content.any(axis=1)

@@ -5,17 +5,14 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import pyarrow as pa
-import torch
 from pyspark import TaskContext
 from pyspark.sql import DataFrame
-from pyspark.sql.functions import pandas_udf
 
 from recspark import columns as c
 from recspark.config import Config
-from recspark.encoders import text
 from recspark.encoders.vectors import array_to_vectors, has_content
 from recspark.encoders.weights import locate
 from recspark.errors import ConfigError
@@ -23,6 +20,9 @@ from recspark.summary import Summary
 from recspark.tables import item_embeddings as table
 from recspark.tables.items import TABLE as ITEMS
 from recspark.tables.store import Store
+
+if TYPE_CHECKING:  # torch is loaded inside the tasks, where it is needed: a driver need not wait for it
+    from recspark.encoders.text import TextEncoder
 
 MIN_ROWS_PER_TASK = 512  # a second or two of short texts: for fewer, loading the model (10 s) once more is a waste
 MAX_ROWS_PER_TASK = 20_000  # what a lost task may have to do again
@@ -51,7 +51,7 @@ def embed(items: DataFrame, encoder_name: str, revision: str | None = None) -> D
     return table.build(rows.mapInArrow(embed_batches, table.SCHEMA))
 
 
-def _embed_batch(batch: pa.RecordBatch, encoder: text.TextEncoder) -> pa.RecordBatch:
+def _embed_batch(batch: pa.RecordBatch, encoder: "TextEncoder") -> pa.RecordBatch:
     vectors = encoder.encode(batch.column(c.TEXT).to_pylist())
     columns = {
         c.ITEM_ID: batch.column(c.ITEM_ID),
@@ -68,6 +68,9 @@ def embed_udf(encoder_name: str, revision: str | None = None) -> Callable[..., o
 
     Null where a text has no content. Raises ConfigError where the encoder is missing here.
     """
+    import pandas as pd  # the annotations below are read by Spark
+    from pyspark.sql.functions import pandas_udf
+
     version = locate(encoder_name, revision).version
 
     @pandas_udf("array<float>")
@@ -85,7 +88,7 @@ def num_tasks(rows: int, slots: int) -> int:
     return max(1, min(slots, math.ceil(rows / MIN_ROWS_PER_TASK)), math.ceil(rows / MAX_ROWS_PER_TASK))
 
 
-def task_encoder(name: str, revision: str | None, version: str) -> text.TextEncoder:
+def task_encoder(name: str, revision: str | None, version: str) -> "TextEncoder":
     """The encoder of this Python worker, on this task's device and with this task's cores. Call it inside a task.
 
     Loaded once: Spark keeps the worker process for later tasks. Raises ConfigError where the worker's copy differs
@@ -94,6 +97,8 @@ def task_encoder(name: str, revision: str | None, version: str) -> text.TextEnco
     context = TaskContext.get()
     assert context is not None, "only in a task"
     cores = max(1, context.cpus())
+    import torch
+
     os.environ.setdefault("RAYON_NUM_THREADS", str(cores))  # the tokenizer's threads; it looks once, at its first batch
     torch.set_num_threads(cores)
     gpu = context.resources().get("gpu")
@@ -119,7 +124,9 @@ def device_for(gpu_addresses: Sequence[str], partition_id: int, num_gpus: int) -
 
 
 @lru_cache(maxsize=2)
-def _load(name: str, revision: str | None, device: str) -> text.TextEncoder:
+def _load(name: str, revision: str | None, device: str) -> "TextEncoder":
+    from recspark.encoders import text
+
     return text.load(name, revision, device)
 
 

@@ -35,10 +35,11 @@ def extension(table: Table, existing: DataFrame | None, ids: DataFrame) -> Itera
     start = FIRST.get(table.noun, 0)
     if existing is not None:
         new = new.join(existing.select(id_name), on=id_name, how="left_anti")
-        last = existing.agg(F.max(idx_name)).first()[0]
-        start = start if last is None else last + 1
     new = new.persist()
     count = new.count()
+    if count and existing is not None:
+        last = existing.agg(F.max(idx_name)).first()[0]
+        start = start if last is None else last + 1
     ranges = max(1, math.ceil(count / ROWS_A_TASK))
     ordered = new.repartitionByRange(ranges, id_name) if ranges > 1 else new.coalesce(1)
     numbered = ordered.sortWithinPartitions(id_name).select(id_name, F.monotonically_increasing_id().alias("n"))

@@ -191,7 +191,9 @@ def _replace_days(store: Store, built: Built, run_date: date, metadata: dict[str
     exists = store.exists(TABLE)
     old = day_digests(store.read(TABLE), c.EVENT_DATE) if exists else {}
     days = changed_days(built.days, old, run_date)
+    later = {day: digest for day, digest in old.items() if day >= run_date.isoformat()}
     if not days:
+        store.remember_days(TABLE, old)
         return store.version(TABLE)
     gone = [day for day in days if day not in built.days]
     if gone:
@@ -202,7 +204,9 @@ def _replace_days(store: Store, built: Built, run_date: date, metadata: dict[str
     files = _num_files(rows)
     ranged = changed.repartitionByRange(files, c.EVENT_DATE) if files > 1 else changed.coalesce(1)
     ordered = ranged.sortWithinPartitions(c.EVENT_DATE, *KEY)
-    return store.replace(TABLE, ordered.select(TABLE.columns), where=where, metadata=metadata)
+    version = store.replace(TABLE, ordered.select(TABLE.columns), where=where, metadata=metadata)
+    store.remember_days(TABLE, {**built.days, **later})
+    return version
 
 
 def _num_files(rows: int) -> int:

@@ -16,6 +16,7 @@ TABLE = Table(
     key=(c.RUN_ID,),
 )
 PUBLISHED, HELD = "published", "held"
+RUNS = "runs"  # in the metadata of a commit: the published run_ids that it wrote
 
 
 @dataclass(frozen=True)
@@ -40,17 +41,25 @@ def write(store: Store, run_date: date, status: str, reason: str, versions: Vers
 def repair(store: Store, published: Table) -> list[str]:
     """Add the rows of commits on the `published` table that a crash kept from getting theirs; returns their run_ids.
 
-    Reads only the commit log of that table (Delta keeps 30 days of it) and the run_ids written so far.
+    Reads the commit logs of both tables (Delta keeps 30 days of them), and rows only where those do not settle it.
     """
     if not store.exists(published):
         return []
     commits = [(row, json.loads(row.userMetadata)) for row in store.history(published) if row.userMetadata]
     stamped = {found[c.RUN_ID]: (row, found) for row, found in commits if c.RUN_DATE in found}
-    known = _known(store, list(stamped)) if store.exists(TABLE) else set()
+    known = _logged(store) if store.exists(TABLE) else set()
+    if store.exists(TABLE) and not known.issuperset(stamped):
+        known |= _known(store, list(stamped))
     missing = {run_id: commit for run_id, commit in stamped.items() if run_id not in known}
     if missing:
         _merge(store, [_row(row, found) for row, found in missing.values()])
     return sorted(missing)
+
+
+def _logged(store: Store) -> set[str]:
+    """The published runs that the table's own commits name: no row is read."""
+    stamps = (json.loads(row.userMetadata) for row in store.history(TABLE) if row.userMetadata)
+    return {run_id for stamp in stamps for run_id in json.loads(stamp.get(RUNS, "[]"))}
 
 
 def _known(store: Store, run_ids: list[str]) -> set[str]:
@@ -69,4 +78,5 @@ def _versions(found: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _merge(store: Store, rows: list[tuple[Any, ...]]) -> None:
-    store.merge(TABLE, store.spark.createDataFrame(rows, TABLE.schema).coalesce(1))
+    runs = [row[1] for row in rows if row[3] == PUBLISHED]
+    store.merge(TABLE, store.spark.createDataFrame(rows, TABLE.schema).coalesce(1), {RUNS: json.dumps(runs)})

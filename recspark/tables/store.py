@@ -224,9 +224,13 @@ class Store:
         """
         key = (table.noun, self.version(table))
         if key not in self._digests:
-            self._digests[key] = day_digests(self.read(table), date_column)
+            self.remember_days(table, day_digests(self.read(table), date_column))
         days = {day: value for day, value in self._digests[key].items() if day < before.isoformat()}
         return hashlib.sha256(json.dumps(days, sort_keys=True).encode()).hexdigest()[:16]
+
+    def remember_days(self, table: Table, days: dict[str, str]) -> None:
+        """`day_digests` of the table's present rows, for whoever has just written them."""
+        self._digests[table.noun, self.version(table)] = days
 
     @cached_property
     def code_hash(self) -> str:

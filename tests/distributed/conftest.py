@@ -28,14 +28,16 @@ class Night(NamedTuple):
 def night(spark, tmp_path_factory) -> Night:
     """The poor scenario lists its own items only, and is too small for a group of its own."""
     scenarios = Scenarios(min_users=20, overrides={world.POOR: ScenarioRule(items="own")})
-    config = Config.model_validate({
-        "warehouse": str(tmp_path_factory.mktemp("planted")),
-        "source": {"interactions": SOURCE},
-        "scenarios": scenarios.model_dump(),
-        "retriever": {"linear": {"l2": 5.0}},
-        "candidates": {"depth": 4, "block_users": 7},
-        "recommendations": {"k": 3},
-    })
+    config = Config.model_validate(
+        {
+            "warehouse": str(tmp_path_factory.mktemp("planted")),
+            "source": {"interactions": SOURCE},
+            "scenarios": scenarios.model_dump(),
+            "retriever": {"linear": {"l2": 5.0}},
+            "candidates": {"depth": 4, "block_users": 7},
+            "recommendations": {"k": 3},
+        }
+    )
     store = Store(spark, config, "run")
     planted = world.tastes()
     world.write(planted, store, locate(config.item_embeddings.encoder).version)

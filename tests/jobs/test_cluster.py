@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyspark
 import pytest
@@ -17,6 +18,8 @@ import pytest
 from recspark.session import DELTA_CLASS, delta_package
 from tests.conftest import ROOT, only_countries
 
+QUICK_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"  # three of them start on two cores, and run for a minute
+TABLES, K = ("interactions", "recommendations"), 10
 SPARK_HOME = Path(pyspark.__file__).parent
 
 
@@ -104,8 +107,9 @@ def alive(web_port: int) -> int:
         return 0
 
 
-def test_nightly_under_spark_submit(installed: Path, master: str, tmp_path: Path) -> None:
-    """Away from the checkout; training runs in TorchDistributor's cluster mode, one process on each worker."""
+def test_nightly_under_spark_submit(spark: Any, installed: Path, master: str, tmp_path: Path) -> None:
+    """Away from the checkout, on catalog tables; training runs in TorchDistributor's cluster mode, one process on each
+    worker."""
     shutil.copy(ROOT / "jobs" / "nightly.py", tmp_path)
     shutil.copytree(ROOT / "data" / "online-retail", tmp_path / "data" / "online-retail")
     settings = {
@@ -119,9 +123,13 @@ def test_nightly_under_spark_submit(installed: Path, master: str, tmp_path: Path
         "spark.sql.shuffle.partitions": "2",
         "spark.databricks.delta.snapshotPartitions": "2",
         "spark.ui.enabled": "false",
+        "spark.sql.warehouse.dir": str(tmp_path / "tables"),
+        "spark.driver.extraJavaOptions": QUICK_JVM,
+        "spark.executor.extraJavaOptions": QUICK_JVM,
     }
-    few = "Country IN ('Germany', 'France', 'Spain', 'Belgium', 'Switzerland', 'Portugal')"
-    overrides = (f"warehouse={tmp_path / 'warehouse'}", *only_countries(few), "training_examples.num_windows=2")
+    few = "Country IN ('Belgium', 'Norway', 'Portugal')"
+    overrides = (f"warehouse={tmp_path / 'models-only'}", "catalog=spark_catalog.default", *only_countries(few))
+    overrides += ("training_examples.num_windows=2",)
     command = [str(SPARK_HOME / "bin" / "spark-submit"), "--master", master, "--packages", delta_package()]
     command += [part for key, value in settings.items() for part in ("--conf", f"{key}={value}")]
     command += ["nightly.py", "--config", str(ROOT / "conf" / "online_retail.yaml")]
@@ -132,6 +140,9 @@ def test_nightly_under_spark_submit(installed: Path, master: str, tmp_path: Path
     assert done.returncode == 0, done.stderr[-4000:]
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["status"] == "done"
-    assert result["stages"]["recommendations"]["rows_out"] > 0
     # said by the trainer, so that it cannot fall back unseen; spark-submit joins Python's stderr to stdout
     assert "2 processes, cluster mode" in done.stdout
+    tables = {name: spark.read.format("delta").load(str(tmp_path / "tables" / name)) for name in TABLES}
+    lists = tables["recommendations"].where("user_id <> '__default__'")
+    assert lists.count() == K * tables["interactions"].select("scenario", "user_id").distinct().count() > 0
+    assert not (tmp_path / "models-only" / "interactions").exists()
