@@ -66,6 +66,14 @@ class UserSource(Source):
     user_id: str
 
 
+class CandidateSource(Source):
+    """Somebody else's candidates for tonight: exactly these rows are ranked, up to k a list."""
+
+    scenario: str = "scenario"
+    user_id: str = "user_id"
+    item_id: str = "item_id"
+
+
 class Sources(Section):
     interactions: InteractionSource
     items: ItemSource | None = None
@@ -119,6 +127,7 @@ class Retriever(Section):
 class Candidates(Section):
     depth: Annotated[int, Field(ge=1)] = 60  # of each retriever, per user and scenario
     block_users: Annotated[int, Field(ge=1)] = 512  # memory: this x items x 4 bytes a worker
+    source: CandidateSource | None = None  # instead of the retrievers' own, for tonight; past nights stay theirs
 
 
 class Task(Section):

@@ -10,6 +10,7 @@ from datetime import date
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import scipy.sparse as sp
 
 from recspark import columns as c
@@ -19,10 +20,10 @@ from recspark.distributed.item_stats import group_rows
 from recspark.distributed.retriever import Bundle
 from recspark.features import Candidates, Histories, ranking_features
 from recspark.models.retrievers import affinity, content, linear
-from recspark.models.retrievers.pool import Pool, append, because, pool
+from recspark.models.retrievers.pool import Pool, append, because, exactly, pool
 from recspark.models.topk import top_k
 from recspark.tables import histories as histories_table
-from recspark.tables.candidates import COLUMNS, REPEAT
+from recspark.tables.candidates import COLUMNS, GIVEN, REPEAT
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,15 @@ def block_candidates(batch: pa.RecordBatch, bundle: Bundle, settings: Settings) 
     lists = lists_of(batch, bundle)
     scores = score(histories, bundle)
     rows = retrieve(lists, scores, bundle, settings)
+    if histories_table.GIVEN_ITEM in batch.schema.names:
+        rows = exactly(rows, *given_rows(batch, lists), len(bundle.known))
     user_pos = lists.user_pos[rows.list_pos]
     scenario_row = lists.group_row[rows.list_pos]
     known = _row_scores(rows, user_pos, scenario_row, scores, bundle)
     ranked = Candidates(user_pos, scenario_row, rows.item_idx, known, rows.ranks, rows.list_pos)
     features = ranking_features(histories, ranked, bundle.stats, float(bundle.as_of_day))
     num_rows = len(user_pos)
-    sources = pa.array([*RETRIEVERS, REPEAT])
+    sources = pa.array([*RETRIEVERS, GIVEN if histories_table.GIVEN_ITEM in batch.schema.names else REPEAT])
     columns = [
         pa.repeat(pa.scalar(settings.as_of, pa.date32()), num_rows),
         pa.array(lists.names, pa.string()).take(pa.array(lists.name_idx[rows.list_pos])),
@@ -158,6 +161,20 @@ def with_repeats(rows: Pool, lists: Lists, scores: Scores, bundle: Bundle, setti
     wanted = (idx >= 0) & (np.arange(k) < (k - size[short])[:, None])
     at, place = np.nonzero(wanted)
     return append(rows, short[at], idx[at, place])
+
+
+def given_rows(batch: pa.RecordBatch, lists: Lists) -> tuple[np.ndarray, np.ndarray]:
+    """The rows that somebody else asked for: their list and item, (n,) each, in order of list and item."""
+    column = batch.column(histories_table.GIVEN_ITEM)
+    user_pos = np.repeat(np.arange(batch.num_rows), np.diff(column.offsets.to_numpy()))
+    names = batch.column(histories_table.GIVEN_SCENARIO).flatten()
+    name_idx = pc.index_in(names, value_set=pa.array(lists.names, pa.string())).to_numpy(zero_copy_only=False)
+    keys = lists.user_pos * len(lists.names) + lists.name_idx
+    order = np.argsort(keys)
+    list_pos = order[np.searchsorted(keys[order], user_pos * len(lists.names) + name_idx)]
+    items = column.flatten().to_numpy(zero_copy_only=False)
+    by_list = np.lexsort((items, list_pos))
+    return list_pos[by_list], items[by_list]
 
 
 def explain(rows: Pool, user_pos: np.ndarray, scores: Scores, bundle: Bundle) -> np.ndarray:

@@ -19,6 +19,7 @@ from recspark.distributed.candidate_blocks import Settings, block_candidates, el
 from recspark.distributed.retriever import Bundle, open_bundle
 from recspark.errors import ConfigError, DataError
 from recspark.summary import Summary
+from recspark.tables import given as given_table
 from recspark.tables import histories as histories_table
 from recspark.tables import index, raw, users
 from recspark.tables.candidates import TABLE
@@ -36,6 +37,7 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     Raises ConfigError when a scenario has fewer eligible items than recommendations.k, DataError without a retriever.
     """
     built: list[str] = []
+    rejected: dict[str, int] = {}
     version: int | None = None
     for as_of in retriever.as_ofs(run_date, config):
         path = retriever.folder(store, config, as_of)
@@ -48,14 +50,17 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
         fingerprint = _fingerprint(store, config, path, tonight)
         if not force and store.is_fresh(TABLE, fingerprint, as_of=as_of):
             continue
-        rows = candidates_of(store, config, as_of, path, tonight)
+        if tonight and config.candidates.source is not None:
+            rows, rejected = given_candidates(store, config, as_of, path)
+        else:
+            rows = candidates_of(store, config, as_of, path, tonight)
         metadata = {"fingerprint": fingerprint, "as_of": str(as_of)}
         version = store.replace(TABLE, rows, where=f"{c.AS_OF} = '{as_of}'", metadata=metadata)
         built.append(str(as_of))
         log.info("candidates: as of %s written", as_of)
     total = store.read(TABLE).where(F.col(c.AS_OF) == F.lit(run_date)).count()
     note = f"built as of {', '.join(built) or 'no new date'}"
-    return Summary("candidates", rows_out=total, skipped=not built, note=note, version=version)
+    return Summary("candidates", rows_out=total, rejected=rejected, skipped=not built, note=note, version=version)
 
 
 def candidates_of(store: Store, config: Config, as_of: date, bundle_path: str, tonight: bool) -> DataFrame:
@@ -75,6 +80,15 @@ def candidates_of(store: Store, config: Config, as_of: date, bundle_path: str, t
         require_items(open_bundle(bundle_path), config.scenarios, config.recommendations.k, names)
     # a user counts once a scenario here, which is how many lists there are unless a rule says `users: all`
     return build(histories, bundle_path, settings, num_users=sum(row.num_users for row in groups))
+
+
+def given_candidates(store: Store, config: Config, as_of: date, bundle_path: str) -> tuple[DataFrame, dict[str, int]]:
+    """The rows of candidates.source that name a known item, scored like our own; and the rejected ones by reason."""
+    given, rejected = given_table.refresh(store, config, histories_of.known_items(store, as_of), as_of)
+    groups = histories_of.groups_of(store, config, as_of)
+    histories = histories_table.only_given(histories_of.read(store, config, as_of, groups), given)
+    num_users = sum(row.num_users for row in groups)
+    return build(histories, bundle_path, settings_of(config, as_of), num_users), rejected
 
 
 def settings_of(config: Config, as_of: date) -> Settings:
@@ -118,7 +132,9 @@ def _blocks(batches: Iterator[pa.RecordBatch], bundle_path: str, settings: Setti
 
 def _fingerprint(store: Store, config: Config, bundle_path: str, tonight: bool) -> str:
     given = "none"
-    if tonight and config.source.users is not None:
+    if tonight and config.candidates.source is not None:
+        given = raw.fingerprint(store.spark, config.candidates.source, given_table.SECTION)
+    elif tonight and config.source.users is not None:
         given = raw.fingerprint(store.spark, config.source.users, users.SECTION) + config.digest("source")
     settings = config.digest("candidates", "recommendations", "scenarios", "interactions")
     return store.fingerprint(settings, bundle_path.rsplit("/", 1)[-1], tonight, given)

@@ -125,13 +125,24 @@ def staged(store: Store, top: DataFrame, modes: Mapping[str, str], run_date: dat
     return table.build(top, _modes(top, modes), users, items, run_date, store.run_id)
 
 
+def owed_lists(store: Store, config: Config, run_date: date, events: DataFrame) -> DataFrame:
+    """(scenario, user_id): what tonight owes; with candidates.source those of its rows, as long as they have items."""
+    if config.candidates.source is None:
+        given = interactions.eligible_users(store, config) if config.source.users is not None else None
+        return table.eligible(events, config.scenarios, given, default_user=True)
+    rows = store.read(candidates.TABLE).where(F.col(c.AS_OF) == F.lit(run_date))
+    sizes = rows.groupBy(c.SCENARIO, c.USER_IDX).agg(F.count("*").alias("rows"))
+    size = F.least("rows", F.lit(config.recommendations.k)).cast("int").alias(table.SIZE)
+    # user_idx is unique in the index, so the join keeps one row a list
+    return sizes.join(store.read(index.USER_INDEX), on=c.USER_IDX, how="inner").select(c.SCENARIO, c.USER_ID, size)
+
+
 def publish(
     store: Store, config: Config, run_date: date, rows: DataFrame, fingerprint: str, versions: published_runs.Versions
 ) -> Summary:
     """Check `rows` (of TABLE), then replace the night in one commit; published_runs follows."""
     events = store.events(INTERACTIONS, None, run_date)
-    given = interactions.eligible_users(store, config) if config.source.users is not None else None
-    owed = table.eligible(events, config.scenarios, given, default_user=True).persist()
+    owed = owed_lists(store, config, run_date, events).persist()
     k = config.recommendations.k
     num_files = max(1, math.ceil(owed.count() * k / ROWS_A_FILE))
     # kept as they are checked: what is published must be what was looked at

@@ -5,6 +5,7 @@ from recspark.features import FEATURES
 from recspark.tables.store import Table
 
 BECAUSE = "because_item_idx"  # the item of the user's history that explains a candidate, -1 for none
+GIVEN = "given"  # the `source` of an item of candidates.source that no retriever found
 REPEAT = "repeat"  # the `source` of an item that the user had, listed only since nothing else is left
 
 TYPES = {

@@ -11,6 +11,7 @@ from recspark.config import Scenarios
 from recspark.tables.store import Table
 
 SCENARIOS = "scenarios"
+GIVEN_SCENARIO, GIVEN_ITEM = "given_scenario", "given_item_idx"
 DEFAULT_USER_IDX = -1  # `__default__`, who has no history
 MICROS_A_DAY = 86_400e6
 
@@ -85,6 +86,18 @@ def with_given(histories: DataFrame, given: DataFrame) -> DataFrame:
     return _select(joined.withColumn(SCENARIOS, both))
 
 
+def only_given(histories: DataFrame, given: DataFrame) -> DataFrame:
+    """The users of `given` (user_idx, scenario, item_idx; distinct), in the scenarios named there, whatever they did;
+    and what is asked about, as two more arrays: GIVEN_SCENARIO and GIVEN_ITEM, position i of each is one row."""
+    row = F.struct(c.SCENARIO, c.ITEM_IDX)
+    wanted = given.groupBy(c.USER_IDX).agg(F.sort_array(F.collect_list(row)).alias("rows"))
+    # one row a user on both sides
+    joined = wanted.join(histories, on=c.USER_IDX, how="left")
+    named = joined.withColumn(SCENARIOS, F.array_distinct(f"rows.{c.SCENARIO}"))
+    asked = (F.col(f"rows.{c.SCENARIO}").alias(GIVEN_SCENARIO), F.col(f"rows.{c.ITEM_IDX}").alias(GIVEN_ITEM))
+    return _select(named, *asked)
+
+
 def with_default_user(histories: DataFrame, scenarios: list[str]) -> DataFrame:
     """Add `__default__`, who has no event and gets a list in every scenario."""
     spark = histories.sparkSession
@@ -108,8 +121,8 @@ def _or_empty(name: str, element: str) -> Column:
     return F.coalesce(F.col(name), F.expr(f"CAST(array() AS array<{element}>)"))
 
 
-def _select(rows: DataFrame) -> DataFrame:
-    """The contract; a null array is an empty one."""
+def _select(rows: DataFrame, *more: Column) -> DataFrame:
+    """The contract, and perhaps more; a null array is an empty one."""
     arrays = (f for f in HISTORIES.schema if f.name != c.USER_IDX)
     filled = [_or_empty(f.name, f.dataType.elementType.simpleString()).cast(f.dataType).alias(f.name) for f in arrays]
-    return rows.select(F.col(c.USER_IDX).cast("int").alias(c.USER_IDX), *filled)
+    return rows.select(F.col(c.USER_IDX).cast("int").alias(c.USER_IDX), *filled, *more)

@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 
 from recspark import columns as c
 from recspark.config import Scenarios
-from recspark.tables.candidates import BECAUSE, REPEAT
+from recspark.tables.candidates import BECAUSE, GIVEN, REPEAT
 from recspark.tables.store import Table
 
 TABLE = Table(
@@ -25,6 +25,7 @@ TOP = (
     f"{BECAUSE} int"
 )
 
+SIZE = "size"  # rows that a list is due, where that is not k
 MAX_TEXT = 80  # characters of an item's text in a reason
 
 
@@ -62,9 +63,8 @@ def reason() -> Column:
     explained = F.when(F.col(c.SOURCE) == "linear", F.lit("bought with ")).when(
         F.col(c.SOURCE) == "content", F.lit("similar to ")
     )
-    return F.when(F.col(c.SOURCE) == REPEAT, F.lit("bought before")).otherwise(
-        F.coalesce(F.concat(explained, F.col("because")), popular)
-    )
+    plain = F.when(F.col(c.SOURCE) == REPEAT, "bought before").when(F.col(c.SOURCE) == GIVEN, "given candidate")
+    return F.coalesce(plain, F.concat(explained, F.col("because")), popular)
 
 
 def _name() -> Column:
@@ -112,8 +112,8 @@ def check(
 ) -> Checked:
     """Count everything that a night must not have, in one aggregation over its lists.
 
-    `owed`: see `eligible`. `seen` (user_id, item_id), distinct: any event before the night. `items` (item_id): those
-    known before it.
+    `owed`: see `eligible`; with a column `size` where lists may be shorter than k. `seen` (user_id, item_id), distinct:
+    any event before the night. `items` (item_id): those known before it.
     """
     marked = (
         rows.join(seen.withColumn("seen", F.lit(True)), on=[c.USER_ID, c.ITEM_ID], how="left")  # distinct pairs
@@ -129,21 +129,21 @@ def check(
         _count(F.expr(broken)).alias("nulls"),
         _count(F.col(c.SCORE).isin(*(F.lit(float(x)) for x in ("nan", "inf", "-inf")))).alias("infinite"),
         _count(F.col("known").isNull()).alias("unknown"),
-        _count(F.col("seen") & (F.col(c.SOURCE) != REPEAT) & _excludes(rules)).alias("seen"),
+        _count(F.col("seen") & ~F.col(c.SOURCE).isin(REPEAT, GIVEN) & _excludes(rules)).alias("seen"),
         _count(~F.col("seen") & (F.col(c.SOURCE) == REPEAT)).alias("unseen"),
         _count(F.col(c.RUN_DATE) != F.lit(run_date)).alias("other"),
     )
     # one row a list on both sides
-    both = lists.withColumn("has", F.lit(True)).join(
-        owed.select(c.SCENARIO, c.USER_ID).withColumn("owed", F.lit(True)), on=[c.SCENARIO, c.USER_ID], how="full"
-    )
+    size = F.col(SIZE) if SIZE in owed.columns else F.lit(k)
+    due = owed.select(c.SCENARIO, c.USER_ID, size.alias(SIZE), F.lit(True).alias("owed"))
+    both = lists.withColumn("has", F.lit(True)).join(due, on=[c.SCENARIO, c.USER_ID], how="full")
     ranks = F.transform("places", lambda p: p[c.RANK])
     has = F.col("has").isNotNull()
     counts = {
         "eligible users without a list": _count(~has),
         "lists for users who are not eligible": _count(F.col("owed").isNull()),
-        f"lists without exactly {k} rows": _count(has & (F.col("n") != k)),
-        f"lists without ranks 1 to {k}": _count(has & (ranks != F.sequence(F.lit(1), F.lit(k)))),
+        f"lists without exactly {k} rows": _count(has & (F.col("n") != F.coalesce(SIZE, F.lit(k)))),
+        f"lists without ranks 1 to {k}": _count(has & (ranks != F.sequence(F.lit(1), F.coalesce(SIZE, F.lit(k))))),
         "lists with an item twice": _count(has & (F.col("items") < F.col("n"))),
         "lists whose score rises with rank": _count(has & _any_pair(_rises)),
         "lists with equal scores out of item_id order": _count(has & _any_pair(_unordered)),

@@ -104,6 +104,38 @@ def test_the_next_night_keeps_what_has_not_changed(
     assert counts["2011-12-10"] == counts["2011-12-11"]
 
 
+def test_somebody_elses_candidates_in_our_order(
+    spark: Any, nightly: Callable[..., Any], published: Any, tmp_path: Path
+) -> None:
+    """Exactly the given rows are ranked: of a known user with items she had and had not, and of a user nobody knows."""
+    import shutil
+
+    warehouse = tmp_path / "given"
+    shutil.copytree(published[0], warehouse)
+    known = table(spark, warehouse, "interactions").where("scenario = 'Germany'").orderBy("user_id", "item_id").first()
+    items = [row.item_id for row in table(spark, warehouse, "items").orderBy("item_id").limit(14).collect()]
+    asked = {("Germany", known.user_id): {known.item_id, *items[:3]}, ("Mars", "stranger"): set(items)}
+    lines = [f"{s},{u},{i}" for (s, u), given in asked.items() for i in given]
+    lines += ["Germany,12,no such item", "Germany,,85123A"]
+    (tmp_path / "given.csv").write_text("place,who,what\n" + "\n".join(lines) + "\n")
+    source = {"format": "csv", "paths": [str(tmp_path / "given.csv")], "options": {"header": "true"}}
+    source |= {"scenario": "place", "user_id": "who", "item_id": "what"}
+    night = nightly(warehouse, f"candidates.source={json.dumps(source)}")
+    assert night.code == 0, night.stderr[-2000:]
+    stage = night.result["stages"]["candidates"]
+    assert stage["rejected"] == {"candidate: null user_id": 1, "candidate: unknown item": 1}
+    found: dict[Any, list[Any]] = {}
+    for row in table(spark, warehouse, "recommendations").orderBy("rank").collect():
+        found.setdefault((row.scenario, row.user_id), []).append(row)
+    assert set(found) == set(asked)
+    assert {row.item_id for row in found["Germany", known.user_id]} == asked["Germany", known.user_id]
+    assert [row.rank for row in found["Mars", "stranger"]] == list(range(1, K + 1))  # of the fourteen
+    had = next(row for row in found["Germany", known.user_id] if row.item_id == known.item_id)
+    assert (had.source, had.reason) == ("given", "given candidate")
+    reasons = table(spark, warehouse, "rejected_events").where("reason LIKE 'candidate:%'")
+    assert {row.reason for row in reasons.collect()} == set(stage["rejected"])
+
+
 def test_two_runs_on_one_warehouse(nightly: Callable[..., Any], tmp_path: Path) -> None:
     """The second one stops with one line and changes nothing; afterwards the same command works."""
     warehouse = tmp_path / "w"

@@ -48,6 +48,18 @@ def test_a_good_night_passes(spark):
     assert (found.num_rows, found.num_lists, found.failures, found.reason) == (9, 3, {}, "")
 
 
+def test_given_candidates_may_make_short_lists(spark):
+    """u1 was given two rows, one of which she had before; u2 was due three."""
+    short = good_list("shop", "u1")[:2]
+    short[1] |= {"item_id": "d", "source": "given"}
+    rows = spark.createDataFrame([tuple(row[n] for n in TABLE.columns) for row in short], TABLE.schema)
+    sized = spark.createDataFrame([("shop", "u1", 2), ("shop", "u2", 3)], f"{PAIRS}, size int")
+    seen = spark.createDataFrame([("u1", "d")], "user_id string, item_id string")
+    known = spark.createDataFrame([(item,) for item in "abcd"], "item_id string")
+    found = table.check(rows, sized, seen, known, RULES, K, RUN_DATE)
+    assert found.failures == {"eligible users without a list": 1}
+
+
 # Each of u1's lists below is broken in one place: (place, changes, what must be counted).
 FAULTS = {
     "gap": (2, {"rank": 4}, "lists without ranks 1 to 3"),

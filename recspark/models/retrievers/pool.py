@@ -45,6 +45,20 @@ def append(rows: Pool, list_pos: np.ndarray, item_idx: np.ndarray) -> Pool:
     return Pool(list_pos[order], item_idx[order], ranks[order], best[order])
 
 
+def exactly(rows: Pool, list_pos: np.ndarray, item_idx: np.ndarray, num_items: int) -> Pool:
+    """Those rows, in order of list and item and no other, with what the pool knows of them."""
+    pooled, wanted = (
+        lists * num_items + items for lists, items in ((rows.list_pos, rows.item_idx), (list_pos, item_idx))
+    )
+    at = np.searchsorted(pooled, wanted)
+    found = at < len(pooled)
+    found[found] = pooled[at[found]] == wanted[found]
+    ranks = np.full((len(wanted), rows.ranks.shape[1]), np.nan, dtype=np.float32)
+    best = np.full(len(wanted), NOBODY)
+    ranks[found], best[found] = rows.ranks[at[found]], rows.best[at[found]]
+    return Pool(list_pos, item_idx, ranks, best)
+
+
 def because(
     history_UI: sp.csr_matrix,
     user_pos: np.ndarray,

@@ -1,7 +1,7 @@
 import numpy as np
 import scipy.sparse as sp
 
-from recspark.models.retrievers.pool import append, because, pool
+from recspark.models.retrievers.pool import append, because, exactly, pool
 
 
 def test_union_by_hand() -> None:
@@ -17,6 +17,15 @@ def test_append_keeps_the_order() -> None:
     rows = append(pool([np.array([[4], [3]])], 2, 6), np.array([0]), np.array([1]))
     assert rows.list_pos.tolist() == [0, 0, 1] and rows.item_idx.tolist() == [1, 4, 3]
     assert rows.best.tolist() == [-1, 0, 0] and np.isnan(rows.ranks[0]).all()
+
+
+def test_exactly_the_rows_that_were_asked_for() -> None:
+    """List 0 was asked about items 1 (which nobody found) and 4, list 1 about nothing, list 2 about item 3."""
+    found = pool([np.array([[4, 2], [3, -1], [3, 5]]), np.array([[2, 5], [3, -1], [-1, -1]])], 3, 6)
+    rows = exactly(found, np.array([0, 0, 2]), np.array([1, 4, 3]), num_items=6)
+    assert rows.list_pos.tolist() == [0, 0, 2] and rows.item_idx.tolist() == [1, 4, 3]
+    assert rows.best.tolist() == [-1, 0, 0]
+    np.testing.assert_array_equal(rows.ranks, [[np.nan, np.nan], [1, np.nan], [1, np.nan]])
 
 
 def test_because_takes_the_largest_contribution() -> None:
