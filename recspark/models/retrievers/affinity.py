@@ -6,6 +6,7 @@ Shapes: U users, E events, I items; user u owns events offsets[u]:offsets[u + 1]
 import numpy as np
 import scipy.sparse as sp
 
+from recspark.features import Histories
 from recspark.models.retrievers.popular import decay
 
 LEVELS = 1024
@@ -43,6 +44,21 @@ def recent(
     matrix = positives(offsets, item_idx, weight, num_items)
     age = as_of_days - last_times(offsets, item_idx, time, matrix)
     matrix.data = (np.maximum(np.rint(decay(age, half_life_days) * LEVELS), 1) / LEVELS).astype(np.float32)
+    return matrix
+
+
+def faded(histories: Histories, num_items: int, half_life_days: float) -> sp.csr_matrix:
+    """Positives float32 (U, I), each faded by the age of its last event against the user's newest event."""
+    h = histories
+    matrix = positives(h.offsets, h.item_idx, h.weight, num_items)
+    if np.isinf(half_life_days):
+        return matrix
+    last = last_times(h.offsets, h.item_idx, h.time, matrix)
+    newest = np.full(matrix.shape[0], -np.inf)
+    owner = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    np.maximum.at(newest, owner, np.nan_to_num(last, nan=-np.inf))
+    age = np.nan_to_num(newest[owner] - last, posinf=0.0, neginf=0.0)
+    matrix.data *= decay(age, half_life_days).astype(np.float32)
     return matrix
 
 
