@@ -9,6 +9,11 @@ import json
 
 # name -> (module, what it measures, what it takes on 2 cores)
 BENCHMARKS = {
+    "cross_domain_sequence": (
+        "benchmarks.cross_domain_sequence",
+        "HR@10, NDCG@10, MRR of the next event in mixed sequences of two domains, 999 random negatives",
+        "15 min a seed",
+    ),
     "nightly": ("benchmarks.nightly", "seconds of a first night, the same again, and the night after", "10 min"),
     "quality": ("benchmarks.quality", "NDCG@10 of published lists on what users then bought, at four dates", "20 min"),
 }

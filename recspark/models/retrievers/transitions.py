@@ -30,7 +30,7 @@ WALKS = {  # view: which events, which matrix, power of the counts that divide
     "whole": ("whole", "whole_II", 0.5),
     "whole_weak": ("whole", "whole_II", WEAK),
 }
-VIEWS = (*WALKS, "spectral_recent", "spectral_last", "spectral_whole")
+VIEWS = (*WALKS, "spectral_recent", "filter_recent", "spectral_last", "filter_last", "spectral_whole", "filter_whole")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ class Settings:
 @dataclass(frozen=True)
 class Model:
     """Sums over all users: `forward_II` j after i, `near_II` either way, both 1 / distance; `whole_II` users with both.
-    float32 CSR; `counts_I` float32: events of an item; `factors_ID` float32: F F^T is the smoothed `near_II`."""
+    float32 CSR; `counts_I` float32: events of an item; `factors_ID` float32: F F^T is the smoothed `near_II`;
+    `filter_ID` float32, orthonormal columns: the leading directions of `whole_II`."""
 
     settings: Settings
     forward_II: sp.csr_matrix
@@ -53,6 +54,7 @@ class Model:
     whole_II: sp.csr_matrix
     counts_I: np.ndarray
     factors_ID: np.ndarray
+    filter_ID: np.ndarray
 
 
 def fit(histories: Histories, catalogue: Catalogue, settings: Settings, seed: int) -> Model:
@@ -64,8 +66,11 @@ def fit(histories: Histories, catalogue: Catalogue, settings: Settings, seed: in
     near = (forward + forward.T).tocsr()
     ones = sp.csr_matrix((np.ones(len(first), np.float32), (first, second)), shape=shape)
     counts = np.bincount(item, minlength=catalogue.num_items).astype(np.float32)
-    factors = _spectrum(_scaled(near, counts, 0.5), settings.rank, seed)
-    return Model(settings, forward, near, (ones + ones.T).tocsr(), counts, factors)
+    whole = (ones + ones.T).tocsr()
+    strength, vectors = _spectrum(_scaled(near, counts, 0.5), settings.rank, seed)
+    factors = (vectors * np.sqrt(np.maximum(strength, 0.0))).astype(np.float32)
+    directions = _spectrum(_scaled(whole, counts, 0.5), settings.rank, seed)[1].astype(np.float32)
+    return Model(settings, forward, near, whole, counts, factors, directions)
 
 
 def _recent_events(histories: Histories, num_items: int, length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -100,8 +105,8 @@ def _scaled(matrix_II: sp.csr_matrix, counts_I: np.ndarray, power: float) -> sp.
     return (scale @ matrix_II @ scale).tocsr().astype(np.float32)
 
 
-def _spectrum(matrix_II: sp.csr_matrix, rank: int, seed: int) -> np.ndarray:
-    """Factors F float32 (I, <= rank) with F F^T the best approximation of the positive part, by subspace iteration."""
+def _spectrum(matrix_II: sp.csr_matrix, rank: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The (<= rank) largest eigenvalues, descending, and their vectors (I, <= rank), float64, by subspace iteration."""
     width = min(rank + OVERSAMPLING, matrix_II.shape[0])
     matrix = matrix_II.astype(np.float64)
     basis = np.random.default_rng(seed).standard_normal((matrix.shape[0], width))
@@ -109,8 +114,7 @@ def _spectrum(matrix_II: sp.csr_matrix, rank: int, seed: int) -> np.ndarray:
         basis = np.linalg.qr(matrix @ basis)[0]
     values, vectors = np.linalg.eigh(basis.T @ (matrix @ basis))
     leading = np.argsort(-values)[: min(rank, width)]
-    strength = np.sqrt(np.maximum(values[leading], 0.0))
-    return ((basis @ vectors[:, leading]) * strength).astype(np.float32)
+    return values[leading], basis @ vectors[:, leading]
 
 
 def views(model: Model, histories: Histories) -> dict[str, np.ndarray]:
@@ -124,9 +128,10 @@ def views(model: Model, histories: Histories) -> dict[str, np.ndarray]:
         name: _walk(histories_of[kind], getattr(model, matrix), model.counts_I, power)
         for name, (kind, matrix, power) in WALKS.items()
     }
-    damped = sp.diags((model.counts_I + 1.0) ** -WEAK).astype(np.float32)
-    for kind, history in histories_of.items():
-        dense[f"spectral_{kind}"] = np.asarray((history @ damped) @ model.factors_ID) @ model.factors_ID.T
+    for name, factors_ID, power in (("spectral", model.factors_ID, WEAK), ("filter", model.filter_ID, 0.5)):
+        damped = sp.diags((model.counts_I + 1.0) ** -power).astype(np.float32)
+        for kind, history in histories_of.items():
+            dense[f"{name}_{kind}"] = np.asarray((history @ damped) @ factors_ID) @ factors_ID.T
     return dense
 
 
@@ -154,7 +159,7 @@ def scores(model: Model, histories: Histories, scenario_idx: np.ndarray, time: n
 
 def to_arrays(model: Model) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """(manifest, arrays) for the checkpoint."""
-    arrays = {"counts": model.counts_I, "factors": model.factors_ID}
+    arrays = {"counts": model.counts_I, "factors": model.factors_ID, "filter": model.filter_ID}
     for name, matrix in (("forward", model.forward_II), ("near", model.near_II), ("whole", model.whole_II)):
         arrays |= {f"{name}_{part}": getattr(matrix, part) for part in ("data", "indices", "indptr")}
     return {"settings": vars(model.settings)}, arrays
@@ -169,4 +174,4 @@ def from_arrays(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -
         return sp.csr_matrix(parts, shape=(num_items, num_items))
 
     stored = (matrix(name) for name in ("forward", "near", "whole"))
-    return Model(Settings(**manifest["settings"]), *stored, arrays["counts"], arrays["factors"])
+    return Model(Settings(**manifest["settings"]), *stored, arrays["counts"], arrays["factors"], arrays["filter"])
