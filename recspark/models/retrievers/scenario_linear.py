@@ -19,7 +19,7 @@ from recspark.models.retrievers.catalogue import Catalogue
 @dataclass(frozen=True)
 class Settings:
     """`l2`: of the pooled weights; `own_l2`: of a scenario's own, on the events in that scenario alone. `own_share`:
-    how much the own weights count in a score, 0 = pooled only, 1 = own only (the other is not computed); `with_shares`
+    how much the own weights count in a score, 0 = pooled only, 1 = own only (the other is not computed); `join`
     gives every scenario its own. `half_life_days`: an event this much older than its user's newest one counts half, in
     learning and in scoring. `power`: a user with n items counts n^-power in learning. `max_items`: more are refused."""
 
@@ -109,11 +109,17 @@ def only(h: Histories, kept: np.ndarray) -> Histories:
     )
 
 
-def with_shares(model: Model, own_share: np.ndarray) -> Model:
-    """The same weights with a blend a scenario, (S,) in 0..1, as learnt on validation; the model must hold both."""
-    if model.settings.own_share in (0.0, 1.0):
-        raise ConfigError(f"linear: own_share = {model.settings.own_share} keeps one half only; fit it in between")
-    return replace(model, own_share=np.asarray(own_share, dtype=np.float64))
+def join(pooled: Model, own: Model, own_share: np.ndarray) -> Model:
+    """One model of the pooled half of the first and the own half of the second, with a blend a scenario, (S,) in 0..1,
+    as learnt on validation. Raises ConfigError when a half is missing or the two fade differently."""
+    if not pooled.pooled_II.size or not len(own.own_items):
+        raise ConfigError("linear: found no pooled or no own weights to blend; fit with own_share below 1 and above 0")
+    if pooled.settings.half_life_days != own.settings.half_life_days:
+        found = (pooled.settings.half_life_days, own.settings.half_life_days)
+        raise ConfigError(f"linear: found half_life_days {found}, expected the same in both halves of a blend")
+    settings = replace(own.settings, l2=pooled.settings.l2, own_share=float(np.mean(own_share)))
+    share = np.asarray(own_share, dtype=np.float64)
+    return replace(own, pooled_II=pooled.pooled_II, own_share=share, settings=settings)
 
 
 def scores(model: Model, histories: Histories, scenario_idx: np.ndarray, time: np.ndarray) -> np.ndarray:

@@ -1,0 +1,45 @@
+"""Choices on validation lists with a planted right answer."""
+
+import numpy as np
+
+from recspark.features import Histories
+from recspark.training import choose
+from recspark.training.moments import Lists
+
+
+def lists_of(scenario_idx: np.ndarray, size: int) -> Lists:
+    num_lists = len(scenario_idx)
+    empty = Histories(np.zeros(num_lists + 1, int), *(np.zeros(0, int),) * 2, *(np.zeros(0),) * 4)
+    items = np.tile(np.arange(size), num_lists)
+    return Lists(empty, scenario_idx, np.zeros(num_lists), size * np.arange(num_lists + 1), items)
+
+
+def test_best_counts_every_scenario_the_same() -> None:
+    """Variant a is right in nine lists of scenario 0 and wrong in the one of scenario 1 (second of two: 1 / log2(3) =
+    .63), b the other way round. Over lists a wins (.963 against .668); over scenarios both give .815, the first one
+    wins; with scenario 1 twice as right (a wrong there, b right in some of 0 too) b wins."""
+    lists = lists_of(np.array([0] * 9 + [1]), 2)
+    labels = np.tile([1.0, 0.0], 10)
+    a = np.concatenate((np.tile([1.0, 0.0], 9), [0.0, 1.0]))
+    b = 1.0 - a
+    assert choose.best(np.stack((a, b), axis=1), ["a", "b"], lists, labels) == "a"
+    b[:2] = 1.0, 0.0  # one list more of scenario 0
+    assert choose.best(np.stack((a, b), axis=1), ["a", "b"], lists, labels) == "b"
+
+
+def test_a_small_scenario_borrows_its_share_from_the_others() -> None:
+    """800 lists of scenario 0 say own; 400 of scenario 1 say pooled; two of scenario 2 say pooled, which is too little
+    against what the mean over all says: own."""
+    scenario = np.repeat([0, 1, 2], [800, 400, 2])
+    lists, labels = lists_of(scenario, 2), np.tile([1.0, 0.0], len(scenario))
+    right, wrong = np.tile([1.0, 0.0], len(scenario)), np.tile([0.0, 1.0], len(scenario))
+    says_own = np.repeat(scenario == 0, 2)
+    own, pooled = np.where(says_own, right, wrong), np.where(says_own, wrong, right)
+    shares = choose.own_shares(pooled, own, lists, labels, 3)
+    assert shares[0] > 0.5 and shares[1] < 0.5 and shares[2] == shares[0]
+
+
+def test_scenarios_without_lists_are_nan() -> None:
+    mean, count = choose.by_scenario(np.array([1.0, np.nan, 3.0]), np.array([0, 2, 0]), 3)
+    np.testing.assert_array_equal(mean, [2.0, np.nan, np.nan])
+    assert count.tolist() == [2, 0, 0]
