@@ -51,9 +51,8 @@ def fit(histories: Histories, catalogue: Catalogue, settings: Settings, seed: in
     num_items = catalogue.num_items
     rows = catalogue.num_scenarios if settings.own else 1
     total = sp.csr_matrix((rows * num_items, num_items), dtype=np.float64)
-    for left, right, weight, row in _pairs(histories, settings):
-        cell = row.astype(np.int64) * num_items + left
-        total += sp.csr_matrix((weight, (cell, right)), shape=total.shape)
+    for part in _products(histories, settings, rows, num_items):
+        total += part
     events = np.flatnonzero(histories.weight > 0)
     row = histories.scenario_idx[events] if settings.own else np.zeros(len(events), dtype=np.int64)
     count = np.bincount(row.astype(np.int64) * num_items + histories.item_idx[events], minlength=rows * num_items)
@@ -64,26 +63,41 @@ def fit(histories: Histories, catalogue: Catalogue, settings: Settings, seed: in
     return Model(kept.indptr.astype(np.int64), kept.indices, kept.data.astype(np.float32), num_items, settings)
 
 
-def _pairs(h: Histories, settings: Settings) -> Iterator[tuple[np.ndarray, ...]]:
-    """Blocks of (item, other item, weight, scenario row) over all ordered pairs of a user's newest positive events."""
+def _products(h: Histories, settings: Settings, rows: int, num_items: int) -> Iterator[sp.csr_matrix]:
+    """Parts that add up to the weights of all ordered pairs of a user's newest positive events, (rows x I, I)."""
     owner = np.repeat(np.arange(len(h.offsets) - 1, dtype=np.int64), np.diff(h.offsets))
-    from_end = h.offsets[owner + 1] - np.arange(len(owner))
-    kept = np.flatnonzero((h.weight > 0) & (from_end <= settings.history))
-    item, time, owner = h.item_idx[kept], h.time[kept], owner[kept]
-    row = h.scenario_idx[kept] if settings.own else np.zeros(len(kept), dtype=np.int64)
-    size = np.bincount(owner, minlength=len(h.offsets) - 1)
-    start = np.cumsum(size) - size
-    ends = np.cumsum(size[owner])  # pairs up to and with each event
+    newest = h.offsets[owner + 1] - np.arange(len(owner)) <= settings.history
+    kept = np.flatnonzero((h.weight > 0) & newest)
+    item, time, owner = h.item_idx[kept].astype(np.int64), h.time[kept], owner[kept]
+    row = h.scenario_idx[kept].astype(np.int64) if settings.own else np.zeros(len(kept), dtype=np.int64)
+    shape = (rows * num_items, num_items)
+    if np.isinf(settings.pair_half_life_days):  # every pair counts 1: a product of sparse matrices
+        ones, side = np.ones(len(kept)), (len(h.offsets) - 1, num_items)
+        for r in range(rows):
+            here = row == r
+            matrix = sp.csr_matrix((ones[here], (owner[here], item[here])), shape=side)
+            part = (matrix.T @ matrix).tocoo()
+            differ = part.row != part.col
+            cell = r * num_items + part.row[differ].astype(np.int64)
+            yield sp.csr_matrix((part.data[differ], (cell, part.col[differ])), shape=shape)
+        return
+    for first, second in _pairs(np.bincount(owner, minlength=len(h.offsets) - 1), owner):
+        differ = (item[first] != item[second]) & (row[first] == row[second])
+        left, right = first[differ], second[differ]
+        weight = _closeness(time[left] - time[right], settings.pair_half_life_days)
+        yield sp.csr_matrix((weight, (row[left] * num_items + item[left], item[right])), shape=shape)
+
+
+def _pairs(size: np.ndarray, owner: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Blocks of (event, other event) over all ordered pairs within an owner; `size` (U,): events of each."""
+    start, ends = np.cumsum(size) - size, np.cumsum(size[owner])  # ends: pairs up to and with each event
     low = 0
-    while low < len(kept):
+    while low < len(owner):
         high = max(low + 1, int(np.searchsorted(ends, (ends[low - 1] if low else 0) + PAIRS_A_BLOCK, side="right")))
         partners = size[owner[low:high]]
         left = np.repeat(np.arange(low, high), partners)
         within = np.arange(len(left)) - np.repeat(np.cumsum(partners) - partners, partners)
-        right = start[owner[left]] + within
-        differ = (item[left] != item[right]) & (row[left] == row[right])
-        left, right = left[differ], right[differ]
-        yield item[left], item[right], _closeness(time[left] - time[right], settings.pair_half_life_days), row[left]
+        yield left, start[owner[left]] + within
         low = high
 
 

@@ -21,13 +21,15 @@ class Settings:
     """`l2`: of the pooled weights; `own_l2`: of a scenario's own, on the events in that scenario alone. `own_share`:
     how much the own weights count in a score, 0 = pooled only, 1 = own only (the other is not computed); `join`
     gives every scenario its own. `half_life_days`: an event this much older than its user's newest one counts half, in
-    learning and in scoring. `power`: a user with n items counts n^-power in learning. `max_items`: more are refused."""
+    learning and in scoring. `power`: a user with n items counts n^-power in learning. `dropout` p adds
+    p / (1 - p) of an item's count to its ridge (Steck 2020, EDLAE). `max_items`: more are refused."""
 
     l2: float = 300.0
     own_l2: float = 100.0
     own_share: float = 0.0
     half_life_days: float = float("inf")
     power: float = 0.0
+    dropout: float = 0.0
     max_items: int = 20_000
 
 
@@ -83,7 +85,9 @@ def _gram(histories: Histories, num_items: int, settings: Settings) -> np.ndarra
         size = np.diff(history_UI.indptr)
         scale = np.maximum(size, 1).astype(np.float64) ** (-settings.power / 2)  # squared in the product
         history_UI.data *= np.repeat(scale, size)
-    return linear.assemble(linear.gram_blocks(history_UI), num_items)
+    gram_II = linear.assemble(linear.gram_blocks(history_UI), num_items)
+    gram_II[np.diag_indices(num_items)] /= 1.0 - settings.dropout  # 1 + p / (1 - p)
+    return gram_II
 
 
 def _own(h: Histories, scenario: int, num_items: int, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
