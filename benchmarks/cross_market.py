@@ -39,13 +39,13 @@ LINEAR, BOTH, COOC, MF = (
 # what stands to choice in each family, on validation; a family of one is always in
 FAMILIES = {
     "popular": (scenario_popular, (scenario_popular.Settings(),)),
-    "linear": (scenario_linear, tuple(LINEAR(l2=l2) for l2 in (100.0, 300.0, 1000.0))),
-    "linear_own": (scenario_linear, tuple(replace(BOTH, own_l2=l2) for l2 in (30.0, 100.0, 300.0))),
+    "linear": (scenario_linear, tuple(LINEAR(l2=l2) for l2 in (300.0, 1000.0, 3000.0))),
+    "linear_own": (scenario_linear, tuple(replace(BOTH, own_l2=l2) for l2 in (100.0, 300.0, 1000.0))),
     "linear_recent": (
         scenario_linear,
-        tuple(replace(BOTH, own_l2=l2, half_life_days=days) for l2, days in ((30.0, 60.0), (100.0, 365.0))),
+        tuple(replace(BOTH, own_l2=l2, half_life_days=days) for l2, days in ((100.0, 60.0), (300.0, 365.0))),
     ),
-    "co_occurrence": (co_occurrence, tuple(COOC(shrinkage=s) for s in (2.0, 5.0, 20.0))),
+    "co_occurrence": (co_occurrence, tuple(COOC(shrinkage=s) for s in (5.0, 20.0, 80.0))),
     "co_occurrence_own": (co_occurrence, (COOC(own=True),)),
     "co_occurrence_60": (co_occurrence, (COOC(60.0, 60.0),)),
     "co_occurrence_3": (co_occurrence, (COOC(3.0, 3.0),)),

@@ -2,8 +2,8 @@
 
 DIR holds `interactions.parquet` (user_id, movie_id, rating). A rating of at least 3 is a positive, the rest is left
 out; each user's positives are split 8:1:1 at random. Retrievers learn from train rows; validation rows make every
-choice and fit the fusion over the pool of all retrievers' best items; the test is ranked once, with the user's train and
-validation items left out. Recall is over all test items of a user; users without one are left out.
+choice and fit the fusion over the pool of all retrievers' best items; the test is ranked once, with the user's train
+and validation items left out. Recall is over all test items of a user; users without one are left out.
 """
 
 import time as clock
