@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks import scoreboard
+from benchmarks import given_lists, scoreboard
 from benchmarks.leave_one_out import Data, figures, histories, sampled, say
 from recspark.config import Gbdt
 from recspark.models.retrievers import co_occurrence, matrix_factorization, scenario_linear, scenario_popular
@@ -77,17 +77,29 @@ def read(folder: str, quick: bool) -> Data:
     rows = rows.assign(day=day.to_numpy(float)).sort_values(["scenario", "userId", "day"], kind="stable")
     rows = rows[rows.groupby(["scenario", "userId"])["userId"].transform("size") >= 3]
     user = rows.groupby(["scenario", "userId"], sort=True).ngroup().to_numpy()
-    item, names = pd.factorize(rows["itemId"], sort=True)
+    markets = tuple(file.name.split("_")[0] for file in files)
+    given = pd.concat(
+        [given_lists.read(folder, market).assign(scenario=s) for s, market in enumerate(markets)], ignore_index=True
+    )
+    names = np.unique(np.concatenate((rows["itemId"].to_numpy(str), given["item_id"].to_numpy(str))))
+    item = np.searchsorted(names, rows["itemId"].to_numpy(str))
+    keys = rows.assign(user=user)[["scenario", "userId", "user"]].drop_duplicates()
+    given = given.merge(keys, left_on=["scenario", "user_id"], right_on=["scenario", "userId"])
+    given = given.assign(item=np.searchsorted(names, given["item_id"].to_numpy(str)))
     columns = (item, rows["scenario"].to_numpy(), rows["day"].to_numpy(), rows["rate"].to_numpy(float))
     held = rows.groupby(["scenario", "userId"]).cumcount(ascending=False).to_numpy() < 2
     everything = histories(user, *columns, user.max() + 1)
     train = histories(user[~held], *(column[~held] for column in columns), user.max() + 1)
     scenario = everything.scenario_idx[everything.offsets[:-1]]
-    return Data(everything, train, scenario, len(names), tuple(file.name.split("_")[0] for file in files))
+    return Data(everything, train, scenario, len(names), markets, given)
 
 
 def ask(data: Data, back: int, drop: int, seed: int) -> Asked:
+    """One list a user about the event `back` from the end: random negatives, or the rows that came with the data."""
     lists, labels = sampled(data, back, drop, NUM_NEGATIVES, seed)
+    if data.given is not None and len(data.given):
+        mine = data.given[data.given["split"] == (given_lists.TEST if back == 1 else given_lists.VALID)]
+        lists, labels = given_lists.put(lists, labels, mine, set(mine["scenario"]))
     return Asked(lists, labels, np.arange(len(lists.time)))
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from recspark.features import Histories
 from recspark.training import fusion
@@ -23,6 +24,7 @@ class Data:
     scenario: np.ndarray
     num_items: int
     names: tuple[str, ...]
+    given: pd.DataFrame | None = None  # user, item (numbers), split: candidate lists that came with the data
 
 
 def say(text: str) -> None:
@@ -69,6 +71,7 @@ def sampled(data: Data, back: int, drop: int, num_negatives: int, seed: int) -> 
 
 
 def figures(scores: np.ndarray, labels: np.ndarray, lists: Lists, names: Sequence[str]) -> dict[str, float]:
-    """NDCG@10 by scenario and their mean."""
-    means, _ = by_scenario(fusion.ndcg(scores, labels, lists.offsets), lists.scenario_idx, len(names))
+    """NDCG@10 by scenario and their mean; a list without its true item counts as zero."""
+    found = np.nan_to_num(fusion.ndcg(scores, labels, lists.offsets))
+    means, _ = by_scenario(found, lists.scenario_idx, len(names))
     return {**dict(zip(names, means.tolist(), strict=True)), "mean": float(np.nanmean(means))}
