@@ -19,12 +19,20 @@ from recspark.config import Gbdt
 from recspark.features import Histories
 from recspark.models.retrievers import sequence, transitions
 from recspark.models.retrievers.catalogue import Catalogue
-from recspark.training import list_fusion, sequence_training
+from recspark.training import fusion, list_fusion, sequence_training
+from recspark.training.moments import Lists
 
 LENGTH = 50
 NEGATIVES = 999
 FUSION_NEGATIVES = 250  # of a validation list: the trees learn as well from fewer
 QUICK_USERS = 800
+BASELINES = {  # line of the table -> feature that it ranks by
+    "popular, all days": "item_count",
+    "popular, 30 days before": "item_count_30",
+    "co-occurrence in sequence": "near_recent",
+    "item kNN": "whole",
+    "sequence transformer": "sequence",
+}
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ def read(folder: str, quick: bool) -> Data:
     return Data(user, item, domain, day, events["from_end"].to_numpy(), tuple(names))
 
 
-def questions(data: Data, target: int, num_negatives: int, seed: int) -> list_fusion.Questions:
+def questions(data: Data, target: int, num_negatives: int, seed: int) -> Lists:
     """The event `target` from the end of every user, on top of random items of its domain that the user never had."""
     rng = np.random.default_rng((seed, target))
     at = data.from_end == target
@@ -78,12 +86,13 @@ def questions(data: Data, target: int, num_negatives: int, seed: int) -> list_fu
     for user, d in enumerate(domain):
         unseen = np.setdiff1d(pools[d], data.item[starts[user] : starts[user + 1]])
         lists[user, 1:] = rng.choice(unseen, num_negatives, replace=len(unseen) < num_negatives)
-    return list_fusion.Questions(data.histories(target), domain, data.day[at], lists)
+    offsets = np.arange(len(item) + 1) * (num_negatives + 1)
+    return Lists(data.histories(target), domain, data.day[at], offsets, lists.ravel())
 
 
-def figures(scores: np.ndarray, domain: np.ndarray, data: Data) -> dict[str, float]:
-    """HR@10, NDCG@10 and MRR for each domain; `scores` (U, K), the true item first."""
-    scores = np.nan_to_num(scores, nan=-np.inf)
+def figures(scores: np.ndarray, lists: Lists, data: Data) -> dict[str, float]:
+    """HR@10, NDCG@10 and MRR for each domain; the true item is the first of each list, of equal length."""
+    scores, domain = np.nan_to_num(scores, nan=-np.inf).reshape(len(lists.time), -1), lists.scenario_idx
     rank = (scores[:, 1:] >= scores[:, :1]).sum(axis=1)
     found = {}
     for d, name in enumerate(data.domains):
@@ -106,27 +115,25 @@ def one_seed(data: Data, seed: int, quick: bool) -> dict[str, dict[str, float]]:
         network = _sequence(train, catalogue, valid, seed)
         extra_valid, extra_test = ({"sequence": _at_lists(network, asked)} for asked in (valid, test))
     learn, rank = (list_fusion.rows(model, train, *x) for x in ((valid, extra_valid), (test, extra_test)))
-    labels = np.zeros(valid.item_idx.shape)
-    labels[:, 0] = 1.0
-    lines = {}
-    for name, views in (("ours", (learn, rank)), ("ours, no time", (learn.without_time(), rank.without_time()))):
-        trees = list_fusion.fit(views[0], labels, Gbdt(), seed)
-        lines[name] = figures(list_fusion.predict(trees, views[1]), test.scenario_idx, data)
-        print(f"seed {seed}: {name} {trees.num_rounds} rounds", flush=True)
-    for name, column in (
-        ("popular, all days", "item_count"), ("popular, 30 days before", "item_count_30"),
-        ("co-occurrence in sequence", "near_recent"), ("item kNN", "whole"), ("sequence transformer", "sequence"),
-    ):  # fmt: skip
+    first = np.isin(np.arange(len(valid.item_idx)), valid.offsets[:-1]).astype(np.float32)
+    everybody, lines = np.arange(len(valid.time)), {}
+    for name, (seen, asked) in {
+        "ours": (learn, rank), "ours, no time": (learn.without_time(), rank.without_time())
+    }.items():  # fmt: skip
+        trees = fusion.fit(seen.features, seen.names, valid, first, everybody, Gbdt(), seed)
+        print(f"seed {seed}: {name}, NDCG@10 of held-out validation lists {trees.held_out_ndcg:.4f}", flush=True)
+        lines[name] = figures(fusion.predict(trees, asked.features), test, data)
+    for name, column in BASELINES.items():
         if column in rank.names:
-            lines[name] = figures(rank.features[:, :, rank.names.index(column)], test.scenario_idx, data)
+            lines[name] = figures(rank.column(column), test, data)
     return lines
 
 
-def _sequence(train: Histories, catalogue: Catalogue, valid: list_fusion.Questions, seed: int) -> sequence.Model:
+def _sequence(train: Histories, catalogue: Catalogue, valid: Lists, seed: int) -> sequence.Model:
     """The transformer on both domains together, without times; early stop on the NDCG of the validation lists."""
 
     def ndcg(model: sequence.Model) -> float:
-        scores = _at_lists(model, valid)
+        scores = _at_lists(model, valid).reshape(len(valid.time), -1)
         rank = (scores[:, 1:] >= scores[:, :1]).sum(axis=1)
         return float(np.where(rank < 10, 1.0 / np.log2(rank + 2.0), 0.0).mean())
 
@@ -136,8 +143,9 @@ def _sequence(train: Histories, catalogue: Catalogue, valid: list_fusion.Questio
         return sequence_training.train(train, catalogue, settings, plan, seed, folder, ndcg, print)
 
 
-def _at_lists(model: sequence.Model, asked: list_fusion.Questions) -> np.ndarray:
-    return sequence.scores_at(model, asked.histories, asked.scenario_idx, asked.time, asked.item_idx)
+def _at_lists(model: sequence.Model, asked: Lists) -> np.ndarray:
+    items = asked.item_idx.reshape(len(asked.time), -1)
+    return sequence.scores_at(model, asked.histories, asked.scenario_idx, asked.time, items).ravel()
 
 
 def run(data: str, seeds: int, quick: bool) -> dict[str, float]:

@@ -1,8 +1,8 @@
-"""Boosted trees over what several retrievers, popularity in time and the user's habits say of the items of a list.
+"""What the order of events, popularity in time and the user's habits say of every row of a list: features for `fusion`.
 
-The trees learn on validation lists, whose events no retriever has seen, and order test lists. Features of a row come
-from its own user, item and moment alone, so lists of any size can be mixed.
-Shapes: U questions (one a user), K items of a list, n = U K rows in order of question, F features, I items.
+Features of a row come from its own user, item and moment alone, so lists of any size can be mixed: trees that learnt on
+short validation lists order long ones.
+Shapes: L lists, n rows, U users, F features, V views, I items.
 """
 
 from collections.abc import Mapping
@@ -11,66 +11,69 @@ from dataclasses import dataclass
 import numpy as np
 
 from recspark import timeline
-from recspark.config import Gbdt
 from recspark.features import Histories
-from recspark.models.rankers import gbdt
 from recspark.models.retrievers import transitions
+from recspark.training.moments import Lists
 
-USERS_A_BLOCK = 128
-HOLDOUT = 0.2  # of the validation users, who stop the boosting; it is repeated with them for as many rounds
+LISTS_A_BLOCK = 128  # of which every view over all items is held at once
 TIMED = frozenset((*timeline.ITEM_TIMES, *timeline.USER_TIMES))
 
 
 @dataclass(frozen=True)
-class Questions:
-    """Lists to order: `histories` of U users, `scenario_idx` and `time` (U,) asked about, `item_idx` (U, K)."""
-
-    histories: Histories
-    scenario_idx: np.ndarray
-    time: np.ndarray
-    item_idx: np.ndarray
-
-
-@dataclass(frozen=True)
 class Rows:
-    """`features` float32 (U, K, F) under `names`."""
+    """`features` float32 (n, F) under `names`."""
 
     names: tuple[str, ...]
     features: np.ndarray
 
+    def column(self, name: str) -> np.ndarray:
+        """One feature (n,)."""
+        return self.features[:, self.names.index(name)]
+
     def without_time(self) -> "Rows":
         """The same without everything that knows a date or a time gap."""
         kept = [at for at, name in enumerate(self.names) if name not in TIMED]
-        return Rows(tuple(self.names[at] for at in kept), self.features[:, :, kept])
+        return Rows(tuple(self.names[at] for at in kept), self.features[:, kept])
 
 
 def rows(
-    model: transitions.Model, events: Histories, asked: Questions, extra: Mapping[str, np.ndarray] | None = None
+    model: transitions.Model,
+    events: Histories,
+    lists: Lists,
+    extra: Mapping[str, np.ndarray] | None = None,
+    views: np.ndarray | None = None,
 ) -> Rows:
     """All features. `events`: the training events, of which each row sees those before its own day; `extra`: further
-    columns (U, K) by name."""
-    num_users, size = asked.item_idx.shape
-    blocks = [at_lists(model, asked, slice(low, low + USERS_A_BLOCK)) for low in range(0, num_users, USERS_A_BLOCK)]
-    user_pos, item = np.repeat(np.arange(num_users), size), asked.item_idx.ravel()
-    sold = timeline.timeline(events, len(model.counts_I))
-    order = timeline.user_order(asked.histories, user_pos, item, asked.scenario_idx, model.counts_I)
-    columns = [
-        np.concatenate(blocks),
-        order.reshape(num_users, size, -1),
-        np.broadcast_to(asked.scenario_idx[:, None, None], (num_users, size, 1)),
-        timeline.item_times(sold, item, asked.time[user_pos]).reshape(num_users, size, -1),
-        timeline.user_times(asked.histories, user_pos, asked.time).reshape(num_users, size, -1),
-        *(column[:, :, None] for column in (extra or {}).values()),
+    columns (n,) by name; `views` (n, V): those of `transitions`, where they are known already."""
+    owner, item = lists.owner, lists.item_idx
+    order = timeline.user_order(lists.histories, owner, item, lists.scenario_idx, model.counts_I)
+    blocks = [
+        view_rows(model, lists) if views is None else views,
+        order,
+        lists.scenario_idx[owner][:, None],
+        np.log1p(model.late_I[item])[:, None],
     ]
-    names = (*transitions.VIEWS, *timeline.USER_ORDER, "scenario", *timeline.ITEM_TIMES, *timeline.USER_TIMES)
-    return Rows((*names, *(extra or {})), np.concatenate(columns, axis=2, dtype=np.float32))
+    names = (*transitions.VIEWS, *timeline.USER_ORDER, "scenario", "item_late_count")
+    if np.isfinite(lists.time).any():
+        sold = timeline.timeline(events, len(model.counts_I))
+        blocks.append(timeline.item_times(sold, item, lists.time[owner]))
+        blocks.append(timeline.user_times(lists.histories, owner, lists.time))
+        names += (*timeline.ITEM_TIMES, *timeline.USER_TIMES)
+    blocks += [column[:, None] for column in (extra or {}).values()]
+    return Rows((*names, *(extra or {})), np.concatenate(blocks, axis=1, dtype=np.float32))
 
 
-def at_lists(model: transitions.Model, asked: Questions, users: slice) -> np.ndarray:
-    """The views of some users at their lists' items, float32 (u, K, V)."""
-    items = asked.item_idx[users].astype(np.int64)
-    found = transitions.views(model, users_of(asked.histories, users.start, users.start + len(items)))
-    return np.stack([np.take_along_axis(found[name], items, axis=1) for name in transitions.VIEWS], axis=2)
+def view_rows(model: transitions.Model, lists: Lists) -> np.ndarray:
+    """The views of every row, float32 (n, V)."""
+    out = np.empty((len(lists.item_idx), len(transitions.VIEWS)), dtype=np.float32)
+    for low in range(0, len(lists.time), LISTS_A_BLOCK):
+        high = min(low + LISTS_A_BLOCK, len(lists.time))
+        found = transitions.views(model, users_of(lists.histories, low, high))
+        at = slice(lists.offsets[low], lists.offsets[high])
+        owner = np.repeat(np.arange(high - low), np.diff(lists.offsets[low : high + 1]))
+        for v, name in enumerate(transitions.VIEWS):
+            out[at, v] = found[name][owner, lists.item_idx[at]]
+    return out
 
 
 def users_of(histories: Histories, low: int, high: int) -> Histories:
@@ -78,20 +81,3 @@ def users_of(histories: Histories, low: int, high: int) -> Histories:
     start, end = histories.offsets[low], histories.offsets[high]
     columns = {name: array[start:end] for name, array in vars(histories).items() if name != "offsets"}
     return Histories(offsets=histories.offsets[low : high + 1] - start, **columns)
-
-
-def fit(valid: Rows, labels: np.ndarray, settings: Gbdt, seed: int, num_threads: int = 0) -> gbdt.Model:
-    """Learn to order lists; `labels` (U, K). Raises DataError when no list has a positive."""
-    num_users, size, width = valid.features.shape
-    zeros, user = np.zeros(num_users * size, dtype=np.int64), np.repeat(np.arange(num_users), size)
-    keys = np.stack((zeros, zeros, user, np.tile(np.arange(size), num_users)), axis=1)
-    flat = valid.features.reshape(-1, width)
-    holdout = np.random.default_rng(seed).random(num_users)[user] < HOLDOUT
-    first = gbdt.fit(flat, labels.ravel(), keys, holdout, valid.names, settings, seed, None, num_threads)
-    return gbdt.fit(flat, labels.ravel(), keys, holdout, valid.names, settings, seed, first.num_rounds, num_threads)
-
-
-def predict(model: gbdt.Model, asked: Rows, num_threads: int = 0) -> np.ndarray:
-    """Scores float64 (U, K), comparable within a list."""
-    num_users, size, width = asked.features.shape
-    return gbdt.predict(model, asked.features.reshape(-1, width), num_threads).reshape(num_users, size)

@@ -208,6 +208,23 @@ def scores(model: Model, histories: Histories, scenario_idx: np.ndarray, time: n
     return found
 
 
+def scores_at(
+    model: Model, histories: Histories, scenario_idx: np.ndarray, time: np.ndarray, item_idx: np.ndarray
+) -> np.ndarray:
+    """`scores` of the items (U, K) of each user's list only, float32 (U, K)."""
+    network = thaw(model)
+    found = np.empty(item_idx.shape, dtype=np.float32)
+    with torch.no_grad():
+        states_UD = states(model, network, histories, scenario_idx, time)
+        vectors_ID = network.vectors(torch.arange(model.num_items + 1))
+        for low in range(0, len(found), USERS_A_BLOCK):
+            rows = slice(low, low + USERS_A_BLOCK)
+            code_UK = torch.from_numpy(item_idx[rows].astype(np.int64)) + 1
+            dots_UK = torch.einsum("ukd,ud->uk", vectors_ID[code_UK], states_UD[rows])
+            found[rows] = (dots_UK + network.item_bias[code_UK]).numpy()
+    return found
+
+
 def states(model: Model, network: Network, histories: Histories, scenario_idx: np.ndarray, time: np.ndarray) -> Tensor:
     """float32 (U, D): what each user is asked for; nan for a user without a known item. Rows are padded to one length,
     so that a user's numbers do not depend on the others of a block."""

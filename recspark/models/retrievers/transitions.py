@@ -45,14 +45,16 @@ class Settings:
 @dataclass(frozen=True)
 class Model:
     """Sums over all users: `forward_II` j after i, `near_II` either way, both 1 / distance; `whole_II` users with both.
-    float32 CSR; `counts_I` float32: events of an item; `factors_ID` float32: F F^T is the smoothed `near_II`;
-    `filter_ID` float32, orthonormal columns: the leading directions of `whole_II`."""
+    float32 CSR. `counts_I` float32: events of an item; `late_I` float32: the same, fading by `fade` a place from their
+    users' ends, which is what sells lately where no time is known. `factors_ID` float32: F F^T is the smoothed
+    `near_II`; `filter_ID` float32, orthonormal columns: the leading directions of `whole_II`."""
 
     settings: Settings
     forward_II: sp.csr_matrix
     near_II: sp.csr_matrix
     whole_II: sp.csr_matrix
     counts_I: np.ndarray
+    late_I: np.ndarray
     factors_ID: np.ndarray
     filter_ID: np.ndarray
 
@@ -66,11 +68,13 @@ def fit(histories: Histories, catalogue: Catalogue, settings: Settings, seed: in
     near = (forward + forward.T).tocsr()
     ones = sp.csr_matrix((np.ones(len(first), np.float32), (first, second)), shape=shape)
     counts = np.bincount(item, minlength=catalogue.num_items).astype(np.float32)
+    weight = settings.fade ** recency(owner, len(histories.offsets) - 1)
+    late = np.bincount(item, weight, catalogue.num_items).astype(np.float32)
     whole = (ones + ones.T).tocsr()
     strength, vectors = _spectrum(_scaled(near, counts, 0.5), settings.rank, seed)
     factors = (vectors * np.sqrt(np.maximum(strength, 0.0))).astype(np.float32)
     directions = _spectrum(_scaled(whole, counts, 0.5), settings.rank, seed)[1].astype(np.float32)
-    return Model(settings, forward, near, whole, counts, factors, directions)
+    return Model(settings, forward, near, whole, counts, late, factors, directions)
 
 
 def _recent_events(histories: Histories, num_items: int, length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -159,7 +163,7 @@ def scores(model: Model, histories: Histories, scenario_idx: np.ndarray, time: n
 
 def to_arrays(model: Model) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """(manifest, arrays) for the checkpoint."""
-    arrays = {"counts": model.counts_I, "factors": model.factors_ID, "filter": model.filter_ID}
+    arrays = {"counts": model.counts_I, "late": model.late_I, "factors": model.factors_ID, "filter": model.filter_ID}
     for name, matrix in (("forward", model.forward_II), ("near", model.near_II), ("whole", model.whole_II)):
         arrays |= {f"{name}_{part}": getattr(matrix, part) for part in ("data", "indices", "indptr")}
     return {"settings": vars(model.settings)}, arrays
@@ -174,4 +178,5 @@ def from_arrays(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -
         return sp.csr_matrix(parts, shape=(num_items, num_items))
 
     stored = (matrix(name) for name in ("forward", "near", "whole"))
-    return Model(Settings(**manifest["settings"]), *stored, arrays["counts"], arrays["factors"], arrays["filter"])
+    rest = (arrays[name] for name in ("counts", "late", "factors", "filter"))
+    return Model(Settings(**manifest["settings"]), *stored, *rest)

@@ -12,15 +12,20 @@ from recspark.features import Histories
 from recspark.models.retrievers import (
     affinity,
     co_occurrence,
+    content_towers,
     matrix_factorization,
     scenario_linear,
     scenario_popular,
+    sequence,
+    transitions,
 )
 from recspark.models.retrievers.catalogue import Catalogue
 from recspark.models.topk import top_k
 from recspark.training import checkpoint
 
 Fitted = tuple[ModuleType, Any, Any]  # module, settings, model
+
+SMALL_SEQUENCE = sequence.Settings(dim=16, layers=1, negatives=8, learning_rate=0.01, max_epochs=8, batch_users=32)
 
 # (module, settings small enough for a test)
 ALL = [
@@ -30,6 +35,10 @@ ALL = [
     pytest.param((co_occurrence, co_occurrence.Settings()), id="co_occurrence"),
     pytest.param((co_occurrence, co_occurrence.Settings(5.0, 5.0, own=True, neighbours=7)), id="co_occurrence-own"),
     pytest.param((matrix_factorization, matrix_factorization.Settings(num_factors=6)), id="matrix_factorization"),
+    pytest.param((transitions, transitions.Settings(rank=4)), id="transitions"),
+    pytest.param((content_towers, content_towers.Settings(dim=8, negatives=16, max_epochs=2)), id="content"),
+    pytest.param((sequence, SMALL_SEQUENCE), id="sequence"),
+    pytest.param((sequence, replace(SMALL_SEQUENCE, adapter_dim=2, balance=1.0)), id="sequence-adapter"),
     pytest.param((scenario_popular, scenario_popular.Settings(30.0, 10.0)), id="popular"),
 ]
 
