@@ -51,7 +51,14 @@ FAMILIES = {
     "co_occurrence_3": (co_occurrence, (COOC(3.0, 3.0),)),
     "factors": (matrix_factorization, (MF(64), MF(192))),
 }
-TIMED = ("linear_recent", "co_occurrence_60", "co_occurrence_3")
+# the chosen weights read in another way
+READ = {
+    "linear_strongest": ("linear", {"strongest": True}),
+    "linear_3": ("linear", {"half_life_days": 3.0}),
+    "linear_60": ("linear", {"half_life_days": 60.0}),
+    "co_occurrence_strongest": ("co_occurrence", {"strongest": True}),
+}
+TIMED = ("linear_recent", "linear_3", "linear_60", "co_occurrence_60", "co_occurrence_3")
 
 
 @dataclass(frozen=True)
@@ -138,7 +145,12 @@ class Bench:
         shares = choose.own_shares(*halves.T, asked.lists, asked.labels, len(self.data.names))
         say(f"own share by market {dict(zip(self.data.names, shares.tolist(), strict=True))}")
         joined = scenario_linear.join(chosen["linear"].model, chosen["linear_own"].model, shares)
-        return {**chosen, "linear_blend": fusion.Retriever(scenario_linear, joined)}
+        chosen["linear_blend"] = fusion.Retriever(scenario_linear, joined)
+        for name, (family, changed) in READ.items():
+            model = chosen[family].model
+            settings = replace(model.settings, **changed)
+            chosen[name] = fusion.Retriever(chosen[family].module, replace(model, settings=settings))
+        return chosen
 
     def columns(self, chosen: dict[str, fusion.Retriever], asked: Asked) -> np.ndarray:
         return fusion.columns(chosen, asked.lists)

@@ -10,6 +10,7 @@ from recspark.features import Histories
 from recspark.models.retrievers.popular import decay
 
 LEVELS = 1024
+STRONGEST_CELLS = 1 << 25  # 128 MB of float32 at once
 EPSILON = 1e-9  # weights that cancel in decimals (0.1 + 0.2 - 0.3) must cancel here
 
 
@@ -60,6 +61,25 @@ def faded(histories: Histories, num_items: int, half_life_days: float) -> sp.csr
     age = np.nan_to_num(newest[owner] - last, posinf=0.0, neginf=0.0)
     matrix.data *= decay(age, half_life_days).astype(np.float32)
     return matrix
+
+
+def strongest(history_UI: sp.csr_matrix, weights_II: np.ndarray | sp.csr_matrix) -> np.ndarray:
+    """float32 (U, J): for each column the largest of weight x affinity over the user's items, where a product would add
+    them up; zeros for a user without any. `weights_II` (I, J) dense or sparse; dense in chunks of users only."""
+    out = np.zeros((history_UI.shape[0], weights_II.shape[1]), dtype=np.float32)
+    counts = np.diff(history_UI.indptr)
+    room = max(1, STRONGEST_CELLS // max(weights_II.shape[1], 1))
+    owners = np.flatnonzero(counts)
+    low = 0
+    while low < len(owners):
+        fit = int(np.searchsorted(np.cumsum(counts[owners[low:]]), room, side="right"))
+        users = owners[low : low + max(fit, 1)]
+        part = history_UI[users]
+        rows = weights_II[part.indices]
+        rows = rows.toarray() if sp.issparse(rows) else rows
+        out[users] = np.maximum.reduceat(rows * part.data[:, None], part.indptr[:-1], axis=0)
+        low += len(users)
+    return out
 
 
 def last_times(offsets: np.ndarray, item_idx: np.ndarray, time: np.ndarray, matrix_UI: sp.csr_matrix) -> np.ndarray:

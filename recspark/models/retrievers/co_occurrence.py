@@ -22,10 +22,14 @@ PAIRS_A_BLOCK = 4_000_000  # pairs worked on at once, which bounds the temporari
 
 @dataclass(frozen=True)
 class Settings:
-    """`pair_half_life_days`: a pair of a user's events this far apart counts half. `half_life_days`: so does a history
+    """What counts how much, and what is kept.
+
+    `pair_half_life_days`: a pair of a user's events this far apart counts half. `half_life_days`: so does a history
     event this much older than the user's newest one when scores are asked for. `shrinkage` is added to the norms: how
     many events an item needs to be believed. `history`: the newest events of a user that make pairs, which bounds the
-    cost of the busiest users. `own`: pairs of the asked scenario only, one similarity each."""
+    cost of the busiest users. `own`: pairs of the asked scenario only, one similarity each. `strongest`: a score is the
+    largest similarity to one of the user's items, not their sum.
+    """
 
     pair_half_life_days: float = float("inf")
     half_life_days: float = float("inf")
@@ -33,6 +37,7 @@ class Settings:
     neighbours: int = 500
     history: int = 100
     own: bool = False
+    strongest: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,14 +130,20 @@ def scores(model: Model, histories: Histories, scenario_idx: np.ndarray, time: n
     similarity = sp.csr_matrix(
         (model.data, model.indices, model.indptr), shape=(len(model.indptr) - 1, model.num_items), copy=False
     )
-    out = np.zeros(history_UI.shape, dtype=np.float32)
     if not model.settings.own:
-        return (history_UI @ similarity).toarray().astype(np.float32, copy=False)
+        return _weigh(history_UI, similarity, model.settings)
+    out = np.zeros(history_UI.shape, dtype=np.float32)
     for scenario in np.unique(scenario_idx):
         users = np.flatnonzero(scenario_idx == scenario)
         part = similarity[scenario * model.num_items : (scenario + 1) * model.num_items]
-        out[users] = (history_UI[users] @ part).toarray()
+        out[users] = _weigh(history_UI[users], part, model.settings)
     return out
+
+
+def _weigh(history_UI: sp.csr_matrix, similarity_II: sp.csr_matrix, settings: Settings) -> np.ndarray:
+    if settings.strongest:
+        return affinity.strongest(history_UI, similarity_II)
+    return (history_UI @ similarity_II).toarray().astype(np.float32, copy=False)
 
 
 def to_arrays(model: Model) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -18,11 +18,14 @@ from recspark.models.retrievers.catalogue import Catalogue
 
 @dataclass(frozen=True)
 class Settings:
-    """`l2`: of the pooled weights; `own_l2`: of a scenario's own, on the events in that scenario alone. `own_share`:
-    how much the own weights count in a score, 0 = pooled only, 1 = own only (the other is not computed); `join`
-    gives every scenario its own. `half_life_days`: an event this much older than its user's newest one counts half, in
-    learning and in scoring. `power`: a user with n items counts n^-power in learning. `dropout` p adds
-    p / (1 - p) of an item's count to its ridge (Steck 2020, EDLAE). `max_items`: more are refused."""
+    """`l2`: of the pooled weights; `own_l2`: of a scenario's own, on the events in that scenario alone.
+
+    `own_share`: how much the own weights count in a score, 0 = pooled only, 1 = own only (the other is not computed);
+    `join` gives every scenario its own. `half_life_days`: an event this much older than its user's newest one counts
+    half, in learning and in scoring. `power`: a user with n items counts n^-power in learning. `dropout` p adds
+    p / (1 - p) of an item's count to its ridge (Steck 2020, EDLAE). `strongest`: a score is the largest weight of one
+    of the user's items, not their sum. `max_items`: more are refused.
+    """
 
     l2: float = 300.0
     own_l2: float = 100.0
@@ -30,6 +33,7 @@ class Settings:
     half_life_days: float = float("inf")
     power: float = 0.0
     dropout: float = 0.0
+    strongest: bool = False
     max_items: int = 20_000
 
 
@@ -130,9 +134,10 @@ def scores(model: Model, histories: Histories, scenario_idx: np.ndarray, time: n
     """float32 (U, I) for the scenario asked about, (U,): the weights of the user's items summed; 0 says nothing. Events
     fade by their age against the user's newest one, so the asked `time` changes no order and is not used."""
     history_UI = affinity.faded(histories, model.num_items, model.settings.half_life_days)
+    weigh = affinity.strongest if model.settings.strongest else linear.scores
     out = np.zeros(history_UI.shape, dtype=np.float32)
     if model.pooled_II.size:
-        out += linear.scores(history_UI, model.pooled_II)
+        out += weigh(history_UI, model.pooled_II)
         out *= (1.0 - model.own_share[scenario_idx]).astype(np.float32)[:, None]
     if not len(model.own_items):
         return out
@@ -140,7 +145,7 @@ def scores(model: Model, histories: Histories, scenario_idx: np.ndarray, time: n
         users = np.flatnonzero(scenario_idx == scenario)
         items = model.own_items[model.item_offsets[scenario] : model.item_offsets[scenario + 1]]
         flat = model.own_weights[model.weight_offsets[scenario] : model.weight_offsets[scenario + 1]]
-        own = linear.scores(history_UI[users][:, items], flat.reshape(len(items), len(items)))
+        own = weigh(history_UI[users][:, items], flat.reshape(len(items), len(items)))
         out[np.ix_(users, items)] += np.float32(model.own_share[scenario]) * own
     return out
 
