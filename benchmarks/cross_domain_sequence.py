@@ -123,6 +123,7 @@ def one_seed(data: Data, seed: int, quick: bool) -> dict[str, dict[str, float]]:
         trees = fusion.fit(seen.features, seen.names, valid, first, everybody, Gbdt(), seed)
         print(f"seed {seed}: {name}, NDCG@10 of held-out validation lists {trees.held_out_ndcg:.4f}", flush=True)
         lines[name] = figures(fusion.predict(trees, asked.features), test, data)
+        print("  ".join(f"{figure} {value:.4f}" for figure, value in lines[name].items()), flush=True)
     for name, column in BASELINES.items():
         if column in rank.names:
             lines[name] = figures(rank.column(column), test, data)

@@ -20,7 +20,6 @@ from recspark.encoders import text
 from recspark.features import Histories
 from recspark.models.retrievers import affinity, content, content_towers, pool, transitions
 from recspark.models.retrievers.catalogue import Catalogue
-from recspark.models.topk import top_k
 from recspark.training import fusion, list_fusion
 from recspark.training.moments import Lists
 
@@ -186,8 +185,8 @@ def block(world: Fitted, here: Histories, domain: int, truth: np.ndarray, users:
     found = views_of(world, here, scenario, nowhen)
     seen = affinity.seen(here.offsets, here.item_idx, len(world.data.content_ID))
     own = {name: scores[:, low:high] for name, scores in found.items()}
-    tops = [top_k(own[name], k, seen[:, low:high]) for name, k in POOLS.items()]
-    pooled = pool.pool([np.where(best > 0, idx, -1) for idx, best in tops], len(truth), high - low)
+    tops = [best(own[name], k, seen[:, low:high]) for name, k in POOLS.items()]
+    pooled = pool.pool(tops, len(truth), high - low)
     owner, item = pooled.list_pos, pooled.item_idx + low
     lists = Lists(here, scenario, nowhen, metrics.offsets_of(owner, len(truth)), item)
     values = np.stack([found[name][owner, item] for name in transitions.VIEWS], axis=1)
@@ -195,6 +194,16 @@ def block(world: Fitted, here: Histories, domain: int, truth: np.ndarray, users:
     rows = list_fusion.rows(world.views, world.train, lists, extra, values)
     places = {name: place(own[view], seen[:, low:high], truth - low) for name, view in BASELINES.items()}
     return Block(users, lists, rows, (item == truth[owner]).astype(np.float32), places)
+
+
+def best(scores: np.ndarray, k: int, seen: sp.csr_matrix) -> np.ndarray:
+    """The k best unseen items of each row in any order, -1 where the score is not above 0; for a pool, whose order does
+    not matter, cheaper than `top_k` on rows that are mostly 0."""
+    masked = np.array(scores)
+    masked[np.repeat(np.arange(len(scores)), np.diff(seen.indptr)), seen.indices] = 0.0
+    k = min(k, scores.shape[1])
+    found = np.argpartition(masked, scores.shape[1] - k, axis=1)[:, scores.shape[1] - k :]
+    return np.where(np.take_along_axis(masked, found, axis=1) > 0, found, -1)
 
 
 def views_of(world: Fitted, here: Histories, scenario: np.ndarray, time: np.ndarray) -> dict[str, np.ndarray]:
