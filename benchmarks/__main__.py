@@ -23,7 +23,12 @@ BENCHMARKS = {
     "cross_domain_sequence": (
         "benchmarks.cross_domain_sequence",
         "HR@10, NDCG@10, MRR of the next event in mixed sequences of two domains, 999 random negatives",
-        "15 min a seed",
+        "4 min a seed",
+    ),
+    "transfer": (
+        "benchmarks.transfer",
+        "HR@10, NDCG@10 of the transformer alone, joint, with adapters, fine-tuned; data of cross_domain_sequence",
+        "40 min a seed",
     ),
     "general": (
         "benchmarks.general",

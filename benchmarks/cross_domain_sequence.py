@@ -6,7 +6,6 @@ counts. The true item stands among 999 random items of its domain that the user 
 events only, validation events fit the fusion, test events are looked at once. A tie ranks the true item last.
 """
 
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,9 @@ import pandas as pd
 from benchmarks.scoreboard import spread, table
 from recspark.config import Gbdt
 from recspark.features import Histories
-from recspark.models.retrievers import sequence, transitions
+from recspark.models.retrievers import transitions
 from recspark.models.retrievers.catalogue import Catalogue
-from recspark.training import fusion, list_fusion, sequence_training
+from recspark.training import fusion, list_fusion
 from recspark.training.moments import Lists
 
 LENGTH = 50
@@ -31,7 +30,6 @@ BASELINES = {  # line of the table -> feature that it ranks by
     "popular, 30 days before": "item_count_30",
     "co-occurrence in sequence": "near_recent",
     "item kNN": "whole",
-    "sequence transformer": "sequence",
 }
 
 
@@ -103,18 +101,14 @@ def figures(scores: np.ndarray, lists: Lists, data: Data) -> dict[str, float]:
     return found
 
 
-def one_seed(data: Data, seed: int, quick: bool) -> dict[str, dict[str, float]]:
+def one_seed(data: Data, seed: int) -> dict[str, dict[str, float]]:
     """Every line of the scoreboard for one seed."""
     train = data.histories(1)
     catalogue = Catalogue(data.num_items, len(data.domains))
     valid, test = questions(data, 1, FUSION_NEGATIVES, seed), questions(data, 0, NEGATIVES, seed)
     model = transitions.fit(train, catalogue, transitions.Settings(), seed)
     print(f"seed {seed}: retrievers fitted", flush=True)
-    extra_valid, extra_test = {}, {}
-    if not quick:
-        network = _sequence(train, catalogue, valid, seed)
-        extra_valid, extra_test = ({"sequence": _at_lists(network, asked)} for asked in (valid, test))
-    learn, rank = (list_fusion.rows(model, train, *x) for x in ((valid, extra_valid), (test, extra_test)))
+    learn, rank = (list_fusion.rows(model, train, lists) for lists in (valid, test))
     first = np.isin(np.arange(len(valid.item_idx)), valid.offsets[:-1]).astype(np.float32)
     everybody, lines = np.arange(len(valid.time)), {}
     for name, (seen, asked) in {
@@ -125,28 +119,8 @@ def one_seed(data: Data, seed: int, quick: bool) -> dict[str, dict[str, float]]:
         lines[name] = figures(fusion.predict(trees, asked.features), test, data)
         print("  ".join(f"{figure} {value:.4f}" for figure, value in lines[name].items()), flush=True)
     for name, column in BASELINES.items():
-        if column in rank.names:
-            lines[name] = figures(rank.column(column), test, data)
+        lines[name] = figures(rank.column(column), test, data)
     return lines
-
-
-def _sequence(train: Histories, catalogue: Catalogue, valid: Lists, seed: int) -> sequence.Model:
-    """The transformer on both domains together, without times; early stop on the NDCG of the validation lists."""
-
-    def ndcg(model: sequence.Model) -> float:
-        scores = _at_lists(model, valid).reshape(len(valid.time), -1)
-        rank = (scores[:, 1:] >= scores[:, :1]).sum(axis=1)
-        return float(np.where(rank < 10, 1.0 / np.log2(rank + 2.0), 0.0).mean())
-
-    plan = sequence_training.Plan(mode="joint", every=2, patience=2)
-    settings = sequence.Settings(use_time=False)
-    with tempfile.TemporaryDirectory() as folder:
-        return sequence_training.train(train, catalogue, settings, plan, seed, folder, ndcg, print)
-
-
-def _at_lists(model: sequence.Model, asked: Lists) -> np.ndarray:
-    items = asked.item_idx.reshape(len(asked.time), -1)
-    return sequence.scores_at(model, asked.histories, asked.scenario_idx, asked.time, items).ravel()
 
 
 def run(data: str, seeds: int, quick: bool) -> dict[str, float]:
@@ -154,7 +128,7 @@ def run(data: str, seeds: int, quick: bool) -> dict[str, float]:
     started = time.monotonic()
     events = read(data, quick)
     print(f"{events.user.max() + 1} users, {events.num_items} items of {', '.join(events.domains)}", flush=True)
-    runs = [one_seed(events, seed, quick) for seed in range(seeds)]
+    runs = [one_seed(events, seed) for seed in range(seeds)]
     seconds = time.monotonic() - started
     table(runs, f"cross_domain_sequence, {seeds} seeds, {seconds / seeds:.0f} s a seed")
     result = {name: spread(runs, "ours", name)[0] for name in runs[0]["ours"]}
