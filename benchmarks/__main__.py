@@ -9,6 +9,32 @@ import json
 
 # name -> (module, what it measures, what it takes on 2 cores)
 BENCHMARKS = {
+    "cross_market": (
+        "benchmarks.cross_market",
+        "NDCG@10 in markets that share items, 99 random negatives; DIR: xmarket-electronics",
+        "10 min a seed",
+    ),
+    "cold_start": ("benchmarks.cold_start", "NDCG@10 of hidden items and hidden users in one shop", "10 min a seed"),
+    "full_ranking": (
+        "benchmarks.full_ranking",
+        "R@10, NDCG@10 of the next item of three shops, every item ranked, single and joint",
+        "20 min a seed",
+    ),
+    "cross_domain_sequence": (
+        "benchmarks.cross_domain_sequence",
+        "HR@10, NDCG@10, MRR of the next event in mixed sequences of two domains, 999 random negatives",
+        "4 min a seed",
+    ),
+    "transfer": (
+        "benchmarks.transfer",
+        "HR@10, NDCG@10 of the transformer alone, joint, with adapters, fine-tuned; data of cross_domain_sequence",
+        "40 min a seed",
+    ),
+    "general": (
+        "benchmarks.general",
+        "R@10 and NDCG@10 of one scenario without time, full ranking; DIR: movielens-1m",
+        "5 min a seed",
+    ),
     "nightly": ("benchmarks.nightly", "seconds of a first night, the same again, and the night after", "10 min"),
     "quality": ("benchmarks.quality", "NDCG@10 of published lists on what users then bought, at four dates", "20 min"),
 }

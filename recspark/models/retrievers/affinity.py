@@ -6,9 +6,11 @@ Shapes: U users, E events, I items; user u owns events offsets[u]:offsets[u + 1]
 import numpy as np
 import scipy.sparse as sp
 
+from recspark.features import Histories
 from recspark.models.retrievers.popular import decay
 
 LEVELS = 1024
+STRONGEST_CELLS = 1 << 25  # 128 MB of float32 at once
 EPSILON = 1e-9  # weights that cancel in decimals (0.1 + 0.2 - 0.3) must cancel here
 
 
@@ -44,6 +46,40 @@ def recent(
     age = as_of_days - last_times(offsets, item_idx, time, matrix)
     matrix.data = (np.maximum(np.rint(decay(age, half_life_days) * LEVELS), 1) / LEVELS).astype(np.float32)
     return matrix
+
+
+def faded(histories: Histories, num_items: int, half_life_days: float) -> sp.csr_matrix:
+    """Positives float32 (U, I), each faded by the age of its last event against the user's newest event."""
+    h = histories
+    matrix = positives(h.offsets, h.item_idx, h.weight, num_items)
+    if np.isinf(half_life_days):
+        return matrix
+    last = last_times(h.offsets, h.item_idx, h.time, matrix)
+    newest = np.full(matrix.shape[0], -np.inf)
+    owner = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    np.maximum.at(newest, owner, np.nan_to_num(last, nan=-np.inf))
+    age = np.nan_to_num(newest[owner] - last, posinf=0.0, neginf=0.0)
+    matrix.data *= decay(age, half_life_days).astype(np.float32)
+    return matrix
+
+
+def strongest(history_UI: sp.csr_matrix, weights_II: np.ndarray | sp.csr_matrix) -> np.ndarray:
+    """float32 (U, J): for each column the largest of weight x affinity over the user's items, where a product would add
+    them up; zeros for a user without any. `weights_II` (I, J) dense or sparse; dense in chunks of users only."""
+    out = np.zeros((history_UI.shape[0], weights_II.shape[1]), dtype=np.float32)
+    counts = np.diff(history_UI.indptr)
+    room = max(1, STRONGEST_CELLS // max(weights_II.shape[1], 1))
+    owners = np.flatnonzero(counts)
+    low = 0
+    while low < len(owners):
+        fit = int(np.searchsorted(np.cumsum(counts[owners[low:]]), room, side="right"))
+        users = owners[low : low + max(fit, 1)]
+        part = history_UI[users]
+        rows = weights_II[part.indices]
+        rows = rows.toarray() if sp.issparse(rows) else rows
+        out[users] = np.maximum.reduceat(rows * part.data[:, None], part.indptr[:-1], axis=0)
+        low += len(users)
+    return out
 
 
 def last_times(offsets: np.ndarray, item_idx: np.ndarray, time: np.ndarray, matrix_UI: sp.csr_matrix) -> np.ndarray:

@@ -1,4 +1,6 @@
 import numpy as np
+import pytest
+import scipy.sparse as sp
 
 from recspark.models.retrievers import affinity
 
@@ -36,3 +38,14 @@ def test_empty_block() -> None:
     none = affinity.seen(np.array([0, 0]), np.array([], dtype=np.int32), 3)
     assert none.shape == (1, 3) and none.nnz == 0
     assert affinity.last_times(np.array([0, 0]), np.array([], dtype=np.int32), np.array([]), none).shape == (0,)
+
+
+def test_strongest_is_the_largest_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    """User 0 has item 0 (affinity 1) and 1 (1/2): max(1 x 2, .5 x 6) = 3 and max(1 x -1, .5 x -4) = -1; user 1 nothing;
+    user 2 item 1. Dense or sparse, in chunks of any size."""
+    history = sp.csr_matrix(np.array([[1, 0.5], [0, 0], [0, 1]], dtype=np.float32))
+    weights = np.array([[2, -1], [6, -4]], dtype=np.float32)
+    for cells in (1, 4, 1 << 20):
+        monkeypatch.setattr(affinity, "STRONGEST_CELLS", cells)
+        for form in (weights, sp.csr_matrix(weights)):
+            np.testing.assert_array_equal(affinity.strongest(history, form), [[3, -1], [0, 0], [6, -4]])

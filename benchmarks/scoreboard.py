@@ -1,0 +1,23 @@
+"""The table of a benchmark: a line for each method, its mean and spread over the seeds."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+Lines = dict[str, dict[str, float]]  # method -> figure -> value, of one seed
+
+
+def spread(runs: Sequence[Lines], method: str, figure: str) -> tuple[float, float]:
+    """(mean, standard deviation) over the seeds; the deviation of one seed is 0."""
+    values = [run[method][figure] for run in runs]
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def table(runs: Sequence[Lines], title: str) -> None:
+    """Print every method's figures, mean +- standard deviation."""
+    methods, names = list(runs[0]), list(next(iter(runs[0].values())))
+    width = max(len(method) for method in methods) + 2
+    print(f"\n{title}\n" + " " * width + " ".join(f"{name:>22s}" for name in names))
+    for method in methods:
+        cells = [spread(runs, method, name) for name in names]
+        print(method.ljust(width) + " ".join(f"{f'{mean:.4f} +- {std:.4f}':>22s}" for mean, std in cells), flush=True)

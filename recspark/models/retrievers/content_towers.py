@@ -1,0 +1,160 @@
+"""Two towers over content embeddings: what a user had says what they are after, in the same space as every item's
+content, so an item of tonight without any event is found like any other.
+
+Both towers are linear and start as one projection to the leading directions of the content, where the score is the
+plain content similarity; what people had next then bends them apart (sampled softmax, negatives drawn evenly from the
+items of the target's scenario).
+
+Shapes: U users, E events, I items, C content numbers, D numbers of a vector, T training targets, N negatives.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch.nn import functional as F
+
+from recspark.errors import DataError
+from recspark.features import Histories
+from recspark.models.retrievers.catalogue import Catalogue
+from recspark.models.retrievers.content import unit
+from recspark.models.retrievers.transitions import recency
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`fade`: what an event counts against the one after it; `reach`: a user's last events that count; `sharpness`:
+    what a cosine is multiplied with at the start."""
+
+    dim: int = 128
+    fade: float = 0.7
+    reach: int = 20
+    negatives: int = 1024
+    batch_targets: int = 1024
+    learning_rate: float = 1e-3
+    sharpness: float = 10.0
+    max_epochs: int = 5
+
+
+@dataclass(frozen=True)
+class Model:
+    """`content_IC` float32, rows of length 1 or zeros; the towers `recent_CD`, `last_CD` (user) and `item_CD`."""
+
+    settings: Settings
+    content_IC: np.ndarray
+    recent_CD: np.ndarray
+    last_CD: np.ndarray
+    item_CD: np.ndarray
+
+
+def fit(histories: Histories, catalogue: Catalogue, settings: Settings, seed: int) -> Model:
+    """Learn from what each user had next. Raises DataError when the catalogue has no content."""
+    if catalogue.content_ID is None or not catalogue.content_ID.any():
+        raise DataError("content_towers: found no content in the catalogue; give items a text, or leave it out")
+    content = unit(catalogue.content_ID)
+    basis = _leading(content, settings.dim)
+    towers = [torch.nn.Parameter(torch.from_numpy(basis * scale)) for scale in (0.5, 0.5, 1.0)]
+    optimizer = torch.optim.Adam(towers, lr=settings.learning_rate)
+    before, last, target, scenario = _examples(histories, content, settings)
+    pools = {s: np.unique(target[scenario == s]) for s in np.unique(scenario)}
+    for number in range(settings.max_epochs):
+        rng = np.random.default_rng((seed, number))
+        for s, rows in _batches(scenario, settings.batch_targets, rng):
+            drawn = rng.choice(pools[s], settings.negatives)
+            loss = _loss(towers, content, before[rows], last[rows], target[rows], drawn, settings.sharpness)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return Model(settings, content, *(tower.detach().numpy().copy() for tower in towers))
+
+
+def _leading(content_IC: np.ndarray, dim: int) -> np.ndarray:
+    """Orthonormal directions of most content, float32 (C, <= dim)."""
+    values, vectors = np.linalg.eigh((content_IC.T @ content_IC).astype(np.float64))
+    return np.ascontiguousarray(vectors[:, np.argsort(-values)[:dim]], dtype=np.float32)
+
+
+def _examples(
+    histories: Histories, content_IC: np.ndarray, settings: Settings
+) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray, np.ndarray]:
+    """Of every event with content that follows another: faded events before it (T, I), the one before it, its item and
+    its scenario (T,)."""
+    owner, item, scenario = _known(histories, len(content_IC))
+    place = np.arange(len(owner))
+    rows, columns, weights = [], [], []
+    for step in range(1, settings.reach + 1):
+        same = np.flatnonzero(owner[step:] == owner[:-step])
+        rows.append(same + step)
+        columns.append(item[same])
+        weights.append(np.full(len(same), settings.fade ** (step - 1), np.float32))
+    shape = (len(owner), len(content_IC))
+    parts = (np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns)))
+    follows = np.diff(owner, prepend=-1) == 0
+    follows &= content_IC[item].any(axis=1)
+    before = sp.csr_matrix(parts, shape=shape)[follows]
+    return before, item[place[follows] - 1], item[follows], scenario[follows]
+
+
+def _known(histories: Histories, num_items: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(user, item, scenario) of the positive events that name a known item."""
+    owner = np.repeat(np.arange(len(histories.offsets) - 1), np.diff(histories.offsets))
+    kept = (histories.weight > 0) & (histories.item_idx >= 0) & (histories.item_idx < num_items)
+    return owner[kept], histories.item_idx[kept], histories.scenario_idx[kept]
+
+
+def _batches(scenario: np.ndarray, size: int, rng: np.random.Generator) -> list[tuple[int, np.ndarray]]:
+    """Targets of one scenario a batch, batches in random order."""
+    found = []
+    for s in np.unique(scenario):
+        rows = rng.permutation(np.flatnonzero(scenario == s))
+        found += [(int(s), rows[low : low + size]) for low in range(0, len(rows), size)]
+    return [found[at] for at in rng.permutation(len(found))]
+
+
+def _loss(
+    towers: list[torch.nn.Parameter],
+    content_IC: np.ndarray,
+    before_TI: sp.csr_matrix,
+    last_T: np.ndarray,
+    target_T: np.ndarray,
+    drawn_N: np.ndarray,
+    sharpness: float,
+) -> torch.Tensor:
+    """Mean cross entropy of the target among the drawn; a target that was drawn is left out."""
+    recent_CD, last_CD, item_CD = towers
+    profile = torch.from_numpy(unit(np.asarray(before_TI @ content_IC)))
+    user_TD = profile @ recent_CD + torch.from_numpy(content_IC[last_T]) @ last_CD
+    own_T1 = (user_TD * (torch.from_numpy(content_IC[target_T]) @ item_CD)).sum(dim=1, keepdim=True)
+    other_TN = user_TD @ (torch.from_numpy(content_IC[drawn_N]) @ item_CD).T
+    other_TN = other_TN.masked_fill(torch.from_numpy(drawn_N[None] == target_T[:, None]), -torch.inf)
+    logits = sharpness * torch.cat((own_T1, other_TN), dim=1)
+    return F.cross_entropy(logits, torch.zeros(len(target_T), dtype=torch.long))
+
+
+def scores(model: Model, histories: Histories, scenario_idx: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """float32 (U, I): likeness in content to what the user is after; 0, which says nothing, where one of them has no
+    content. The scenario and the moment asked about change nothing."""
+    num_users = len(histories.offsets) - 1
+    owner, item, _ = _known(histories, len(model.content_IC))
+    back = recency(owner, num_users)
+    weight = np.where(back < model.settings.reach, model.settings.fade**back, 0.0).astype(np.float32)
+    shape = (num_users, len(model.content_IC))
+    recent = unit(np.asarray(sp.csr_matrix((weight, (owner, item)), shape=shape) @ model.content_IC))
+    last = np.zeros_like(recent)
+    last[owner[back == 0]] = model.content_IC[item[back == 0]]
+    user_UD = recent @ model.recent_CD + last @ model.last_CD
+    return (user_UD @ (model.content_IC @ model.item_CD).T).astype(np.float32)
+
+
+def to_arrays(model: Model) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """(manifest, arrays) for the checkpoint."""
+    arrays = {name: array for name, array in vars(model).items() if name != "settings"}
+    return {"settings": asdict(model.settings)}, arrays
+
+
+def from_arrays(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Model:
+    """The inverse of `to_arrays`: the same scores to the last bit."""
+    return Model(settings=Settings(**manifest["settings"]), **arrays)

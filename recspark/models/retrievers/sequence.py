@@ -1,0 +1,260 @@
+"""A transformer over the user's events of all scenarios in order of time (SASRec, Kang & McAuley 2018), trained by
+sampled softmax over many negatives (Klenitskiy & Vasilev 2023, Turning Dross Into Gold Loss).
+
+Negatives are drawn evenly from the items of the target's scenario that have events, so the score is the logarithm of
+how much likelier an item is next than at random there: right for a full list and for a sampled one.
+
+Shapes: B users, L positions, D numbers of a vector, N negatives, P targets, U users, I items.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from recspark.errors import DataError
+from recspark.features import Histories
+from recspark.models.retrievers.catalogue import Catalogue
+from recspark.models.retrievers.sequence_network import Network, Settings, build, gap_bucket
+
+MAX_GRADIENT_NORM = 5.0
+BETAS = (0.9, 0.98)
+USERS_A_BLOCK = 256
+BUCKET = 16  # batches whose users are sorted by length together: little padding, still well mixed
+
+
+@dataclass(frozen=True)
+class Model:
+    """`weights`: the network's tensors by name, float32; `content_ID` as in the catalogue, or None."""
+
+    settings: Settings
+    num_items: int
+    num_scenarios: int
+    content_ID: np.ndarray | None
+    weights: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """The last events of each user, oldest first, int64 (U, L): item and scenario codes, time-gap buckets.
+
+    `time` (U, L) float64, days; `length` (U,). Item code 0 fills the end of a row."""
+
+    item: np.ndarray
+    scenario: np.ndarray
+    gap: np.ndarray
+    time: np.ndarray
+    length: np.ndarray
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What training sees: users with two events and more. `pools`: codes of the items of each scenario; `chance` (U,):
+    how likely a user is drawn, None = each once an epoch."""
+
+    sequences: Sequences
+    pools: dict[int, np.ndarray]
+    chance: np.ndarray | None
+
+    @property
+    def items(self) -> np.ndarray:
+        """item_idx of every item with an event."""
+        return np.unique(np.concatenate(list(self.pools.values()))) - 1
+
+
+def pack(histories: Histories, settings: Settings, num_items: int, num_scenarios: int, extra: int = 0) -> Sequences:
+    """The last `length + extra` positive events of each user; unknown items are skipped, scenarios marked unknown."""
+    num_users, width = len(histories.offsets) - 1, settings.length + extra
+    owner = np.repeat(np.arange(num_users), np.diff(histories.offsets))
+    known = (histories.weight > 0) & (histories.item_idx >= 0) & (histories.item_idx < num_items)
+    owner, item, time = owner[known], histories.item_idx[known], histories.time[known]
+    scenario = np.where(histories.scenario_idx[known] < num_scenarios, histories.scenario_idx[known], num_scenarios)
+    ends = np.cumsum(np.bincount(owner, minlength=num_users))
+    kept = ends[owner] - np.arange(len(owner)) <= width
+    owner, item, time, scenario = owner[kept], item[kept], time[kept], scenario[kept]
+    length = np.bincount(owner, minlength=num_users)
+    place = np.arange(len(owner)) - (np.cumsum(length) - length)[owner]
+    gap = np.diff(time, prepend=np.nan)
+    gap[place == 0] = np.nan
+
+    def table(values: np.ndarray, fill: float, dtype: type) -> np.ndarray:
+        out = np.full((num_users, width), fill, dtype=dtype)
+        out[owner, place] = values
+        return out
+
+    buckets = gap_bucket(gap, settings.use_time)
+    codes = (table(item + 1, 0, np.int64), table(scenario, num_scenarios, np.int64), table(buckets, 0, np.int64))
+    return Sequences(*codes, table(time, np.nan, np.float64), length)
+
+
+def targets(histories: Histories, catalogue: Catalogue, settings: Settings) -> Targets:
+    """Training data of the events. Raises DataError when no user has two."""
+    all_users = pack(histories, settings, catalogue.num_items, catalogue.num_scenarios, extra=1)
+    several = all_users.length > 1
+    if not several.any():
+        raise DataError(f"sequence: found no user with two events among {len(several)}, expected some; widen the data")
+    data = Sequences(*(array[several] for array in vars(all_users).values()))
+    real = data.item > 0
+    pools = {int(s): np.unique(data.item[real & (data.scenario == s)]) for s in np.unique(data.scenario[real])}
+    chance = None
+    if settings.balance:
+        aimed = real.copy()
+        aimed[:, 0] = False
+        share = np.bincount(data.scenario[aimed], minlength=catalogue.num_scenarios + 1).astype(np.float64)
+        weight = np.where(aimed, np.maximum(share, 1.0)[data.scenario] ** -settings.balance, 0.0).sum(axis=1)
+        chance = weight / aimed.sum(axis=1)
+        chance /= chance.sum()
+    return Targets(data, pools, chance)
+
+
+def epoch(network: Network, optimizer: torch.optim.Optimizer, data: Targets, seed: int, number: int) -> float:
+    """One pass over the users; the mean loss of a target. A function of weights, seed and number alone."""
+    rng = np.random.default_rng((seed, number))
+    size, num_users = network.settings.batch_users, len(data.sequences.length)
+    order = rng.permutation(num_users) if data.chance is None else rng.choice(num_users, num_users, p=data.chance)
+    total, count = 0.0, 0
+    network.train()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(rng.integers(1 << 62)))  # of dropout
+        for users in _batches(order, data.sequences.length, size, rng):
+            loss, num_targets = batch_loss(network, data, users, rng)
+            optimizer.zero_grad()
+            (loss / num_targets).backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT_NORM)
+            optimizer.step()
+            total, count = total + float(loss.detach()), count + num_targets
+    return total / count
+
+
+def _batches(order: np.ndarray, length: np.ndarray, size: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Users in batches of like length, the batches in random order."""
+    batches = []
+    for low in range(0, len(order), size * BUCKET):
+        part = order[low : low + size * BUCKET]
+        part = part[np.argsort(length[part], kind="stable")]
+        batches += [part[at : at + size] for at in range(0, len(part), size)]
+    return [batches[at] for at in rng.permutation(len(batches))]
+
+
+def batch_loss(network: Network, data: Targets, users: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, int]:
+    """(sum of the sampled-softmax losses, number of targets) of some users."""
+    s, longest = data.sequences, int(data.sequences.length[users].max())
+    item, scenario, gap = (torch.from_numpy(x[users, :longest]) for x in (s.item, s.scenario, s.gap))
+    state_BLD = network(item[:, :-1], scenario[:, :-1], gap[:, :-1], scenario[:, 1:], gap[:, 1:])
+    real = item[:, 1:] > 0
+    state_PD, target_P, scenario_P = state_BLD[real], item[:, 1:][real], scenario[:, 1:][real]
+    loss = state_PD.new_zeros(())
+    for number, pool in data.pools.items():
+        rows = scenario_P == number
+        if rows.any():
+            drawn = torch.from_numpy(rng.choice(pool, network.settings.negatives))
+            loss = loss + _softmax_loss(network, state_PD[rows], target_P[rows], drawn)
+    return loss, len(target_P)
+
+
+def _softmax_loss(network: Network, state_PD: Tensor, target_P: Tensor, drawn_N: Tensor) -> Tensor:
+    """Sum over P of the cross entropy of the target against the drawn; a target that was drawn is left out."""
+    own_P1 = (state_PD * network.vectors(target_P)).sum(dim=1, keepdim=True) + network.item_bias[target_P, None]
+    other_PN = state_PD @ network.vectors(drawn_N).T + network.item_bias[drawn_N]
+    other_PN = other_PN.masked_fill(drawn_N[None] == target_P[:, None], -torch.inf)
+    logits = torch.cat((own_P1, other_PN), dim=1)
+    return F.cross_entropy(logits, torch.zeros(len(target_P), dtype=torch.long), reduction="sum")
+
+
+def optimizer_of(network: Network) -> torch.optim.Optimizer:
+    settings = network.settings
+    return torch.optim.AdamW(
+        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=BETAS
+    )
+
+
+def fit(histories: Histories, catalogue: Catalogue, settings: Settings, seed: int) -> Model:
+    """Train for `max_epochs`; `training.sequence_training` stops early and survives a kill. Raises DataError when no
+    user has two events."""
+    data = targets(histories, catalogue, settings)
+    network = build(settings, catalogue, data.items, seed)
+    optimizer = optimizer_of(network)
+    for number in range(settings.max_epochs):
+        epoch(network, optimizer, data, seed, number)
+    return freeze(network, catalogue)
+
+
+def freeze(network: Network, catalogue: Catalogue) -> Model:
+    """The network's weights as a model, copied."""
+    weights = {name: tensor.detach().cpu().numpy().copy() for name, tensor in network.state_dict().items()}
+    return Model(network.settings, catalogue.num_items, catalogue.num_scenarios, catalogue.content_ID, weights)
+
+
+def thaw(model: Model) -> Network:
+    """The network of a model, ready to score."""
+    network = Network(model.settings, model.num_items, model.num_scenarios, model.content_ID)
+    network.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in model.weights.items()})
+    return network.eval()
+
+
+def scores(model: Model, histories: Histories, scenario_idx: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """float32 (U, I): how much likelier than at random the item is next, in logarithms, in the scenario and at the
+    moment (days) asked about for each user. nan for a user without a known item."""
+    network = thaw(model)
+    with torch.no_grad():
+        vectors_DI = network.vectors(torch.arange(1, model.num_items + 1)).T.contiguous()
+        states_UD = states(model, network, histories, scenario_idx, time)
+        found = (states_UD @ vectors_DI + network.item_bias[1:]).numpy()
+    found[torch.isnan(states_UD[:, 0]).numpy()] = np.nan
+    return found
+
+
+def scores_at(
+    model: Model, histories: Histories, scenario_idx: np.ndarray, time: np.ndarray, item_idx: np.ndarray
+) -> np.ndarray:
+    """`scores` of the items (U, K) of each user's list only, float32 (U, K)."""
+    network = thaw(model)
+    found = np.empty(item_idx.shape, dtype=np.float32)
+    with torch.no_grad():
+        states_UD = states(model, network, histories, scenario_idx, time)
+        vectors_ID = network.vectors(torch.arange(model.num_items + 1))
+        for low in range(0, len(found), USERS_A_BLOCK):
+            rows = slice(low, low + USERS_A_BLOCK)
+            code_UK = torch.from_numpy(item_idx[rows].astype(np.int64)) + 1
+            dots_UK = torch.einsum("ukd,ud->uk", vectors_ID[code_UK], states_UD[rows])
+            found[rows] = (dots_UK + network.item_bias[code_UK]).numpy()
+    return found
+
+
+def states(model: Model, network: Network, histories: Histories, scenario_idx: np.ndarray, time: np.ndarray) -> Tensor:
+    """float32 (U, D): what each user is asked for; nan for a user without a known item. Rows are padded to one length,
+    so that a user's numbers do not depend on the others of a block."""
+    s = pack(histories, model.settings, model.num_items, model.num_scenarios)
+    num_users = len(s.length)
+    last = np.maximum(s.length - 1, 0)
+    gap = gap_bucket(time - s.time[np.arange(num_users), last], model.settings.use_time)
+    asked = np.where(np.asarray(scenario_idx) < model.num_scenarios, scenario_idx, model.num_scenarios)
+    found = torch.full((num_users, model.settings.dim), torch.nan)
+    for low in range(0, num_users, USERS_A_BLOCK):
+        rows = slice(low, min(low + USERS_A_BLOCK, num_users))
+        parts = [torch.from_numpy(x[rows]) for x in (s.item, s.scenario, s.gap)]
+        question = [torch.from_numpy(np.asarray(x[rows]))[:, None].expand_as(parts[0]) for x in (asked, gap)]
+        state_BLD = network(*parts, *question)
+        found[rows] = state_BLD[torch.arange(len(parts[0])), torch.from_numpy(last[rows])]
+    found[torch.from_numpy(s.length == 0)] = torch.nan
+    return found
+
+
+def to_arrays(model: Model) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """(manifest, arrays) for the checkpoint."""
+    arrays = {f"weight.{name}": array for name, array in model.weights.items()}
+    if model.content_ID is not None:
+        arrays["content"] = model.content_ID
+    manifest = {"settings": asdict(model.settings), "items": model.num_items, "scenarios": model.num_scenarios}
+    return manifest, arrays
+
+
+def from_arrays(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Model:
+    """The inverse of `to_arrays`: the same scores to the last bit."""
+    weights = {name[len("weight.") :]: array for name, array in arrays.items() if name.startswith("weight.")}
+    sizes = (manifest["items"], manifest["scenarios"])
+    return Model(Settings(**manifest["settings"]), *sizes, arrays.get("content"), weights)

@@ -1,0 +1,113 @@
+"""All retrievers' scores and the popularity of the moment as one score, learnt on lists whose outcome is known.
+
+The lists come from validation rows in the benchmarks and from past dates in the nightly run. Cross-fitted: the people
+are cut into folds, one model a fold stops early on it and learns from the others; a score is the models' mean. A
+scenario with few lists borrows from all: the trees are shared, and know a scenario by its activity.
+Shapes: Q lists, n rows, U users, I items, R retrievers, F features.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from recspark.config import Gbdt
+from recspark.features import Histories
+from recspark.metrics import ndcg_at_k
+from recspark.models.rankers import gbdt
+from recspark.training.moments import Lists
+
+LISTS_A_BLOCK = 1024  # lists whose scores over all items are held at once
+
+
+@dataclass(frozen=True)
+class Retriever:
+    """A fitted model and the module that reads it."""
+
+    module: ModuleType
+    model: Any
+
+
+@dataclass(frozen=True)
+class Model:
+    """One gbdt model a fold, and NDCG@10 of the lists that each was not taught (mean over lists)."""
+
+    folds: tuple[gbdt.Model, ...]
+    held_out_ndcg: float
+
+
+def take(histories: Histories, users: np.ndarray, drop: int = 0) -> Histories:
+    """Histories of `users` (Q,), in that order, without the newest `drop` events of each (none is left without any).
+
+    A list two events ahead of the history is practised on one that also is: with `drop` = 1 the newest known event
+    stands in for the one between history and outcome.
+    """
+    size = np.diff(histories.offsets)[users]
+    kept = np.where(size > drop, size - drop, size)
+    offsets = np.concatenate(([0], np.cumsum(kept)))
+    rows = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - histories.offsets[users], kept)
+    h = histories
+    arrays = (h.item_idx, h.scenario_idx, h.time, h.weight, h.value, h.price)
+    return Histories(offsets, *(array[rows] for array in arrays))
+
+
+def columns(retrievers: Mapping[str, Retriever], lists: Lists) -> np.ndarray:
+    """float32 (n, R): every retriever's score of every row, in the mapping's order. Dense in blocks only."""
+    out = np.empty((len(lists.item_idx), len(retrievers)), dtype=np.float32)
+    owner_n = lists.owner
+    for low in range(0, len(lists.time), LISTS_A_BLOCK):
+        users = np.arange(low, min(low + LISTS_A_BLOCK, len(lists.time)))
+        block = take(lists.histories, users)
+        rows = slice(lists.offsets[users[0]], lists.offsets[users[-1] + 1])
+        owner = owner_n[rows] - low
+        for r, retriever in enumerate(retrievers.values()):
+            dense = retriever.module.scores(retriever.model, block, lists.scenario_idx[users], lists.time[users])
+            out[rows, r] = dense[owner, lists.item_idx[rows]]
+    return out
+
+
+def fit(
+    features: np.ndarray,
+    names: Sequence[str],
+    lists: Lists,
+    labels: np.ndarray,
+    people: np.ndarray,
+    settings: Gbdt,
+    seed: int,
+    num_folds: int = 3,
+    num_threads: int = 0,
+) -> Model:
+    """Learn the order of `labels` (n,), positive where above 0, from `features` (n, F).
+
+    `people` (Q,): lists of the same one are held out together. Raises DataError when no list has a positive.
+    """
+    owner = lists.owner
+    distinct, person = np.unique(people, return_inverse=True)
+    fold = np.random.default_rng(seed).integers(0, num_folds, len(distinct))[person][owner]
+    keys = np.stack((np.zeros_like(owner), np.zeros_like(owner), owner, lists.item_idx), axis=1)
+    models, held_out = [], np.full(len(owner), np.nan)
+    for f in np.unique(fold[labels > 0]) if (labels > 0).any() else [0]:  # gbdt says what is wrong without any
+        mine = fold == f
+        models.append(gbdt.fit(features, labels, keys, mine, names, settings, seed + int(f), num_threads=num_threads))
+        held_out[mine] = gbdt.predict(models[-1], features[mine], num_threads)
+    return Model(tuple(models), mean_ndcg(held_out, labels, lists.offsets))
+
+
+def predict(model: Model, features: np.ndarray, num_threads: int = 0) -> np.ndarray:
+    """Scores float64 (n,), comparable within a list: the folds' mean."""
+    return np.mean([gbdt.predict(fold, features, num_threads) for fold in model.folds], axis=0)
+
+
+def ndcg(scores: np.ndarray, labels: np.ndarray, offsets: np.ndarray, k: int = 10) -> np.ndarray:
+    """(Q,) NDCG@k of lists ordered by score; equal ones stay in the rows' order, nan last; nan without positive."""
+    owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    clean = np.where(np.isnan(scores), -np.inf, scores)
+    relevance = (labels > 0)[np.lexsort((-clean, owner))].astype(np.float64)
+    return ndcg_at_k(relevance, offsets, np.bincount(owner, labels > 0, len(offsets) - 1).astype(np.int64), k)
+
+
+def mean_ndcg(scores: np.ndarray, labels: np.ndarray, offsets: np.ndarray, k: int = 10) -> float:
+    """Mean of `ndcg` over the lists that have a positive."""
+    return float(np.nanmean(ndcg(scores, labels, offsets, k)))
