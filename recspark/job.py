@@ -150,10 +150,11 @@ def _execute(
 
     store = Store(spark, config, run_id)
     try:
-        with hold(config.warehouse, run_id), _progress(console, len(stages)) as advance:
+        with hold(config.warehouse, run_id) as held, _progress(console, len(stages)) as advance:
             recommendations.repair(store)
             for name in stages:
                 advance(name)
+                held.check()  # a machine that slept may have lost the warehouse to another run
                 began = time.monotonic()
                 module = importlib.import_module({**STAGES, **MAINTENANCE}[name])
                 summary = replace(module.refresh(store, config, night, force), stage=name)
