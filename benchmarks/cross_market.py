@@ -28,7 +28,7 @@ from recspark.models.retrievers.catalogue import Catalogue
 from recspark.training import choose, fusion, moments
 
 NUM_NEGATIVES = 99
-SETS = 2  # lists of a user to practise on, each with negatives of its own
+SETS = 1  # lists of a user to practise on, each with negatives of its own; a second one taught nothing more
 QUICK_ROWS = 30_000  # --quick: the smallest markets, up to so many events
 TREES = tuple(
     Gbdt(max_rows=4_000_000, max_rounds=300, learning_rate=0.08, objective=objective)

@@ -75,7 +75,7 @@ def fit(
     lists: Lists,
     labels: np.ndarray,
     people: np.ndarray,
-    settings: Sequence[Gbdt],
+    settings: Gbdt | Sequence[Gbdt],
     seed: int,
     num_folds: int = 3,
     num_threads: int = 0,
@@ -102,7 +102,7 @@ def fit(
         return mean_ndcg(found, np.where(np.isnan(found), 0, labels), lists.offsets)
 
     first, *others = np.unique(fold[labels > 0]).tolist() if (labels > 0).any() else [0]  # gbdt says what is wrong
-    tried = [(one, *learn(one, first)) for one in settings]
+    tried = [(one, *learn(one, first)) for one in ([settings] if isinstance(settings, Gbdt) else settings)]
     best = max(range(len(tried)), key=lambda at: figure(tried[at][2])) if len(tried) > 1 else 0
     taken, model, held_out = tried[best]
     models = [model]
