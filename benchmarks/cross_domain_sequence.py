@@ -114,7 +114,7 @@ def one_seed(data: Data, seed: int) -> dict[str, dict[str, float]]:
     for name, (seen, asked) in {
         "ours": (learn, rank), "ours, no time": (learn.without_time(), rank.without_time())
     }.items():  # fmt: skip
-        trees = fusion.fit(seen.features, seen.names, valid, first, everybody, Gbdt(), seed)
+        trees = fusion.fit(seen.features, seen.names, valid, first, everybody, (Gbdt(),), seed)
         print(f"seed {seed}: {name}, NDCG@10 of held-out validation lists {trees.held_out_ndcg:.4f}", flush=True)
         lines[name] = figures(fusion.predict(trees, asked.features), test, data)
         print("  ".join(f"{figure} {value:.4f}" for figure, value in lines[name].items()), flush=True)

@@ -7,6 +7,7 @@ and validation items left out. Recall is over all test items of a user; users wi
 """
 
 import time as clock
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +33,10 @@ from recspark.training import fusion, moments
 
 K, POOLED, MIN_RATING = 10, 60, 3
 QUICK_USERS = 2000
-TREES = Gbdt(max_rows=4_000_000, max_rounds=400, learning_rate=0.05)
+TREES = tuple(
+    Gbdt(max_rows=4_000_000, max_rounds=300, learning_rate=0.08, objective=objective)
+    for objective in ("lambdarank", "rank_xendcg")
+)
 LINEAR = scenario_linear.Settings
 # what stands to choice in each family, on validation
 FAMILIES = {
@@ -125,7 +129,7 @@ def pooled(dense: dict[str, np.ndarray], split: Split, seen: list[Histories]) ->
     return lists, np.stack([scores[rows.list_pos, rows.item_idx] for scores in dense.values()], axis=1)
 
 
-def fused(dense: dict[str, np.ndarray], split: Split, settings: Gbdt, seed: int) -> np.ndarray:
+def fused(dense: dict[str, np.ndarray], split: Split, settings: Sequence[Gbdt], seed: int) -> np.ndarray:
     """The fusion's ten best items of every user (U, 10), -1 for an empty place; learnt on validation rows."""
     record = moments.record(split.train, Catalogue(split.num_items, 1))
     lists, scores = pooled(dense, split, [split.train])
@@ -133,8 +137,8 @@ def fused(dense: dict[str, np.ndarray], split: Split, settings: Gbdt, seed: int)
     valid = affinity.seen(split.valid.offsets, split.valid.item_idx, split.num_items)
     labels = np.asarray(valid[lists.owner, lists.item_idx]).ravel()
     model = fusion.fit(features, names, lists, labels, np.arange(len(lists.time)), settings, seed)
-    rounds = [fold.num_rounds for fold in model.folds]
-    say(f"seed {seed}: fusion of {features.shape}, validation {model.held_out_ndcg:.4f} in the pool, rounds {rounds}")
+    rounds, taken = [fold.num_rounds for fold in model.folds], model.settings.objective
+    say(f"seed {seed}: fusion of {features.shape}, {taken}, validation {model.held_out_ndcg:.4f}, {rounds} rounds")
     lists, scores = pooled(dense, split, [split.train, split.valid])
     features = moments.features(scores, list(dense), lists, record, time_features=False)[1]
     values = fusion.predict(model, features)
@@ -148,7 +152,7 @@ def fused(dense: dict[str, np.ndarray], split: Split, settings: Gbdt, seed: int)
 def run(data: str, seeds: int, quick: bool) -> dict[str, Any]:
     """Mean over the seeds of the fusion's figures; prints every line beside them."""
     started, runs = clock.perf_counter(), []
-    settings = TREES.model_copy(update={"max_rounds": 100}) if quick else TREES
+    settings = [one.model_copy(update={"max_rounds": 60}) for one in TREES] if quick else TREES
     for seed in range(seeds):
         split = read(data, seed, quick)
         say(f"seed {seed}: {len(split.train.item_idx)} train rows, {split.num_items} items")

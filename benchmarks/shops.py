@@ -258,4 +258,4 @@ def learn(parts: Sequence[Block], settings: Gbdt, seed: int) -> fusion.Model:
     features = np.concatenate([part.rows.features for part in parts])
     labels, people = np.concatenate([part.labels for part in parts]), np.concatenate([part.users for part in parts])
     lists = together([part.lists for part in parts])
-    return fusion.fit(features, parts[0].rows.names, lists, labels, people, settings, seed)
+    return fusion.fit(features, parts[0].rows.names, lists, labels, people, (settings,), seed)

@@ -180,6 +180,7 @@ class Gbdt(Section):
     max_rounds: Annotated[int, Field(ge=1)] = 400
     learning_rate: Annotated[float, Field(gt=0)] = 0.05
     num_leaves: Annotated[int, Field(ge=2)] = 31
+    objective: Literal["rank_xendcg", "lambdarank"] = "rank_xendcg"
 
 
 class Recommendations(Section):

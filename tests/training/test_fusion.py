@@ -59,7 +59,7 @@ def planted(num_lists: int, seed: int) -> tuple[np.ndarray, Lists, np.ndarray]:
 def test_finds_the_planted_sum() -> None:
     """Better than either half alone, on lists that were not learnt from; the held-out figure says the same."""
     features, lists, labels = planted(600, 0)
-    model = fusion.fit(features, ["a", "b", "noise"], lists, labels, np.arange(600), SETTINGS, 0, num_threads=1)
+    model = fusion.fit(features, ["a", "b", "noise"], lists, labels, np.arange(600), [SETTINGS], 0, num_threads=1)
     features, lists, labels = planted(300, 1)
     found = fusion.mean_ndcg(fusion.predict(model, features, 1), labels, lists.offsets)
     halves = [fusion.mean_ndcg(features[:, half], labels, lists.offsets) for half in (0, 1)]
@@ -69,22 +69,35 @@ def test_finds_the_planted_sum() -> None:
 
 def test_same_seed_same_scores() -> None:
     features, lists, labels = planted(100, 0)
-    fitted = [fusion.fit(features, "abc", lists, labels, np.arange(100), SETTINGS, 3, num_threads=1) for _ in range(2)]
+    fitted = [
+        fusion.fit(features, "abc", lists, labels, np.arange(100), [SETTINGS], 3, num_threads=1) for _ in range(2)
+    ]
     first, second = (fusion.predict(model, features, 1) for model in fitted)
     np.testing.assert_array_equal(first, second)
+
+
+def test_takes_the_better_settings() -> None:
+    """One tree of two leaves cannot learn a sum of two columns; sixty trees of seven leaves can."""
+    features, lists, labels = planted(300, 0)
+    stump = SETTINGS.model_copy(update={"max_rounds": 1, "num_leaves": 2})
+    able = SETTINGS.model_copy(update={"objective": "lambdarank"})
+    for order in ([stump, able], [able, stump]):
+        model = fusion.fit(features, "abc", lists, labels, np.arange(300), order, 0, num_threads=1)
+        assert model.settings == able
+        assert len(model.folds) == 3 and model.held_out_ndcg > 0.85
 
 
 def test_lists_of_one_person_stay_together() -> None:
     """Everybody is one person: nothing is left to learn from but the lists themselves, in one fold."""
     features, lists, labels = planted(50, 0)
-    model = fusion.fit(features, "abc", lists, labels, np.zeros(50, int), SETTINGS, 0, num_threads=1)
+    model = fusion.fit(features, "abc", lists, labels, np.zeros(50, int), [SETTINGS], 0, num_threads=1)
     assert len(model.folds) == 1
 
 
 def test_no_positive_is_refused() -> None:
     features, lists, labels = planted(20, 0)
     with pytest.raises(DataError, match="no positive"):
-        fusion.fit(features, "abc", lists, 0 * labels, np.arange(20), SETTINGS, 0)
+        fusion.fit(features, "abc", lists, 0 * labels, np.arange(20), [SETTINGS], 0)
 
 
 def test_ndcg_by_hand() -> None:

@@ -1,5 +1,5 @@
 """Gradient boosted trees (LightGBM) that rank lists, by XE-NDCG (Bruch 2021, An Alternative Cross Entropy Loss for
-Learning-to-Rank).
+Learning-to-Rank) or LambdaRank (Burges 2010, From RankNet to LambdaRank to LambdaMART).
 
 Shapes: n rows, F features. Trees learn the order within a list, so a list without any positive teaches nothing and is
 left out, and the sampling weights of such users have no part here.
@@ -28,7 +28,6 @@ BOOSTER = "booster.txt"
 STOP_AT = 50  # NDCG@50 stops the training: steadier than @10, which few users decide
 PATIENCE = 50  # rounds
 PARAMS = {
-    "objective": "rank_xendcg",
     "metric": "ndcg",
     "eval_at": [STOP_AT],
     "min_data_in_leaf": 50,
@@ -86,7 +85,13 @@ def fit(
     booster = _boost(
         train,
         _dataset(features, positive, order, list_idx, stops, train) if stops.any() else None,
-        {**PARAMS, "learning_rate": settings.learning_rate, "num_leaves": settings.num_leaves, "seed": seed},
+        {
+            **PARAMS,
+            "objective": settings.objective,
+            "learning_rate": settings.learning_rate,
+            "num_leaves": settings.num_leaves,
+            "seed": seed,
+        },
         num_rounds or settings.max_rounds,
         num_threads,
     )
