@@ -15,7 +15,7 @@ from benchmarks.scoreboard import spread, table
 from recspark.config import Gbdt
 from recspark.training import fusion
 
-LEARNING_USERS = 8000  # of a domain: those whose validation lists the fusion learns from
+LEARNING_USERS = 5000  # of a domain: those whose validation lists the fusion learns from
 SETTINGS = Gbdt(max_rows=4_000_000)
 
 
