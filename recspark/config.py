@@ -13,7 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from recspark.errors import ConfigError
 
-RETRIEVERS = ("linear", "content", "popular")  # a candidate's `source`; the order breaks ties
+# A candidate's `source`; the order breaks ties. Which of them work is the section `retriever`'s to say.
+RETRIEVERS = (
+    "linear", "co_occurrence", "matrix_factorization", "sequence", "content_towers", "content", "popular",
+)  # fmt: skip
 
 
 class Section(BaseModel):
@@ -114,14 +117,74 @@ class Linear(Section):
     max_items: Annotated[int, Field(ge=1)] = 30_000  # memory grows with its square
 
 
+class CoOccurrence(Section):
+    """Item-to-item similarity from what the same users had (Deshpande & Karypis 2004): sparse, for any catalogue."""
+
+    pair_half_life_days: Annotated[float, Field(gt=0)] = float("inf")  # two events this far apart count half
+    half_life_days: Annotated[float, Field(gt=0)] = 56.0
+    shrinkage: Annotated[float, Field(ge=0)] = 5.0
+    neighbours: Annotated[int, Field(ge=1)] = 200  # kept of each item
+    history: Annotated[int, Field(ge=2)] = 100  # the newest events of a user that make pairs
+
+
+class MatrixFactorization(Section):
+    """Truncated SVD of who had what."""
+
+    num_factors: Annotated[int, Field(ge=1)] = 64
+    item_power: Annotated[float, Field(ge=0)] = 0.5
+    half_life_days: Annotated[float, Field(gt=0)] = 56.0
+
+
+class Sequence(Section):
+    """A transformer over the user's events of all scenarios in order of time."""
+
+    # all scenarios together; so with an adapter each; the others first and then `target`; `target` on its own
+    mode: Literal["joint", "adapter", "finetune", "single"] = "joint"
+    target: str | None = None  # raw scenario; only its lists get candidates then
+    dim: Annotated[int, Field(ge=2)] = 64
+    layers: Annotated[int, Field(ge=1)] = 2
+    heads: Annotated[int, Field(ge=1)] = 2
+    length: Annotated[int, Field(ge=1, le=50)] = 50
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    negatives: Annotated[int, Field(ge=1)] = 512
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    max_epochs: Annotated[int, Field(ge=1)] = 30
+
+    @model_validator(mode="after")
+    def _target(self) -> "Sequence":
+        if (self.mode in ("finetune", "single")) != (self.target is not None):
+            raise ValueError("modes `finetune` and `single` need `target: <scenario>`; `joint` and `adapter` have none")
+        return self
+
+
+class ContentTowers(Section):
+    """Two towers over content embeddings."""
+
+    dim: Annotated[int, Field(ge=1)] = 128
+    negatives: Annotated[int, Field(ge=1)] = 1024
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    max_epochs: Annotated[int, Field(ge=1)] = 5
+
+
 class Popular(Section):
     half_life_days: Annotated[float, Field(gt=0)] = 14.0
     shrinkage: Annotated[float, Field(ge=0)] = 100.0  # events that the all-scenario list counts for
 
 
 class Retriever(Section):
-    linear: Linear = Linear()
+    """`name: {}` turns one on with its defaults, `name: null` off; `content` and `popular` always work."""
+
+    linear: Linear | None = Linear()
+    co_occurrence: CoOccurrence | None = None
+    matrix_factorization: MatrixFactorization | None = None
+    sequence: Sequence | None = None
+    content_towers: ContentTowers | None = None
     popular: Popular = Popular()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those that work, in the order of RETRIEVERS."""
+        return tuple(name for name in RETRIEVERS if name == "content" or getattr(self, name) is not None)
 
 
 class Candidates(Section):

@@ -4,6 +4,7 @@ Everything is as of a date: `ItemStats` and `Histories` hold only events before 
 Shapes: U users of a block, E their events, n candidate rows, I items, S scenario groups, W windows, R retrievers.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from recspark.config import RETRIEVERS
 
 WINDOWS = (7, 14, 28, 56, 0)  # days back from as_of; 0 = all days
+KINDS = ("score", "share", "rank")  # of what a retriever says of a candidate
 YEAR_DAYS = 365.25
 MIN_PRICE_STD = 0.1  # of log prices: a user with one purchase, or always the same price, is not infinitely picky
 
@@ -53,6 +55,21 @@ class Histories:
     price: np.ndarray
 
 
+def take(histories: Histories, users: np.ndarray, drop: int = 0) -> Histories:
+    """Histories of `users` (Q,), in that order, without the newest `drop` events of each (none is left without any).
+
+    A list two events ahead of the history is practised on one that also is: with `drop` = 1 the newest known event
+    stands in for the one between history and outcome.
+    """
+    size = np.diff(histories.offsets)[users]
+    kept = np.where(size > drop, size - drop, size)
+    offsets = np.concatenate(([0], np.cumsum(kept)))
+    rows = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - histories.offsets[users], kept)
+    h = histories
+    arrays = (h.item_idx, h.scenario_idx, h.time, h.weight, h.value, h.price)
+    return Histories(offsets, *(array[rows] for array in arrays))
+
+
 @dataclass(frozen=True)
 class Candidates:
     """Rows to rank. The rows of one (user, scenario) list need not be neighbours; nothing depends on the order.
@@ -77,7 +94,7 @@ def _windowed(name: str) -> tuple[str, ...]:
 
 # fmt: off
 RETRIEVER_FEATURES = (
-    *(f"{retriever}_{kind}" for kind in ("score", "share", "rank") for retriever in RETRIEVERS),
+    *(f"{retriever}_{kind}" for kind in KINDS for retriever in RETRIEVERS),
     "num_retrievers", "best_rank", "list_size",
 )
 ITEM_FEATURES = (
@@ -96,6 +113,12 @@ MATCH_FEATURES = (
 )
 # fmt: on
 FEATURES = (*RETRIEVER_FEATURES, *ITEM_FEATURES, *USER_FEATURES, *MATCH_FEATURES)
+
+
+def features_of(retrievers: Sequence[str]) -> tuple[str, ...]:
+    """`FEATURES` without those of retrievers that do not work, which are nan in every row."""
+    silent = {f"{name}_{kind}" for name in RETRIEVERS if name not in retrievers for kind in KINDS}
+    return tuple(name for name in FEATURES if name not in silent)
 
 
 def ranking_features(histories: Histories, candidates: Candidates, stats: ItemStats, as_of_days: float) -> np.ndarray:

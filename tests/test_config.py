@@ -91,3 +91,16 @@ def test_scenario_rules(minimal):
 def test_lists_longer_than_what_is_retrieved(minimal):
     with pytest.raises(ConfigError, match=r"conf.yaml: candidates.depth: found 2, expected at least .*k = 3; raise it"):
         load(minimal, ("candidates.depth=2", "recommendations.k=3"))
+
+
+def test_which_retrievers_work(minimal):
+    assert load(minimal).retriever.names == ("linear", "content", "popular")
+    other = load(minimal, ("retriever={linear: null, sequence: {}, co_occurrence: {neighbours: 9}}",)).retriever
+    assert other.names == ("co_occurrence", "sequence", "content", "popular")
+    assert other.co_occurrence.neighbours == 9
+
+
+@pytest.mark.parametrize("settings", ["{mode: finetune}", "{mode: joint, target: de}"])
+def test_a_target_belongs_to_its_modes(minimal, settings):
+    with pytest.raises(ConfigError, match=r"`retriever.sequence`: .* modes `finetune` and `single` need `target"):
+        load(minimal, (f"retriever.sequence={settings}",))

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from recspark.config import RETRIEVERS
 from recspark.features import FEATURES, WINDOWS, Candidates, Histories, ItemStats, ranking_features
 
 AS_OF = 1000.0  # days since the epoch; day 1000 was a Wednesday
@@ -42,16 +43,23 @@ def histories() -> Histories:
 
 
 def candidates() -> Candidates:
-    """User 0: all items, user 1: item 0; columns linear, content, popular."""
+    """User 0: all items, user 1: item 0; linear, content and popular work."""
     none = np.nan
+    columns = [RETRIEVERS.index(name) for name in ("linear", "content", "popular")]
+
+    def of_all(values: list[list[float]]) -> np.ndarray:
+        wide = np.full((4, len(RETRIEVERS)), np.nan, dtype=np.float32)
+        wide[:, columns] = values
+        return wide
+
     scores = [[0.5, 0.1, 0.9], [0.2, none, 0.5], [none, none, 0.1], [none, none, 0.9]]
     ranks = [[1, 2, 1], [none, none, 2], [none, none, none], [none, none, 1]]
     return Candidates(
         user_pos=np.array([0, 0, 0, 1]),
         scenario_idx=np.zeros(4, dtype=np.int32),
         item_idx=np.array([0, 1, 2, 0]),
-        scores=np.array(scores, dtype=np.float32),
-        ranks=np.array(ranks, dtype=np.float32),
+        scores=of_all(scores),
+        ranks=of_all(ranks),
         list_idx=np.array([0, 0, 0, 1]),
     )
 

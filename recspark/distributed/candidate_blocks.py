@@ -16,11 +16,11 @@ import scipy.sparse as sp
 from recspark import columns as c
 from recspark.config import RETRIEVERS, Scenarios
 from recspark.distributed import histories as histories_of
+from recspark.distributed.candidate_scores import Scores, evidence, explain, of_rows, score
 from recspark.distributed.item_stats import group_rows
 from recspark.distributed.retriever import Bundle
-from recspark.features import Candidates, Histories, ranking_features
-from recspark.models.retrievers import affinity, content, linear
-from recspark.models.retrievers.pool import Pool, append, because, exactly, pool
+from recspark.features import Candidates, ranking_features
+from recspark.models.retrievers.pool import Pool, append, exactly, pool
 from recspark.models.topk import top_k
 from recspark.tables import histories as histories_table
 from recspark.tables.candidates import COLUMNS, GIVEN, REPEAT
@@ -47,29 +47,18 @@ class Lists:
     group_row: np.ndarray
 
 
-@dataclass(frozen=True)
-class Scores:
-    """What the retrievers say for a block: users' items, and float32 (U, I) scores where 0 says nothing."""
-
-    recent_UI: sp.csr_matrix
-    seen_UI: sp.csr_matrix
-    last_seen: np.ndarray  # for every entry of seen_UI, days before as_of as a negative number
-    linear_UI: np.ndarray
-    content_UI: np.ndarray
-
-
 def block_candidates(batch: pa.RecordBatch, bundle: Bundle, settings: Settings) -> pa.RecordBatch:
     """Candidates of some HISTORIES rows as a batch of TABLE, in order of user, scenario, item."""
     histories = histories_of.arrays(batch)
-    histories = replace(histories, scenario_idx=group_rows(histories.scenario_idx, bundle.groups))
     lists = lists_of(batch, bundle)
-    scores = score(histories, bundle)
+    scores = score(histories, bundle, lists.user_pos, bundle.groups[lists.group_row])
+    histories = replace(histories, scenario_idx=group_rows(histories.scenario_idx, bundle.groups))
     rows = retrieve(lists, scores, bundle, settings)
     if histories_table.GIVEN_ITEM in batch.schema.names:
         rows = exactly(rows, *given_rows(batch, lists), len(bundle.known))
     user_pos = lists.user_pos[rows.list_pos]
     scenario_row = lists.group_row[rows.list_pos]
-    known = _row_scores(rows, user_pos, scenario_row, scores, bundle)
+    known = of_rows(rows, user_pos, scenario_row, scores, bundle)
     ranked = Candidates(user_pos, scenario_row, rows.item_idx, known, rows.ranks, rows.list_pos)
     features = ranking_features(histories, ranked, bundle.stats, float(bundle.as_of_day))
     num_rows = len(user_pos)
@@ -99,26 +88,11 @@ def lists_of(batch: pa.RecordBatch, bundle: Bundle) -> Lists:
     return Lists(user_pos, name_idx, names, group_rows(group, bundle.groups)[name_idx])
 
 
-def score(histories: Histories, bundle: Bundle) -> Scores:
-    """Score every item for the users of a block. Memory: two dense matrices of users x items."""
-    h, num_items = histories, len(bundle.known)
-    seen_UI = affinity.seen(h.offsets, h.item_idx, num_items)
-    events = (h.offsets, h.item_idx, h.weight, h.time)
-    recent_UI = affinity.recent(*events, num_items, bundle.as_of_day, bundle.half_life_days)
-    return Scores(
-        recent_UI,
-        seen_UI,
-        affinity.last_times(h.offsets, h.item_idx, h.time, seen_UI) - bundle.as_of_day,
-        linear.scores(recent_UI, bundle.linear),
-        content.scores(content.profiles(recent_UI, bundle.content), bundle.content),
-    )
-
-
 def retrieve(lists: Lists, scores: Scores, bundle: Bundle, settings: Settings) -> Pool:
     """The union of the retrievers' best `depth` items a list; a list with fewer than k gets seen items as well.
 
-    `linear` and `content` offer an item only with a score above 0; `popular` offers every eligible item, so that a list
-    is short only when its user has seen the rest.
+    A retriever offers an item only with a score above 0; `popular` offers every eligible item, so that a list is short
+    only when its user has seen the rest.
     """
     num_lists, num_items = len(lists.user_pos), len(bundle.known)
     tops = {name: np.full((num_lists, settings.depth), -1, dtype=np.int32) for name in RETRIEVERS}
@@ -126,19 +100,20 @@ def retrieve(lists: Lists, scores: Scores, bundle: Bundle, settings: Settings) -
     exclude = [settings.rules.rule(name).seen == "exclude" for name in lists.names]
     for kind, at in _alike(lists, settings.rules):
         mask, hide = allowed[kind], exclude[kind]
-        users, back = np.unique(lists.user_pos[at], return_inverse=True)
-        seen_UI = scores.seen_UI[users] if hide else None
-        for name, matrix_UI in (("linear", scores.linear_UI), ("content", scores.content_UI)):
-            evidence = np.where(matrix_UI[users] > 0, matrix_UI[users], -np.inf)
-            tops[name][at] = top_k(evidence, settings.depth, seen_UI, mask, bundle.tie_rank)[0][back]
+        for name in (*scores.user_UI, *scores.list_LD):
+            found = [
+                top_k(matrix, settings.depth, scores.seen_UI[users] if hide else None, mask, bundle.tie_rank)[0][back]
+                for users, back, matrix in evidence(name, scores, bundle, at, lists.user_pos)
+            ]
+            tops[name][at] = np.concatenate(found)
         for row in np.unique(lists.group_row[at]):
             part = at[lists.group_row[at] == row]
             members, back = np.unique(lists.user_pos[part], return_inverse=True)
             same = np.broadcast_to(bundle.popular[row], (len(members), num_items))
             hidden = scores.seen_UI[members] if hide else None
             tops["popular"][part] = top_k(same, settings.depth, hidden, mask, bundle.tie_rank)[0][back]
-    found = pool([tops[name] for name in RETRIEVERS], num_lists, num_items)
-    return with_repeats(found, lists, scores, bundle, settings)
+    pooled = pool([tops[name] for name in RETRIEVERS], num_lists, num_items)
+    return with_repeats(pooled, lists, scores, bundle, settings)
 
 
 def with_repeats(rows: Pool, lists: Lists, scores: Scores, bundle: Bundle, settings: Settings) -> Pool:
@@ -175,32 +150,6 @@ def given_rows(batch: pa.RecordBatch, lists: Lists) -> tuple[np.ndarray, np.ndar
     items = column.flatten().to_numpy(zero_copy_only=False)
     by_list = np.lexsort((items, list_pos))
     return list_pos[by_list], items[by_list]
-
-
-def explain(rows: Pool, user_pos: np.ndarray, scores: Scores, bundle: Bundle) -> np.ndarray:
-    """The history item that speaks most for each row, as its best retriever sees it, int32 (n,); -1 for none."""
-    found = np.full(len(user_pos), -1, dtype=np.int32)
-    contributions = {
-        "linear": lambda had, items: bundle.linear[np.ix_(had, items)],
-        "content": lambda had, items: bundle.content[had] @ bundle.content[items].T,
-    }
-    for name, contribution in contributions.items():
-        at = np.flatnonzero(rows.best == RETRIEVERS.index(name))
-        found[at] = because(scores.recent_UI, user_pos[at], rows.item_idx[at], contribution, bundle.tie_rank)
-    return found
-
-
-def _row_scores(rows: Pool, user_pos: np.ndarray, group_row: np.ndarray, scores: Scores, bundle: Bundle) -> np.ndarray:
-    """Every retriever's score of every row, whoever found it, float32 (n, R); nan where it has nothing to say."""
-    bought = np.diff(scores.recent_UI.indptr) > 0
-    described = bundle.content.any(axis=1)
-    similar = scores.content_UI[user_pos, rows.item_idx]
-    columns = {
-        "linear": np.where(bought[user_pos], scores.linear_UI[user_pos, rows.item_idx], np.nan),
-        "content": np.where(described[rows.item_idx] & scores.content_UI.any(axis=1)[user_pos], similar, np.nan),
-        "popular": bundle.popular[group_row, rows.item_idx],
-    }
-    return np.stack([columns[name] for name in RETRIEVERS], axis=1).astype(np.float32)
 
 
 def eligible(bundle: Bundle, rules: Scenarios, scenario: str) -> np.ndarray:

@@ -24,7 +24,7 @@ def gram(histories: DataFrame, num_items: int, as_of_days: float, half_life_days
     fade = {"num_items": num_items, "as_of_days": as_of_days, "half_life_days": half_life_days}
     events = histories.select(c.ITEM_IDX, c.WEIGHT, "time")
     strips = events.mapInArrow(partial(_partition_strips, **fade), SCHEMA)
-    merged = strips.groupBy("strip").applyInArrow(partial(_merge, num_items=num_items), SCHEMA).toArrow()
+    merged = strips.groupBy("strip").applyInArrow(partial(_merged, num_items=num_items), SCHEMA).toArrow()
     rows = zip(merged.column("strip").to_pylist(), merged.column("matrix"), strict=True)
     whole = linear.assemble(((strip, unpack(cell.as_buffer(), num_items)) for strip, cell in rows), num_items)
     whole /= affinity.LEVELS**2
@@ -32,7 +32,7 @@ def gram(histories: DataFrame, num_items: int, as_of_days: float, half_life_days
 
 
 def pack(matrix: sp.csr_matrix) -> bytes:
-    """A CSR matrix of whole numbers < 2^53 as bytes: rows, entries, row ends, columns (int32), values (float64)."""
+    """A CSR matrix as bytes: rows, entries, row ends, columns (int32), values (float64)."""
     numbers = np.concatenate(([matrix.shape[0], matrix.nnz], matrix.indptr[1:], matrix.indices))
     return numbers.astype("<i4").tobytes() + matrix.data.astype("<f8").tobytes()
 
@@ -57,17 +57,23 @@ def _partition_strips(
     if parts:
         history_UI = sp.vstack(parts, format="csr").astype(np.float64) * affinity.LEVELS
         for strip, matrix in linear.gram_blocks(history_UI):
-            yield _batch(strip, matrix)
+            yield pack_batch(strip, matrix)
 
 
-def _merge(strips: pa.Table, num_items: int) -> pa.Table:
+def _merged(strips: pa.Table, num_items: int) -> pa.Table:
+    return pa.Table.from_batches([pack_batch(strips.column("strip")[0].as_py(), merge(strips, num_items))])
+
+
+def merge(strips: pa.Table, num_items: int) -> sp.csr_matrix:
+    """The sum of one strip's parts."""
     total: sp.csr_matrix | None = None
     for cell in strips.column("matrix"):
         part = unpack(cell.as_buffer(), num_items)
         total = part if total is None else total + part
     assert total is not None
-    return pa.Table.from_batches([_batch(strips.column("strip")[0].as_py(), total)])
+    return total
 
 
-def _batch(strip: int, matrix: sp.csr_matrix) -> pa.RecordBatch:
+def pack_batch(strip: int, matrix: sp.csr_matrix) -> pa.RecordBatch:
+    """One row of SCHEMA."""
     return pa.record_batch([pa.array([strip], pa.int32()), pa.array([pack(matrix)], pa.binary())], schema=ARROW)

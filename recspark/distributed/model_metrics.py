@@ -191,7 +191,8 @@ def decide(store: Store, measured: Iterable[Row], night: Night) -> list[gate.Dec
     rows = store.read(candidates.TABLE).where(F.col(c.AS_OF) == F.lit(night.run_date))
     scenarios = sorted(row[0] for row in rows.select(c.SCENARIO).distinct().collect())
     halves = [_moments(measured, scenarios, str(half), len(night.modes)) for half in (0, 1)]
-    return gate.decide(scenarios, night.modes, halves[0], halves[1], night.published, RETRIEVERS)
+    simple = [mode for mode in night.modes if mode in RETRIEVERS]
+    return gate.decide(scenarios, night.modes, halves[0], halves[1], night.published, simple)
 
 
 def _moments(measured: Iterable[Row], scenarios: list[str], half: str, num_modes: int) -> gate.Moments:

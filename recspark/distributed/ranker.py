@@ -7,7 +7,6 @@ A folder a set of windows: <warehouse>/models/ranker/<newest window>-<fingerprin
 """
 
 import logging
-import os
 import time
 from dataclasses import dataclass
 from datetime import date
@@ -20,8 +19,9 @@ from recspark import columns as c
 from recspark.config import Config
 from recspark.distributed import history_shards, retriever
 from recspark.distributed.histories import as_of_day
-from recspark.errors import DataError, TrainingError
-from recspark.features import FEATURES
+from recspark.distributed.launch import launch, threads
+from recspark.errors import DataError
+from recspark.features import features_of
 from recspark.summary import Summary
 from recspark.tables import training_examples
 from recspark.tables.store import Store
@@ -107,20 +107,19 @@ def _train_torch(
 ) -> dict[str, Any]:
     """Both copies in one launch, since a launch costs seconds."""
     windows = tuple(job.Window(as_of_day(w.as_of), w.files, histories[w.as_of], w.bundle) for w in found)
-    local = spark.sparkContext.master.startswith("local")
     num_processes = config.training.num_processes
-    threads = max(1, _cores() // num_processes) if local else int(spark.conf.get("spark.task.cpus", "1"))
     asked = job.Job(
         models=_copies(windows, target),
-        features=FEATURES,
+        features=features_of(config.retriever.names),
         tasks=tuple((task.name, task.kind, task.loss_weight) for task in config.training_examples.tasks),
         settings=config.ranker.model_dump(mode="json"),
         seed=config.seed,
         reader=config.training.reader,
-        threads=threads,
+        threads=threads(spark, num_processes),
         use_gpu=config.training.use_gpu,
     )
-    return launch(asked, num_processes, local)["models"]
+    answer = launch(spark, RANKER, job.run, asked.to_json(), num_processes, asked.use_gpu)
+    return dict(answer["models"])
 
 
 def _copies(windows: tuple[job.Window, ...], target: str) -> tuple[job.Model, ...]:
@@ -129,31 +128,6 @@ def _copies(windows: tuple[job.Window, ...], target: str) -> tuple[job.Model, ..
         return (job.Model(PUBLISHED, published, windows),)
     evaluated = job.Model(EVALUATED, f"{target}/{EVALUATED}/{RANKER}", windows[1:])
     return (evaluated, job.Model(PUBLISHED, published, windows, epochs_of=EVALUATED))
-
-
-def launch(asked: job.Job, num_processes: int, local: bool) -> dict[str, Any]:
-    """Run a training job with TorchDistributor: beside the driver for a local master, else in the executors.
-
-    Raises TrainingError: the job's own, or one that says what to do after a process was lost.
-    """
-    from pyspark.ml.torch.distributor import TorchDistributor  # here: only a night that trains pays for its import
-
-    # idle threads of a busy machine must sleep, not spin: the children inherit it
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    log.info("ranker: training with %d processes, %s mode", num_processes, "local" if local else "cluster")
-    distributor = TorchDistributor(num_processes=num_processes, local_mode=local, use_gpu=asked.use_gpu)
-    try:
-        answer = distributor.run(job.run, asked.to_json())
-    except Exception as error:
-        first = (str(error).strip().splitlines() or [""])[0]
-        raise TrainingError(
-            f"ranker: a training process was lost ({type(error).__name__}: {first:.300}); its own words stand above. "
-            "Run the same command again: it goes on from the last checkpoint. Check that recspark is installed on the "
-            f"executors, that {num_processes} tasks fit at once, and that no executor was killed for memory"
-        ) from error
-    if "error" in answer:
-        raise TrainingError(f"ranker: {answer['error']}")
-    return dict(answer)
 
 
 def _train_gbdt(config: Config, found: list[Examples], target: str) -> dict[str, Any]:
@@ -173,16 +147,13 @@ def _fit_gbdt(config: Config, found: list[Examples], target: str, num_rounds: in
         keys = (job.AS_OF_DAY, c.SCENARIO_IDX, c.USER_IDX, c.ITEM_IDX)
         label = training_examples.label_column(config.training_examples.tasks[0].name)
         files = [file for window in found for file in window.files]
-        rows = read_users(files, [*keys, *FEATURES, label, c.FOLD], c.USER_IDX, config.gbdt.max_rows, config.seed)
-        features = np.column_stack([rows.pop(name) for name in FEATURES])
+        names = features_of(config.retriever.names)
+        rows = read_users(files, [*keys, *names, label, c.FOLD], c.USER_IDX, config.gbdt.max_rows, config.seed)
+        features = np.column_stack([rows.pop(name) for name in names])
         key = np.column_stack([rows[name] for name in keys])
         holdout = rows[c.FOLD] == job.STOP_FOLD
-        model = gbdt.fit(features, rows[label], key, holdout, FEATURES, config.gbdt, config.seed, num_rounds)
+        model = gbdt.fit(features, rows[label], key, holdout, names, config.gbdt, config.seed, num_rounds)
         manifest, texts = gbdt.to_texts(model)
         checkpoint.save(target, manifest, texts=texts)
     manifest = checkpoint.read_manifest(target)
     return {"num_rounds": manifest["num_rounds"], "rows": manifest["num_rows"]}
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

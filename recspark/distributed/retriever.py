@@ -1,7 +1,7 @@
 """retriever: what recommends without a ranker, as of tonight and of every past date that the ranker learns from.
 
-One folder a date. Arrays over item_idx must fit in the driver and, memory-mapped, in every worker machine: the linear
-weights take 4 n^2 bytes, content 4 n d, statistics 4 n x groups x 12.
+One folder a date, and in it one for each of `learnt_retrievers`. Arrays over item_idx must fit in the driver and,
+memory-mapped, in every worker machine: linear weights take 4 n^2 bytes, content 4 n d, statistics 4 n x groups x 12.
 """
 
 import difflib
@@ -18,16 +18,16 @@ from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
 from recspark import columns as c
-from recspark.config import Config
+from recspark.config import Config, Linear
 from recspark.distributed import histories as histories_of
-from recspark.distributed import history_shards
+from recspark.distributed import history_shards, learnt_retrievers
 from recspark.distributed.gram import gram
 from recspark.distributed.item_stats import item_stats
 from recspark.encoders.vectors import vectors_to_array
 from recspark.encoders.weights import locate
 from recspark.errors import ConfigError, DataError
 from recspark.features import ItemStats
-from recspark.models.retrievers import content, linear, popular
+from recspark.models.retrievers import co_occurrence, content, linear, popular
 from recspark.summary import Summary
 from recspark.tables import item_embeddings
 from recspark.tables.interactions import TABLE as INTERACTIONS
@@ -45,19 +45,20 @@ STATS = tuple(field.name for field in fields(ItemStats))
 class Bundle:
     """The retrievers of one date over n items and G scenario groups; `ItemStats` has G + 1 rows.
 
-    `half_life_days`: how fast a user's input to `linear` and `content` fades. `linear` (n, n), `popular` (G, n),
-    `content` (n, d; rows at length 1, zeros without content) float32; `known` (n,) bool: items of that date; `tie_rank`
-    (n,): their order by item_id; `groups` (G,): sorted scenario_idx of the rows; `scenarios`: raw scenario ->
-    scenario_idx; `own`: raw scenario -> bool (n,), where the rule is `items: own`.
+    `half_life_days`: how fast a user's input to `linear` and `content` fades. `linear` (n, n) or None, `popular`
+    (G, n), `content` (n, d; rows at length 1, zeros without content) float32; `learnt`: the other retrievers; `known`
+    (n,) bool: items of that date; `tie_rank` (n,): their order by item_id; `groups` (G,): sorted scenario_idx of the
+    rows; `scenarios`: raw scenario -> scenario_idx; `own`: raw scenario -> bool (n,), where the rule is `items: own`.
     """
 
     as_of_day: int
     scenarios: dict[str, int]
     groups: np.ndarray
     half_life_days: float
-    linear: np.ndarray
+    linear: np.ndarray | None
     popular: np.ndarray
     content: np.ndarray
+    learnt: dict[str, learnt_retrievers.Learnt]
     known: np.ndarray
     tie_rank: np.ndarray
     own: dict[str, np.ndarray]
@@ -73,7 +74,7 @@ def as_ofs(run_date: date, config: Config) -> tuple[date, ...]:
 def folder(store: Store, config: Config, as_of: date) -> str:
     """Where the bundle of a date lies: named by its inputs, so that another night finds it again."""
     encoder = locate(config.item_embeddings.encoder, config.item_embeddings.revision).version
-    settings = config.digest("retriever", "scenarios", "interactions")
+    settings = config.digest("retriever", "scenarios", "interactions", "seed")
     inputs = (store.digest(INTERACTIONS, c.EVENT_DATE, as_of), store.digest(ITEMS, c.FIRST_SEEN, as_of))
     return f"{store.models('retriever')}/{as_of}-{store.fingerprint(settings, encoder, as_of, *inputs)}"
 
@@ -81,20 +82,27 @@ def folder(store: Store, config: Config, as_of: date) -> str:
 def refresh(store: Store, config: Config, run_date: date, force: bool = False) -> Summary:
     """Build the bundle of every date that has none for the present inputs; dates without an earlier event are left out.
 
-    Raises DataError when there is no event before run_date, ConfigError when the catalogue is too large for `linear`.
+    Raises DataError when there is no event before run_date, ConfigError when the catalogue is too large for `linear`,
+    TrainingError when a training diverged or lost its process.
     """
     built: list[str] = []
+    train: list[tuple[str, str, dict[str, int]]] = []
     require_scenarios(store, config, run_date)
     for as_of in as_ofs(run_date, config):
         target = folder(store, config, as_of)
-        if not force and checkpoint.exists(target):
-            continue
-        groups = histories_of.groups_of(store, config, as_of)
-        if groups:
+        if force:
+            checkpoint.remove(target)
+        if not checkpoint.exists(target):
+            groups = histories_of.groups_of(store, config, as_of)
+            if not groups and as_of == run_date:
+                place = store.name(INTERACTIONS.noun)
+                raise DataError(f"no event before {run_date} in {place}; give a later --run-date")
+            if not groups:
+                continue
             _build(store, config, as_of, groups, target)
             built.append(str(as_of))
-        elif as_of == run_date:
-            raise DataError(f"no event before {run_date} in {store.name(INTERACTIONS.noun)}; give a later --run-date")
+        train.append((target, history_shards.folder(store, target), checkpoint.read_manifest(target)["scenarios"]))
+    learnt_retrievers.train(store.spark, config, train)
     note = f"built as of {', '.join(built) or 'no new date'}"
     return Summary("retriever", rows_out=len(built), skipped=not built, note=note)
 
@@ -104,8 +112,9 @@ def open_bundle(path: str) -> Bundle:
     """One per Python process; the arrays are memory-mapped, so processes of a machine share them."""
     manifest = checkpoint.read_manifest(path)
     opened = {name: np.asarray(checkpoint.open_array(path, name)) for name in manifest["arrays"]}
-    plain = {name: opened[name] for name in ("groups", "linear", "popular", "content", "known", "tie_rank")}
-    plain["half_life_days"] = manifest["parameters"]["linear"]["half_life_days"]
+    plain = {name: opened.get(name) for name in ("groups", "linear", "popular", "content", "known", "tie_rank")}
+    plain["half_life_days"] = manifest["half_life_days"]
+    plain["learnt"] = {name: learnt_retrievers.read(path, name) for name in manifest["learnt"]}
     own = {name: opened["own"][i] for i, name in enumerate(manifest["own"])}
     stats = ItemStats(**{name: opened[f"stats_{name}"] for name in STATS})
     return Bundle(manifest["as_of_day"], manifest["scenarios"], own=own, stats=stats, **plain)
@@ -115,23 +124,28 @@ def _build(store: Store, config: Config, as_of: date, groups: list[Row], target:
     settings = config.retriever
     items = _items(store, config, as_of)
     num_items = int(pc.max(items[c.ITEM_IDX]).as_py()) + 1
-    require_memory(num_items, settings.linear.max_items)
+    if settings.linear is not None:
+        require_memory(num_items, settings.linear.max_items)
     rows = np.unique([0, *(row[c.SCENARIO_IDX] for row in groups)]).astype(np.int32)
     histories = histories_of.read(store, config, as_of, groups).persist()
     try:
         day = histories_of.as_of_day(as_of)
         stats, decayed_GI = item_stats(histories, rows, num_items, day, settings.popular.half_life_days)
-        gram_II = gram(histories, num_items, day, settings.linear.half_life_days)
+        gram_II = gram(histories, num_items, day, settings.linear.half_life_days) if settings.linear else None
+        if settings.co_occurrence is not None:
+            asked = co_occurrence.Settings(**settings.co_occurrence.model_dump())
+            learnt_retrievers.count_pairs(histories, num_items, stats.counts[-1, -1], asked, target)
         history_shards.write(histories, history_shards.folder(store, target))  # the ranker's; built here only once
     finally:
         histories.unpersist()
     arrays = {
         **item_arrays(items, num_items),
         "groups": rows,
-        "linear": linear.fit(gram_II, settings.linear.l2),
         "popular": popular.fit(decayed_GI, settings.popular.shrinkage),
         **{f"stats_{name}": getattr(stats, name) for name in STATS},
     }
+    if settings.linear is not None and gram_II is not None:
+        arrays["linear"] = linear.fit(gram_II, settings.linear.l2)
     own = _own_items(store, config, as_of, [row[c.SCENARIO] for row in groups], items)
     if own:
         arrays["own"] = np.stack(list(own.values()))
@@ -140,6 +154,8 @@ def _build(store: Store, config: Config, as_of: date, groups: list[Row], target:
         "num_items": num_items,
         "arrays": sorted(arrays),
         "own": list(own),
+        "learnt": learnt_retrievers.names(config),
+        "half_life_days": (settings.linear or Linear()).half_life_days,
     }
     checkpoint.save(target, manifest, arrays)
     log.info("retriever: as of %s, %s items, %s scenario groups", as_of, num_items, len(rows))
@@ -157,14 +173,18 @@ def _describe(config: Config, as_of: date, groups: list[Row]) -> dict[str, Any]:
 
 
 def require_scenarios(store: Store, config: Config, run_date: date) -> None:
-    """Raises ConfigError when scenarios.overrides names a scenario that nobody has used and no given user is in."""
-    if not config.scenarios.overrides or config.source.users is not None:
+    """Raises ConfigError when scenarios.overrides, or the target of `sequence`, names a scenario that nobody has used
+    and no given user is in."""
+    named = {name: f"scenarios.overrides.{name}" for name in config.scenarios.overrides}
+    if config.retriever.sequence is not None and config.retriever.sequence.target is not None:
+        named.setdefault(config.retriever.sequence.target, "retriever.sequence.target")
+    if not named or config.source.users is not None:
         return
     found = [row[c.SCENARIO] for row in histories_of.groups_of(store, config, run_date)]
-    for name in sorted(set(config.scenarios.overrides) - set(found)) if found else ():
+    for name in sorted(set(named) - set(found)) if found else ():
         near = difflib.get_close_matches(name, found, n=1)
         raise ConfigError(
-            f"scenarios.overrides.{name}: no user has an event there before {run_date}; "
+            f"{named[name]}: no user has an event there before {run_date}; "
             + (f"did you mean {near[0]!r}?" if near else f"known scenarios: {', '.join(found[:20])}")
         )
 
@@ -175,8 +195,8 @@ def require_memory(num_items: int, max_items: int) -> None:
         raise ConfigError(
             f"retriever.linear: {num_items:,} items need {4 * num_items**2 / 1e9:,.1f} GB for the weights in every "
             f"worker (and four times that in the driver meanwhile), the limit retriever.linear.max_items is "
-            f"{max_items:,}; raise it where that memory is there, or narrow the catalogue (source.items.where, "
-            "interactions.unknown_items: reject); `popular` and `content` have no such limit"
+            f"{max_items:,}; write `retriever: {{linear: null, co_occurrence: {{}}}}`, which is sparse, raise the "
+            "limit where that memory is there, or narrow the catalogue (source.items.where, interactions.unknown_items)"
         )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from recspark import columns as c
-from recspark.config import RETRIEVERS, Config
+from recspark.config import Config
 from recspark.distributed import history_shards, ranker, retriever
 from recspark.distributed.histories import as_of_day
 from recspark.tables.store import Store
@@ -29,18 +29,20 @@ if TYPE_CHECKING:
 class Scorer:
     """Callable on rows of `candidates` of one date.
 
-    `models`: folder of `ranker` and `gbdt`, None if none could be learnt; `histories`, `bundle`: the date's folders.
+    `models`: folder of `ranker` and `gbdt`, None if none could be learnt; `histories`, `bundle`: the date's folders;
+    `retrievers`: those that work.
     """
 
     models: str | None
     histories: str
     bundle: str
     day: int
+    retrievers: tuple[str, ...]
 
     @property
     def modes(self) -> tuple[str, ...]:
         """What can order a list tonight: the learnt modes, which are asked of this object, then the retrievers."""
-        return (*((ranker.RANKER, ranker.GBDT) if self.models else ()), *RETRIEVERS)
+        return (*((ranker.RANKER, ranker.GBDT) if self.models else ()), *self.retrievers)
 
     def __call__(self, rows: pa.Table | pa.RecordBatch, modes: Sequence[str]) -> dict[str, np.ndarray]:
         """Learnt mode -> float64 (n,), higher is better within a list; `ranker`: probability of the first task."""
@@ -68,7 +70,8 @@ def scorer(store: Store, config: Config, run_date: date, as_of: date, copy: str)
     learnt: Sequence[str] = checkpoint.read_manifest(run)["models"]
     models = f"{run}/{copy}" if copy in learnt else None
     bundle = retriever.folder(store, config, as_of)
-    return Scorer(models, history_shards.ensure(store, config, as_of, bundle), bundle, as_of_day(as_of))
+    histories = history_shards.ensure(store, config, as_of, bundle)
+    return Scorer(models, histories, bundle, as_of_day(as_of), config.retriever.names)
 
 
 def _dense(rows: pa.Table | pa.RecordBatch, names: Sequence[str]) -> np.ndarray:

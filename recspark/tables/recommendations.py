@@ -26,6 +26,10 @@ TOP = (
 )
 
 SIZE = "size"  # rows that a list is due, where that is not k
+EXPLAINED = {  # source -> what its best history item has to do with the recommended one
+    "linear": "bought with", "co_occurrence": "bought with", "matrix_factorization": "goes with",
+    "sequence": "comes after", "content_towers": "similar to", "content": "similar to",
+}  # fmt: skip
 MAX_TEXT = 80  # characters of an item's text in a reason
 
 
@@ -60,11 +64,10 @@ def build(
 def reason() -> Column:
     """Why an item is on the list, for a person; from source, scenario and `because` (the text of a history item)."""
     popular = F.concat(F.lit("popular in "), F.col(c.SCENARIO))
-    explained = F.when(F.col(c.SOURCE) == "linear", F.lit("bought with ")).when(
-        F.col(c.SOURCE) == "content", F.lit("similar to ")
-    )
+    words = F.create_map(*(F.lit(word) for pair in EXPLAINED.items() for word in pair))[F.col(c.SOURCE)]
     plain = F.when(F.col(c.SOURCE) == REPEAT, "bought before").when(F.col(c.SOURCE) == GIVEN, "given candidate")
-    return F.coalesce(plain, F.concat(explained, F.col("because")), popular)
+    unnamed = F.when(words.isNotNull(), "suits earlier choices")  # all of them were undone since
+    return F.coalesce(plain, F.concat(words, F.lit(" "), F.col("because")), unnamed, popular)
 
 
 def _name() -> Column:

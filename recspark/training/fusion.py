@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from recspark.config import Gbdt
-from recspark.features import Histories
+from recspark.features import take
 from recspark.metrics import ndcg_at_k
 from recspark.models.rankers import gbdt
 from recspark.training.moments import Lists
@@ -37,21 +37,6 @@ class Model:
     folds: tuple[gbdt.Model, ...]
     settings: Gbdt
     held_out_ndcg: float
-
-
-def take(histories: Histories, users: np.ndarray, drop: int = 0) -> Histories:
-    """Histories of `users` (Q,), in that order, without the newest `drop` events of each (none is left without any).
-
-    A list two events ahead of the history is practised on one that also is: with `drop` = 1 the newest known event
-    stands in for the one between history and outcome.
-    """
-    size = np.diff(histories.offsets)[users]
-    kept = np.where(size > drop, size - drop, size)
-    offsets = np.concatenate(([0], np.cumsum(kept)))
-    rows = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - histories.offsets[users], kept)
-    h = histories
-    arrays = (h.item_idx, h.scenario_idx, h.time, h.weight, h.value, h.price)
-    return Histories(offsets, *(array[rows] for array in arrays))
 
 
 def columns(retrievers: Mapping[str, Retriever], lists: Lists) -> np.ndarray:

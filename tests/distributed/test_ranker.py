@@ -13,6 +13,7 @@ from recspark import columns as c
 from recspark.config import RETRIEVERS, Config, Gbdt
 from recspark.distributed import history_shards, ranker, retriever
 from recspark.distributed.histories import as_of_day
+from recspark.distributed.launch import launch
 from recspark.distributed.scorer import Scorer
 from recspark.distributed.scorer import scorer as make_scorer
 from recspark.errors import DataError, TrainingError
@@ -23,7 +24,7 @@ from recspark.tables.histories import HISTORIES
 from recspark.tables.store import Store
 from recspark.training import checkpoint
 from recspark.training.histories import HistoryBook
-from recspark.training.job import Model, Window
+from recspark.training.job import Model, Window, run
 from tests import world
 from tests.training import planted
 from tests.training.test_loop import scores
@@ -31,13 +32,11 @@ from tests.training.test_loop import scores
 
 def test_two_processes_learn_what_one_does(spark, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """TorchDistributor in local mode, against the same job in this process."""
-    from recspark.training.job import run
-
     window = planted.window(tmp_path)
     here, there = (Model("evaluated", f"{tmp_path}/{name}", (window,)) for name in ("here", "there"))
     run(planted.job((here,)).to_json())
     began = time.monotonic()
-    answer = ranker.launch(planted.job((there,)), num_processes=2, local=True)
+    answer = launch(spark, "ranker", run, planted.job((there,)).to_json(), num_processes=2, use_gpu=False)
     print(f"launch with 2 processes: {time.monotonic() - began:.1f} s")
     assert answer["models"]["evaluated"]["num_epochs"] >= 1
     np.testing.assert_allclose(scores(here.folder, window), scores(there.folder, window), atol=1e-5)
@@ -47,14 +46,16 @@ def test_errors_of_the_processes_reach_the_driver(spark, tmp_path: Path) -> None
     window = planted.window(tmp_path)
     gone = Window(window.day, ("/nowhere/part.parquet",), window.histories, window.bundle)
     with pytest.raises(TrainingError, match=r"ranker: training file /nowhere/part.parquet is gone"):
-        ranker.launch(planted.job((Model("evaluated", f"{tmp_path}/model", (gone,)),)), num_processes=1, local=True)
+        launch(
+            spark, "ranker", run, planted.job((Model("evaluated", f"{tmp_path}/model", (gone,)),)).to_json(), 1, False
+        )
 
 
 def test_a_lost_process_says_how_to_go_on(spark, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     window = planted.window(tmp_path)
     crashing = planted.job((Model("evaluated", f"{tmp_path}/model", (window,)),), hidden="none")
     with pytest.raises(TrainingError, match=r"a training process was lost .* Run the same command again"):
-        ranker.launch(crashing, num_processes=1, local=True)
+        launch(spark, "ranker", run, crashing.to_json(), num_processes=1, use_gpu=False)
 
 
 def test_shards_hold_positive_events_in_order(spark, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -90,7 +91,7 @@ def scorer(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
     network = shared_bottom.build(spec, 0)
     network.fit(features, np.zeros(400, int), labels[:, None])
     saved.save(f"{folder}/evaluated/ranker", network, {})
-    return Scorer(f"{folder}/evaluated", window.histories, window.bundle, planted.DAY)
+    return Scorer(f"{folder}/evaluated", window.histories, window.bundle, planted.DAY, RETRIEVERS)
 
 
 def candidates(num_rows: int = 300, seed: int = 3) -> pa.Table:
@@ -126,7 +127,8 @@ def test_scores_do_not_depend_on_the_batch(scorer: Scorer) -> None:
 
 
 def test_without_learnt_models_the_retrievers_still_order(scorer: Scorer) -> None:
-    assert Scorer(None, scorer.histories, scorer.bundle, scorer.day).modes == RETRIEVERS
+    names = ("linear", "content", "popular")
+    assert Scorer(None, scorer.histories, scorer.bundle, scorer.day, names).modes == names
 
 
 def test_gbdt_publishes_with_the_rounds_of_the_evaluated_one(tmp_path: Path) -> None:

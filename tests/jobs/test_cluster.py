@@ -129,7 +129,8 @@ def test_nightly_under_spark_submit(spark: Any, installed: Path, master: str, tm
     }
     few = "Country IN ('Belgium', 'Norway', 'Portugal')"
     overrides = (f"warehouse={tmp_path / 'models-only'}", "catalog=spark_catalog.default", *only_countries(few))
-    overrides += ("training_examples.num_windows=2",)
+    sequence = "{dim: 8, layers: 1, heads: 1, negatives: 16, max_epochs: 1}"
+    overrides += ("training_examples.num_windows=2", f"retriever={{co_occurrence: {{}}, sequence: {sequence}}}")
     command = [str(SPARK_HOME / "bin" / "spark-submit"), "--master", master, "--packages", delta_package()]
     command += [part for key, value in settings.items() for part in ("--conf", f"{key}={value}")]
     command += ["nightly.py", "--config", str(ROOT / "conf" / "online_retail.yaml")]
@@ -141,7 +142,8 @@ def test_nightly_under_spark_submit(spark: Any, installed: Path, master: str, tm
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["status"] == "done"
     # said by the trainer, so that it cannot fall back unseen; spark-submit joins Python's stderr to stdout
-    assert "2 processes, cluster mode" in done.stdout
+    assert "ranker: training with 2 processes, cluster mode" in done.stdout
+    assert "retriever: training with 1 processes, cluster mode" in done.stdout
     tables = {name: spark.read.format("delta").load(str(tmp_path / "tables" / name)) for name in TABLES}
     lists = tables["recommendations"].where("user_id <> '__default__'")
     assert lists.count() == K * tables["interactions"].select("scenario", "user_id").distinct().count() > 0

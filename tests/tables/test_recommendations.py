@@ -150,7 +150,7 @@ def test_build_gives_ids_models_and_reasons(spark):
         ("u1", 1): ("a", "gbdt", "bought with WHITE METAL LANTERN"),
         ("u1", 2): ("b", "gbdt", "similar to c"),  # no text: its id
         ("u1", 3): ("c", "gbdt", "popular in Germany"),
-        ("u1", 4): ("d", "gbdt", "popular in Germany"),
+        ("u1", 4): ("d", "gbdt", "suits earlier choices"),  # what it goes with was returned
         (c.DEFAULT_USER, 1): ("d", "gbdt", "bought before"),
     }
 

@@ -18,6 +18,7 @@ from recspark.models.retrievers.catalogue import Catalogue
 from recspark.models.retrievers.popular import decay
 
 PAIRS_A_BLOCK = 4_000_000  # pairs worked on at once, which bounds the temporaries
+UNIT = 2.0**30
 
 
 @dataclass(frozen=True)
@@ -56,20 +57,36 @@ def fit(histories: Histories, catalogue: Catalogue, settings: Settings, seed: in
     num_items = catalogue.num_items
     rows = catalogue.num_scenarios if settings.own else 1
     total = sp.csr_matrix((rows * num_items, num_items), dtype=np.float64)
-    for part in _products(histories, settings, rows, num_items):
+    for part in pair_weights(histories, settings, rows, num_items):
         total += part
     events = np.flatnonzero(histories.weight > 0)
     row = histories.scenario_idx[events] if settings.own else np.zeros(len(events), dtype=np.int64)
     count = np.bincount(row.astype(np.int64) * num_items + histories.item_idx[events], minlength=rows * num_items)
-    norm = 1.0 / np.sqrt(count + settings.shrinkage)
-    total.data *= norm[np.repeat(np.arange(len(norm)), np.diff(total.indptr))]
-    total.data *= norm[(np.repeat(np.arange(rows), np.diff(total.indptr[::num_items])) * num_items) + total.indices]
-    kept = _best(total, settings.neighbours)
+    strips = []
+    for r in range(rows):
+        own = slice(r * num_items, (r + 1) * num_items)
+        strips.append(similarity(total[own], count[own], count[own], settings))
+    return assemble(sp.vstack(strips, format="csr"), num_items, settings)
+
+
+def similarity(weight_RI: sp.csr_matrix, count_R: np.ndarray, count_I: np.ndarray, settings: Settings) -> sp.csr_matrix:
+    """The best neighbours of some items from their summed pair weights, (R, I) sparse; `count`: events of each item."""
+    norm_R, norm_I = (1.0 / np.sqrt(np.maximum(n + settings.shrinkage, 1.0)) for n in (count_R, count_I))
+    cosine = weight_RI.tocsr(copy=True)
+    cosine.data *= norm_R[np.repeat(np.arange(len(norm_R)), np.diff(cosine.indptr))]
+    cosine.data *= norm_I[cosine.indices]
+    return _best(cosine, settings.neighbours)
+
+
+def assemble(kept: sp.csr_matrix, num_items: int, settings: Settings) -> Model:
+    """The model of all items' neighbours."""
     return Model(kept.indptr.astype(np.int64), kept.indices, kept.data.astype(np.float32), num_items, settings)
 
 
-def _products(h: Histories, settings: Settings, rows: int, num_items: int) -> Iterator[sp.csr_matrix]:
-    """Parts that add up to the weights of all ordered pairs of a user's newest positive events, (rows x I, I)."""
+def pair_weights(h: Histories, settings: Settings, rows: int, num_items: int) -> Iterator[sp.csr_matrix]:
+    """Parts that add up to the weights of all ordered pairs of a user's newest positive events, (rows x I, I).
+
+    Whole multiples of 1 / UNIT, so that parts of different users add up exactly in any order."""
     owner = np.repeat(np.arange(len(h.offsets) - 1, dtype=np.int64), np.diff(h.offsets))
     newest = h.offsets[owner + 1] - np.arange(len(owner)) <= settings.history
     kept = np.flatnonzero((h.weight > 0) & newest)
@@ -108,7 +125,7 @@ def _pairs(size: np.ndarray, owner: np.ndarray) -> Iterator[tuple[np.ndarray, np
 
 def _closeness(gap_days: np.ndarray, half_life_days: float) -> np.ndarray:
     """Weight of a gap; an unknown time is no reason to count less."""
-    return decay(np.nan_to_num(np.abs(gap_days)), half_life_days)
+    return np.rint(decay(np.nan_to_num(np.abs(gap_days)), half_life_days) * UNIT) / UNIT
 
 
 def _best(matrix: sp.csr_matrix, neighbours: int) -> sp.csr_matrix:
@@ -127,17 +144,21 @@ def scores(model: Model, histories: Histories, scenario_idx: np.ndarray, time: n
     """float32 (U, I): similarities to the user's items, summed; 0 says nothing. `time` (U,): events count by their age
     against the user's newest one, so the asked moment changes no order and is not used."""
     history_UI = affinity.faded(histories, model.num_items, model.settings.half_life_days)
-    similarity = sp.csr_matrix(
-        (model.data, model.indices, model.indptr), shape=(len(model.indptr) - 1, model.num_items), copy=False
-    )
+    similarity_II = matrix(model)
     if not model.settings.own:
-        return _weigh(history_UI, similarity, model.settings)
+        return _weigh(history_UI, similarity_II, model.settings)
     out = np.zeros(history_UI.shape, dtype=np.float32)
     for scenario in np.unique(scenario_idx):
         users = np.flatnonzero(scenario_idx == scenario)
-        part = similarity[scenario * model.num_items : (scenario + 1) * model.num_items]
+        part = similarity_II[scenario * model.num_items : (scenario + 1) * model.num_items]
         out[users] = _weigh(history_UI[users], part, model.settings)
     return out
+
+
+def matrix(model: Model) -> sp.csr_matrix:
+    """The similarities, (scenario rows x I, I); nothing is copied."""
+    shape = (len(model.indptr) - 1, model.num_items)
+    return sp.csr_matrix((model.data, model.indices, model.indptr), shape=shape, copy=False)
 
 
 def _weigh(history_UI: sp.csr_matrix, similarity_II: sp.csr_matrix, settings: Settings) -> np.ndarray:

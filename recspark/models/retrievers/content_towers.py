@@ -10,18 +10,19 @@ Shapes: U users, E events, I items, C content numbers, D numbers of a vector, T 
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
-import torch
-from torch.nn import functional as F
 
 from recspark.errors import DataError
 from recspark.features import Histories
 from recspark.models.retrievers.catalogue import Catalogue
 from recspark.models.retrievers.content import unit
 from recspark.models.retrievers.transitions import recency
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Model:
 
 def fit(histories: Histories, catalogue: Catalogue, settings: Settings, seed: int) -> Model:
     """Learn from what each user had next. Raises DataError when the catalogue has no content."""
+    import torch  # here: who only scores need not load it
+
     if catalogue.content_ID is None or not catalogue.content_ID.any():
         raise DataError("content_towers: found no content in the catalogue; give items a text, or leave it out")
     content = unit(catalogue.content_ID)
@@ -115,15 +118,17 @@ def _batches(scenario: np.ndarray, size: int, rng: np.random.Generator) -> list[
 
 
 def _loss(
-    towers: list[torch.nn.Parameter],
+    towers: "list[torch.nn.Parameter]",
     content_IC: np.ndarray,
     before_TI: sp.csr_matrix,
     last_T: np.ndarray,
     target_T: np.ndarray,
     drawn_N: np.ndarray,
     sharpness: float,
-) -> torch.Tensor:
+) -> "torch.Tensor":
     """Mean cross entropy of the target among the drawn; a target that was drawn is left out."""
+    import torch
+
     recent_CD, last_CD, item_CD = towers
     profile = torch.from_numpy(unit(np.asarray(before_TI @ content_IC)))
     user_TD = profile @ recent_CD + torch.from_numpy(content_IC[last_T]) @ last_CD
@@ -131,12 +136,12 @@ def _loss(
     other_TN = user_TD @ (torch.from_numpy(content_IC[drawn_N]) @ item_CD).T
     other_TN = other_TN.masked_fill(torch.from_numpy(drawn_N[None] == target_T[:, None]), -torch.inf)
     logits = sharpness * torch.cat((own_T1, other_TN), dim=1)
-    return F.cross_entropy(logits, torch.zeros(len(target_T), dtype=torch.long))
+    return torch.nn.functional.cross_entropy(logits, torch.zeros(len(target_T), dtype=torch.long))
 
 
-def scores(model: Model, histories: Histories, scenario_idx: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """float32 (U, I): likeness in content to what the user is after; 0, which says nothing, where one of them has no
-    content. The scenario and the moment asked about change nothing."""
+def queries(model: Model, histories: Histories, scenario_idx: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """float32 (U, D): what the user is after; zeros for one without an item with content. The scenario and the moment
+    asked about change nothing."""
     num_users = len(histories.offsets) - 1
     owner, item, _ = _known(histories, len(model.content_IC))
     back = recency(owner, num_users)
@@ -145,8 +150,18 @@ def scores(model: Model, histories: Histories, scenario_idx: np.ndarray, time: n
     recent = unit(np.asarray(sp.csr_matrix((weight, (owner, item)), shape=shape) @ model.content_IC))
     last = np.zeros_like(recent)
     last[owner[back == 0]] = model.content_IC[item[back == 0]]
-    user_UD = recent @ model.recent_CD + last @ model.last_CD
-    return (user_UD @ (model.content_IC @ model.item_CD).T).astype(np.float32)
+    return np.asarray(recent @ model.recent_CD + last @ model.last_CD, np.float32)
+
+
+def vectors(model: Model) -> np.ndarray:
+    """float32 (I, D): a score is the product of a query and an item's vector; zeros without content."""
+    return np.asarray(model.content_IC @ model.item_CD, np.float32)
+
+
+def scores(model: Model, histories: Histories, scenario_idx: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """float32 (U, I): likeness in content to what the user is after; 0, which says nothing, where one of them has no
+    content."""
+    return queries(model, histories, scenario_idx, time) @ vectors(model).T
 
 
 def to_arrays(model: Model) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.utils.extmath import randomized_svd
 
 from recspark.features import Histories
 from recspark.models.retrievers import affinity
@@ -37,6 +36,8 @@ class Model:
 
 def fit(histories: Histories, catalogue: Catalogue, settings: Settings, seed: int = 0) -> Model:
     """Factors of users' positives, the same for the same seed; fewer than asked where the data has no more."""
+    from sklearn.utils.extmath import randomized_svd  # here: who only scores need not load it
+
     h = histories
     matrix = affinity.positives(h.offsets, h.item_idx, h.weight, catalogue.num_items).astype(np.float64)
     count_I = np.asarray(matrix.sum(axis=0)).ravel()
@@ -48,11 +49,20 @@ def fit(histories: Histories, catalogue: Catalogue, settings: Settings, seed: in
     return Model(np.ascontiguousarray(items_FI.T, dtype=np.float32), settings)
 
 
+def queries(model: Model, histories: Histories, scenario_idx: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """float32 (U, F): the history projected on the factors; zeros without history. Scenario and moment asked about
+    change nothing."""
+    return np.asarray(affinity.faded(histories, len(model.items_IF), model.settings.half_life_days) @ model.items_IF)
+
+
+def vectors(model: Model) -> np.ndarray:
+    """float32 (I, F): a score is the product of a query and an item's vector."""
+    return model.items_IF
+
+
 def scores(model: Model, histories: Histories, scenario_idx: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """float32 (U, I): the history projected on the factors and back; zeros without history. Scenario and moment asked
-    about change nothing."""
-    history_UI = affinity.faded(histories, len(model.items_IF), model.settings.half_life_days)
-    return np.asarray(history_UI @ model.items_IF) @ model.items_IF.T
+    """float32 (U, I): the history projected on the factors and back; zeros, which say nothing, without history."""
+    return queries(model, histories, scenario_idx, time) @ vectors(model).T
 
 
 def to_arrays(model: Model) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -199,13 +199,23 @@ def thaw(model: Model) -> Network:
 def scores(model: Model, histories: Histories, scenario_idx: np.ndarray, time: np.ndarray) -> np.ndarray:
     """float32 (U, I): how much likelier than at random the item is next, in logarithms, in the scenario and at the
     moment (days) asked about for each user. nan for a user without a known item."""
+    return queries(model, histories, scenario_idx, time) @ vectors(model).T
+
+
+def queries(model: Model, histories: Histories, scenario_idx: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """float32 (U, D + 1): what each user is asked for, and a one that meets the items' biases; nan for a user without a
+    known item."""
+    with torch.no_grad():
+        found = states(model, thaw(model), histories, scenario_idx, time).numpy()
+    return np.column_stack((found, np.where(np.isnan(found[:, 0]), np.nan, 1.0))).astype(np.float32)
+
+
+def vectors(model: Model) -> np.ndarray:
+    """float32 (I, D + 1): a score is the product of a query and an item's vector."""
     network = thaw(model)
     with torch.no_grad():
-        vectors_DI = network.vectors(torch.arange(1, model.num_items + 1)).T.contiguous()
-        states_UD = states(model, network, histories, scenario_idx, time)
-        found = (states_UD @ vectors_DI + network.item_bias[1:]).numpy()
-    found[torch.isnan(states_UD[:, 0]).numpy()] = np.nan
-    return found
+        found = network.vectors(torch.arange(1, model.num_items + 1)).numpy()
+        return np.column_stack((found, network.item_bias[1:].numpy()))
 
 
 def scores_at(
