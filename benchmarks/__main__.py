@@ -30,6 +30,11 @@ BENCHMARKS = {
         "HR@10, NDCG@10 of the transformer alone, joint, with adapters, fine-tuned; data of cross_domain_sequence",
         "40 min a seed",
     ),
+    "funnel": (
+        "benchmarks.funnel",
+        "buy-NDCG@10 of one transformer for view, cart and buy, and for buys alone; DIR: retail-rocket",
+        "15 min a seed",
+    ),
     "general": (
         "benchmarks.general",
         "R@10 and NDCG@10 of one scenario without time, full ranking; DIR: movielens-1m",

@@ -14,14 +14,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from benchmarks import shops
-from benchmarks.scoreboard import spread, table
-from recspark import metrics
+from benchmarks.scoreboard import difference, spread, table
 from recspark.config import Gbdt
 from recspark.training import fusion
 
 HIDDEN = 0.05
 WARM_USERS = 6000  # of practice, beside all with a hidden item or history
-REPLICATES = 1000
 SETTINGS = Gbdt(max_rows=4_000_000)
 RIVALS = ("popular", "content neighbours")
 
@@ -134,13 +132,6 @@ def one_seed(data: shops.Data, seed: int) -> dict[str, dict[str, np.ndarray]]:
                 parts.setdefault(method, []).append(shops.gain(places))
         found[name] = {method: np.concatenate(values) for method, values in parts.items()}
     return found
-
-
-def difference(ours: np.ndarray, other: np.ndarray) -> tuple[float, float, float]:
-    """(mean, lower, upper) of the paired difference, 95 % bootstrap over the test events."""
-    gap = ours - other
-    weights = metrics.poisson_weights(metrics.hash_users(np.arange(len(gap)), 0), REPLICATES)
-    return float(gap.mean()), *metrics.interval(gap @ weights / weights.sum(axis=0))
 
 
 def run(data: str, seeds: int, quick: bool) -> dict[str, float]:
