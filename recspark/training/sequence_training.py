@@ -35,15 +35,13 @@ Validate = Callable[[sequence.Model], float]  # a figure of the validation rows,
 @dataclass(frozen=True)
 class Plan:
     """`mode`: see the file; `target`: scenario_idx of the target, for `single` and `finetune`; `every`: epochs between
-    validations; `patience`: validations in a row without a better figure that end the training; `predicted`: of joint
-    modes, the scenarios whose events are targets, None = all: with one of them, the others are input only."""
+    validations; `patience`: validations in a row without a better figure that end the training."""
 
     mode: Literal["joint", "finetune", "adapter", "single"] = "joint"
     target: int | None = None
     every: int = 1
     patience: int = 3
     adapter_dim: int = 8
-    predicted: tuple[int, ...] | None = None
 
 
 @dataclass
@@ -77,7 +75,7 @@ def train(
         chosen = replace(
             settings, balance=BALANCE, adapter_dim=plan.adapter_dim if plan.mode == "adapter" else settings.adapter_dim
         )
-        data = sequence.targets(histories, catalogue, chosen, plan.predicted)
+        data = sequence.targets(histories, catalogue, chosen)
         start = build(chosen, catalogue, data.items, seed)
         return _stage(plan.mode, start, data, catalogue, plan, seed, folder, validate, report)
     target = of_scenarios(histories, lambda scenario: scenario == plan.target)

@@ -53,8 +53,8 @@ class Sequences:
 
 @dataclass(frozen=True)
 class Targets:
-    """What training sees: users with two events and more. `pools`: codes of the items of each scenario that is
-    predicted; `chance` (U,): how likely a user is drawn, None = each once an epoch."""
+    """What training sees: users with two events and more. `pools`: codes of the items of each scenario; `chance` (U,):
+    how likely a user is drawn, None = each once an epoch."""
 
     sequences: Sequences
     pools: dict[int, np.ndarray]
@@ -63,7 +63,7 @@ class Targets:
     @property
     def items(self) -> np.ndarray:
         """item_idx of every item with an event."""
-        return np.unique(self.sequences.item[self.sequences.item > 0]) - 1
+        return np.unique(np.concatenate(list(self.pools.values()))) - 1
 
 
 def pack(histories: Histories, settings: Settings, num_items: int, num_scenarios: int, extra: int = 0) -> Sequences:
@@ -91,23 +91,15 @@ def pack(histories: Histories, settings: Settings, num_items: int, num_scenarios
     return Sequences(*codes, table(time, np.nan, np.float64), length)
 
 
-def targets(
-    histories: Histories, catalogue: Catalogue, settings: Settings, predicted: tuple[int, ...] | None = None
-) -> Targets:
-    """Training data of the events; only those of the `predicted` scenarios, None = all, are targets. Raises DataError
-    when no user has two."""
+def targets(histories: Histories, catalogue: Catalogue, settings: Settings) -> Targets:
+    """Training data of the events. Raises DataError when no user has two."""
     all_users = pack(histories, settings, catalogue.num_items, catalogue.num_scenarios, extra=1)
     several = all_users.length > 1
     if not several.any():
         raise DataError(f"sequence: found no user with two events among {len(several)}, expected some; widen the data")
     data = Sequences(*(array[several] for array in vars(all_users).values()))
     real = data.item > 0
-    if predicted is not None:
-        aimed = _aimed(data, predicted)
-        data = Sequences(*(array[aimed] for array in vars(data).values()))
-        real = data.item > 0
-    asked = np.unique(data.scenario[real]) if predicted is None else np.array(predicted)
-    pools = {int(s): np.unique(data.item[real & (data.scenario == s)]) for s in asked}
+    pools = {int(s): np.unique(data.item[real & (data.scenario == s)]) for s in np.unique(data.scenario[real])}
     chance = None
     if settings.balance:
         aimed = real.copy()
@@ -117,14 +109,6 @@ def targets(
         chance = weight / aimed.sum(axis=1)
         chance /= chance.sum()
     return Targets(data, pools, chance)
-
-
-def _aimed(data: Sequences, predicted: tuple[int, ...]) -> np.ndarray:
-    """Users with a target, bool (U,). Raises DataError without any."""
-    found = (np.isin(data.scenario[:, 1:], predicted) & (data.item[:, 1:] > 0)).any(axis=1)
-    if not found.any():
-        raise DataError(f"sequence: found no event of scenarios {predicted} after another one, expected some")
-    return np.asarray(found)
 
 
 def epoch(network: Network, optimizer: torch.optim.Optimizer, data: Targets, seed: int, number: int) -> float:
@@ -163,14 +147,13 @@ def batch_loss(network: Network, data: Targets, users: np.ndarray, rng: np.rando
     state_BLD = network(item[:, :-1], scenario[:, :-1], gap[:, :-1], scenario[:, 1:], gap[:, 1:])
     real = item[:, 1:] > 0
     state_PD, target_P, scenario_P = state_BLD[real], item[:, 1:][real], scenario[:, 1:][real]
-    loss, count = state_PD.new_zeros(()), 0
+    loss = state_PD.new_zeros(())
     for number, pool in data.pools.items():
         rows = scenario_P == number
         if rows.any():
-            count += int(rows.sum())
             drawn = torch.from_numpy(rng.choice(pool, network.settings.negatives))
             loss = loss + _softmax_loss(network, state_PD[rows], target_P[rows], drawn)
-    return loss, count
+    return loss, len(target_P)
 
 
 def _softmax_loss(network: Network, state_PD: Tensor, target_P: Tensor, drawn_N: Tensor) -> Tensor:

@@ -96,22 +96,3 @@ def test_nothing_to_learn_from() -> None:
     alone = Histories(np.array([0, 1, 2]), np.array([0, 1]), np.array([0, 0]), ones, ones, ones, ones)
     with pytest.raises(DataError, match="two events"):
         sequence.fit(alone, Catalogue(2, 1), SMALL, 0)
-
-
-def test_only_what_is_asked_for_is_predicted() -> None:
-    """Users 0..19 have six events, three of which are odd items; the last user's odd one comes first, as input only."""
-    histories = cycle(20)
-    alone = Histories(np.array([0, 2]), np.array([1, 2]), np.array([1, 0]), np.arange(2.0), *np.ones((3, 2)))
-    columns = ("item_idx", "scenario_idx", "time", "weight", "value", "price")
-    joined = (np.concatenate([getattr(histories, name), getattr(alone, name)]) for name in columns)
-    both = Histories(np.append(histories.offsets, 122), *joined)
-    catalogue = Catalogue(12, 2)
-    data = sequence.targets(both, catalogue, SMALL, predicted=(1,))
-    assert len(data.sequences.length) == 20 and list(data.pools) == [1]
-    assert (data.pools[1] % 2 == 0).all()  # codes of odd items
-    network = build(SMALL, catalogue, data.items, 0)
-    _, count = sequence.batch_loss(network, data, np.arange(20), np.random.default_rng(0))
-    first_odd = (histories.item_idx[::6] % 2).sum()
-    assert count == 20 * 3 - first_odd  # the first event follows nothing
-    with pytest.raises(DataError, match=r"no event of scenarios \(1,\) after another one"):
-        sequence.targets(alone, catalogue, SMALL, predicted=(1,))
