@@ -16,7 +16,7 @@ from recspark.metrics import auc
 from recspark.models.layers import RowNoise
 from recspark.models.rankers.catalogue import BODIES
 from recspark.models.rankers.network import Network, build
-from recspark.training import fit, loop, saved, scoring
+from recspark.training import checkpoint, fit, loop, quantise, saved, scoring
 from recspark.training.feed import Batch
 from recspark.training.job import INTS, Model, run
 from tests.training import planted
@@ -120,6 +120,18 @@ def test_saved_is_fresh(trained: Trained, tmp_path: Path) -> None:
     saved.save(f"{tmp_path}/again", trained.network, {})
     again = trained._replace(network=saved.load(f"{tmp_path}/again"))
     np.testing.assert_array_equal(scores(again, batch(200)), scores(trained, batch(200)))
+
+
+def test_eight_bits_keep_the_order(trained: Trained, tmp_path: Path) -> None:
+    saved.save(f"{tmp_path}/small", trained.network, {}, int8=True)
+    weights = checkpoint.read_weights(f"{tmp_path}/small")
+    assert weights["encoder.item_id.weight"].dtype == np.int8
+    small, rows = trained._replace(network=saved.load(f"{tmp_path}/small")), batch()
+    exact, rounded = scores(trained, rows), scores(small, rows)
+    assert 0 < np.abs(exact - rounded).max() < 0.2
+    found = quantise.cost(rows.floats[:, 3], rows.ints[:, 1:2], exact[:, 0], rounded[:, 0], k=100)
+    assert abs(found["auc_loss"]) < 0.01 and found["top_overlap"] > 0.5
+    np.testing.assert_array_equal(scores(trained._replace(network=saved.rounded(trained.network)), rows), rounded)
 
 
 def test_unknown_features_items_and_users_are_no_trouble(trained: Trained) -> None:
