@@ -26,13 +26,13 @@ def test_a_tower_has_a_step_a_column() -> None:
 
 
 def test_cost_by_hand() -> None:
-    lists = np.array([[0, 0]] * 4 + [[0, 1]] * 2 + [[1, 0]])
-    labels = np.array([1, 0, 0, 0, 1, 0, 0])
-    exact = np.array([0.9, 0.8, 0.3, 0.1, 0.7, 0.2, 0.05])
-    rounded = np.array([0.9, 0.2, 0.8, 0.1, 0.2, 0.7, 0.05])
+    lists = np.array([[0, 0]] * 3 + [[0, 1]] * 2 + [[1, 0]])
+    labels = np.array([1, 0, 0, 1, 0, 0])
+    exact = np.array([0.9, 0.8, 0.3, 0.7, 0.2, 0.05])
+    rounded = np.array([0.9, 0.2, 0.8, 0.2, 0.7, 0.05])
     found = quantise.cost(labels, lists, exact, rounded, k=2)
     # the first list has lost one of its best two; the others have at most two rows: (1 / 2 + 1 + 1) / 3
     assert found["top_overlap"] == pytest.approx(2.5 / 3)
-    # of 10 pairs (positive, negative): .7 is below .8, 9 right; then .2 has .8 and .7 above it and ties with .2: 7.5
-    assert found["auc_loss"] == pytest.approx(0.9 - 0.75)
+    # of 8 pairs (positive, negative): .7 is below .8, 7 right; then .2 has .8 and .7 above it and ties with .2: 5.5
+    assert found["auc_loss"] == pytest.approx((7 - 5.5) / 8)
     assert quantise.cost(labels, lists, exact, exact, k=2) == {"auc_loss": 0.0, "top_overlap": 1.0}
