@@ -40,6 +40,11 @@ BENCHMARKS = {
         "R@10 and NDCG@10 of one scenario without time, full ranking; DIR: movielens-1m",
         "5 min a seed",
     ),
+    "towers": (
+        "benchmarks.towers",
+        "milliseconds of a tower a scenario, against running all towers; no data",
+        "1 min",
+    ),
     "nightly": ("benchmarks.nightly", "seconds of a first night, the same again, and the night after", "10 min"),
     "quality": ("benchmarks.quality", "NDCG@10 of published lists on what users then bought, at four dates", "20 min"),
 }

@@ -9,7 +9,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from recspark.errors import ConfigError
 
@@ -194,12 +194,16 @@ class Candidates(Section):
 
 
 class Task(Section):
-    """What a user did with a candidate within the window."""
+    """What a user did with a candidate within the window.
+
+    In YAML, `kind: multilabel` with `labels: {name: sql}` is short for a binary task <task>_<name> for each label.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     kind: Literal["binary", "regression"]
     sql: str  # an aggregate over the window's events of one (scenario, user, item); `weight` is the event's weight
     loss_weight: Annotated[float, Field(gt=0)] = 1.0
+    given: str | None = None  # the task before it in a funnel: its probability is part of this one's
 
 
 class TrainingExamples(Section):
@@ -208,12 +212,36 @@ class TrainingExamples(Section):
     num_windows: Annotated[int, Field(ge=2)] = 3  # closed windows; the newest tests, so two are the least
     negative_user_rate: Annotated[float, Field(gt=0, le=1)] = 0.2  # of the users without any positive
 
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _labels(cls, tasks: Any) -> Any:
+        """`multilabel` tasks as one binary task a label."""
+        return [one for task in tasks for one in _binary_tasks(task)] if isinstance(tasks, list | tuple) else tasks
+
     @model_validator(mode="after")
     def _tasks(self) -> "TrainingExamples":
         names = [task.name for task in self.tasks]
         if not names or len(set(names)) != len(names) or self.tasks[0].kind != "binary":
             raise ValueError("tasks need distinct names, and the first one, which ranks, must be binary")
+        named = {task.name: task for task in self.tasks}
+        for task in self.tasks:
+            steps = [task.name]
+            while (before := named[steps[-1]].given) is not None:
+                if before not in named or before in steps or {task.kind, named[before].kind} != {"binary"}:
+                    raise ValueError(f"task {steps[-1]}: given {before}, expected another binary task and no circle")
+                steps.append(before)
         return self
+
+
+def _binary_tasks(task: Any) -> list[Any]:
+    """A `multilabel` task of the YAML as binary ones; any other as it is."""
+    if not isinstance(task, dict) or task.get("kind") != "multilabel":
+        return [task]
+    labels = task.get("labels")
+    if not isinstance(labels, dict) or not labels or "sql" in task:
+        raise ValueError("kind multilabel needs `labels: {name: sql}`, and no `sql`")
+    rest = {key: value for key, value in task.items() if key != "labels"} | {"kind": "binary"}
+    return [{**rest, "name": f"{task.get('name')}_{label}", "sql": sql} for label, sql in labels.items()]
 
 
 class Training(Section):
@@ -225,6 +253,10 @@ class Training(Section):
 class Ranker(Section):
     """The torch ranker."""
 
+    model: Literal["single", "shared_bottom", "mmoe", "ple", "star", "pepnet", "attention"] = "shared_bottom"
+    cross_layers: Annotated[int, Field(ge=0)] = 0  # of DCN-v2, beside the model
+    task_weighting: Literal["fixed", "uncertainty"] = "fixed"  # uncertainty: learnt, on top of the tasks' loss_weight
+    int8: bool = False  # store weight matrices in 8 bits; the manifest says what it cost on the stopping users
     embedding_dim: Annotated[int, Field(ge=1)] = 32
     hidden: tuple[int, ...] = (128, 64)
     history_length: Annotated[int, Field(ge=1, le=50)] = 50

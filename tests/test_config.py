@@ -8,6 +8,7 @@ import pytest
 from recspark.config import Config, load
 from recspark.errors import ConfigError
 
+TASKS = "training_examples.tasks"
 CONF = sorted(Path("conf").glob("*.yaml"))
 MINIMAL = """
 warehouse: w
@@ -56,6 +57,11 @@ def test_overrides_are_yaml_and_make_sections(minimal):
         ("source.interactions.format=xml", r"`source\.interactions\.format`: found 'xml', "),
         ("source.interactions.paths=[]", r"every other format needs `paths: \[\.\.\.\]`"),
         ("source.interactions.format=table", r"`table` needs `table: catalog\.schema\.name`"),
+        ("ranker.model=mmeo", r"`ranker\.model`: found 'mmeo', "),
+        (f"{TASKS}=[{{name: a, kind: binary, sql: x, given: b}}]", "task a: given b, expected another binary task"),
+        (f"{TASKS}=[{{name: a, kind: binary, sql: x, given: a}}]", "task a: given a, expected another .* no circle"),
+        (f"{TASKS}=[{{name: a, kind: binary, sql: x}}, {{name: b, kind: regression, sql: x, given: a}}]", "b: given a"),
+        (f"{TASKS}=[{{name: a, kind: multilabel, sql: x}}]", r"kind multilabel needs `labels: \{name: sql\}`"),
         ("warehouse.x=1", "`warehouse` is a value, not a section"),
         ("warehouse", r"expected dotted\.key=value"),
         ("warehouse=[", "the value is not YAML"),
@@ -104,3 +110,22 @@ def test_which_retrievers_work(minimal):
 def test_a_target_belongs_to_its_modes(minimal, settings):
     with pytest.raises(ConfigError, match=r"`retriever.sequence`: .* modes `finetune` and `single` need `target"):
         load(minimal, (f"retriever.sequence={settings}",))
+
+
+def test_a_multilabel_task_is_a_binary_one_a_label(minimal):
+    more = "given: look, loss_weight: 2, labels: {cart: a > 0, buy: b > 0}"
+    tasks = f"[{{name: look, kind: binary, sql: c > 0}}, {{name: act, kind: multilabel, {more}}}]"
+    found = load(minimal, (f"training_examples.tasks={tasks}",)).training_examples.tasks
+    assert [(task.name, task.kind, task.sql) for task in found] == [
+        ("look", "binary", "c > 0"),
+        ("act_cart", "binary", "a > 0"),
+        ("act_buy", "binary", "b > 0"),
+    ]
+    assert [(task.given, task.loss_weight) for task in found] == [(None, 1.0), ("look", 2.0), ("look", 2.0)]
+
+
+def test_a_funnel_may_rank_by_its_last_step(minimal):
+    steps = [("buy", "cart"), ("cart", "view"), ("view", None)]
+    tasks = ", ".join(f"{{name: {n}, kind: binary, sql: x, given: {g or 'null'}}}" for n, g in steps)
+    found = load(minimal, (f"{TASKS}=[{tasks}]",)).training_examples.tasks
+    assert [task.given for task in found] == ["cart", "view", None]

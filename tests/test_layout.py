@@ -50,7 +50,7 @@ def test_torch_side_imports_no_spark() -> None:
     """A GPU box has no Java and no pyspark: the imports must work with pyspark hidden."""
     code = (
         "import sys; sys.modules['pyspark'] = None; sys.modules['delta'] = None\n"
-        "import recspark.training.loop, recspark.training.feed, recspark.models.rankers.shared_bottom\n"
+        "import recspark.training.loop, recspark.training.feed, recspark.models.rankers.network\n"
         "import recspark.encoders.text, recspark.features, recspark.metrics, recspark.gate"
     )
     done = run(sys.executable, "-c", code)

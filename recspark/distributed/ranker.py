@@ -112,6 +112,7 @@ def _train_torch(
         models=_copies(windows, target),
         features=features_of(config.retriever.names),
         tasks=tuple((task.name, task.kind, task.loss_weight) for task in config.training_examples.tasks),
+        given={task.name: task.given for task in config.training_examples.tasks if task.given},
         settings=config.ranker.model_dump(mode="json"),
         seed=config.seed,
         reader=config.training.reader,

@@ -1,4 +1,4 @@
-"""What every ranker is built from: the feature encoder, row-wise noise and multilayer perceptrons.
+"""What every ranker is built from: the feature encoder, row-wise noise, multilayer perceptrons and cross layers.
 
 No batch statistics anywhere: a row's score is the same alone, in any batch and in any order.
 
@@ -7,7 +7,7 @@ the batch (row 0 = padding), C content dimensions, D embedding dimensions, H hid
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -75,11 +75,17 @@ class RowNoise:
     generator: torch.Generator
     rank: int
     world_size: int
+    order_B: Tensor | None = None  # where rows have been sorted, the row at each place
 
     def keep(self, rows: int, width: int, drop: float) -> Tensor:
         """(rows, width) bool, False with probability `drop`."""
         drawn = torch.rand(rows * self.world_size, width, generator=self.generator, device=self.generator.device)
-        return drawn[self.rank :: self.world_size] >= drop
+        kept = drawn[self.rank :: self.world_size] >= drop
+        return kept if self.order_B is None else kept[self.order_B]
+
+    def sorted(self, order_B: Tensor) -> "RowNoise":
+        """The same noise for rows in another order."""
+        return replace(self, order_B=order_B)
 
 
 def dropout(x_BH: Tensor, drop: float, noise: RowNoise | None) -> Tensor:
@@ -138,6 +144,17 @@ def missing_features(sample: np.ndarray) -> np.ndarray:
     return np.flatnonzero(~np.isfinite(sample).all(axis=0))
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """What the encoder knows of a batch; `x_BX` holds all of it but the single events."""
+
+    x_BX: Tensor
+    scenario_BS: Tensor
+    item_BD: Tensor
+    history_BD: Tensor
+    vectors_UD: Tensor  # of the batch's distinct items, which `Inputs.history_BL` points into
+
+
 class FeatureEncoder(nn.Module):
     """Dense features, scenario, item (id + content) and the user's history -> one vector a row.
 
@@ -164,8 +181,7 @@ class FeatureEncoder(nn.Module):
         nn.init.normal_(self.scenario.weight, std=0.05)
         self.dim = num_features + num_missing + SCENARIO_DIM + 3 * embedding_dim + 1
 
-    def forward(self, x: Inputs, noise: RowNoise | None = None) -> Tensor:
-        """(B, X)"""
+    def forward(self, x: Inputs, noise: RowNoise | None = None) -> Encoded:
         num_ids, num_scenarios = self.item_id.num_embeddings, self.scenario.num_embeddings
         id_UD = self.item_id(torch.where(x.codes_U < num_ids, x.codes_U, 0))
         content_UD = self.content(x.content_UC)
@@ -174,10 +190,12 @@ class FeatureEncoder(nn.Module):
             kept_B1 = noise.keep(len(x.item_B), 1, ID_DROPOUT)
             id_BD = torch.where(kept_B1, id_BD, self.item_id.weight[0])
         item_BD = id_BD + content_UD[x.item_B]
-        history_BD, any_B1 = self._history(x.history_BL, id_UD + content_UD)
+        vectors_UD = id_UD + content_UD
+        history_BD, any_B1 = self._history(x.history_BL, vectors_UD)
         scenario_BS = self.scenario(torch.where(x.scenario_B < num_scenarios, x.scenario_B, 0))
         dense_BF = self.normaliser(x.dense_BF)
-        return torch.cat((dense_BF, scenario_BS, item_BD, history_BD, item_BD * history_BD, any_B1), dim=1)
+        x_BX = torch.cat((dense_BF, scenario_BS, item_BD, history_BD, item_BD * history_BD, any_B1), dim=1)
+        return Encoded(x_BX, scenario_BS, item_BD, history_BD, vectors_UD)
 
     @staticmethod
     def _history(history_BL: Tensor, vectors_UD: Tensor) -> tuple[Tensor, Tensor]:
@@ -202,4 +220,19 @@ class Mlp(nn.Module):
     def forward(self, x_BX: Tensor, noise: RowNoise | None = None) -> Tensor:
         for linear, norm in zip(self.linears, self.norms, strict=True):
             x_BX = dropout(torch.relu(norm(linear(x_BX))), self.drop, noise)
+        return x_BX
+
+
+class Cross(nn.Module):
+    """Cross layers of DCN-v2 (Wang et al. 2021), full rank: x <- x_0 * (W x + b) + x, so layer l adds products of l + 1
+    inputs."""
+
+    def __init__(self, num_inputs: int, num_layers: int) -> None:
+        super().__init__()
+        self.linears = nn.ModuleList(nn.Linear(num_inputs, num_inputs) for _ in range(num_layers))
+
+    def forward(self, x_BX: Tensor) -> Tensor:
+        first_BX = x_BX
+        for linear in self.linears:
+            x_BX = torch.addcmul(x_BX, first_BX, linear(x_BX))
         return x_BX

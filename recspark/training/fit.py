@@ -18,8 +18,9 @@ from torch import Tensor
 from recspark import columns as c
 from recspark.errors import RecsparkError
 from recspark.models.layers import Inputs, look_up
-from recspark.models.rankers import shared_bottom
-from recspark.training import checkpoint, loop, losses, saved
+from recspark.models.rankers import network
+from recspark.models.rankers.spec import Spec
+from recspark.training import checkpoint, loop, losses, quantise, saved
 from recspark.training.feed import Batch, Feed, Folds
 from recspark.training.histories import HistoryBook
 from recspark.training.job import INTS, STEPS, STOP_FOLD, Job, Model, Window
@@ -29,12 +30,14 @@ log = logging.getLogger("recspark.ranker")
 SAMPLE_ROWS = 100_000
 CHECKPOINT_STEPS = 500  # also after every epoch
 
+Tasks = Sequence[tuple[str, str, float]]  # name, kind, loss weight
+
 
 class LookUp:
     """Batches of the feed -> model inputs and targets: the columns split, histories and content looked up."""
 
-    def __init__(self, features: Sequence[str], kinds: Sequence[str], windows: Sequence[Window], length: int) -> None:
-        self._num_features, self._kinds, self._length = len(features), tuple(kinds), length
+    def __init__(self, features: Sequence[str], tasks: Tasks, windows: Sequence[Window], length: int) -> None:
+        self._num_features, self._tasks, self._length = len(features), tasks, length
         self._histories = HistoryBook({window.day: window.histories for window in windows})
         # The newest date's vectors serve all: content does not change with the date, and the newest knows every item.
         self.content = checkpoint.open_array(windows[0].bundle, "content")
@@ -46,8 +49,10 @@ class LookUp:
         return inputs, torch.from_numpy(self.targets(batch.floats))
 
     def targets(self, floats: np.ndarray) -> np.ndarray:
-        end = self._num_features + len(self._kinds)
-        return losses.targets(floats[:, self._num_features : end], self._kinds)
+        labels = floats[:, self._num_features : self._num_features + len(self._tasks)]
+        names, kinds, _ = zip(*self._tasks, strict=True)
+        losses.check(labels, names, kinds)
+        return losses.targets(labels, kinds)
 
 
 def run(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,12 +78,11 @@ def run(tree: Mapping[str, Any]) -> dict[str, Any]:
 def _fit(job: Job, model: Model, done: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     if checkpoint.exists(model.folder):
         return dict(checkpoint.read_manifest(model.folder)["training"])
-    kinds = [kind for _, kind, _ in job.tasks]
-    look = LookUp(job.features, kinds, model.windows, job.settings["history_length"])
+    look = LookUp(job.features, job.tasks, model.windows, job.settings["history_length"])
     stops_early = model.epochs_of is None
     feed = _feed(job, model, Folds(c.FOLD, frozenset({STOP_FOLD}), keep=False) if stops_early else None)
     valid = _feed(job, model, Folds(c.FOLD, frozenset({STOP_FOLD}))) if stops_early else None
-    network = _network(job, model, feed, look)
+    ranker = _ranker(job, model, feed, look)
     settings = loop.Settings(
         seed=job.seed,
         learning_rate=job.settings["learning_rate"],
@@ -95,14 +99,30 @@ def _fit(job: Job, model: Model, done: Mapping[str, Any], device: torch.device) 
             log.info("ranker, %s: %s", model.name, line)
 
     report(f"{feed.num_rows} rows, {feed.num_steps} steps an epoch, {feed.reader}, {torch.get_num_threads()} threads")
-    trained = loop.train(network, feed, look, settings, f"{model.folder}/{STEPS}", valid, report, device)
+    trained = loop.train(ranker, feed, look, settings, f"{model.folder}/{STEPS}", valid, report, device)
     summary = {**asdict(trained), "rows": feed.num_rows, "reader": feed.reader}
     if main:
-        saved.save(model.folder, network, {**(job.manifest or {}), "training": summary})
+        int8 = job.settings["int8"]
+        cost = {"int8": _cost(ranker, valid, look, device)} if int8 and valid is not None else {}
+        saved.save(model.folder, ranker, {**(job.manifest or {}), "training": summary, **cost}, int8)
         checkpoint.remove(f"{model.folder}/{STEPS}")
     if dist.is_initialized():
         dist.barrier()  # nobody looks for the folder before it is whole
     return summary
+
+
+def _cost(ranker: network.Network, valid: Feed, look: LookUp, device: torch.device) -> dict[str, float]:
+    """What 8 bits change in the first task, on this rank's part of the rows that stop the training."""
+    rounded = saved.rounded(ranker).to(device)
+    parts = []
+    for batch in valid.batches(0):
+        inputs, targets = look(batch)
+        with torch.inference_mode():
+            scores = [model.eval()(inputs.to(device))[:, 0].cpu().numpy() for model in (ranker, rounded)]
+        labelled = (batch.weights > 0) & np.isfinite(targets[:, 0].numpy())
+        parts.append([column[labelled] for column in (targets[:, 0].numpy(), batch.ints[:, :3], *scores)])
+    labels, lists, *scores = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return quantise.cost(labels, lists, *scores)
 
 
 def _feed(job: Job, model: Model, folds: Folds | None) -> Feed:
@@ -122,26 +142,31 @@ def _feed(job: Job, model: Model, folds: Folds | None) -> Feed:
     )
 
 
-def _network(job: Job, model: Model, feed: Feed, look: LookUp) -> shared_bottom.SharedBottom:
+def _ranker(job: Job, model: Model, feed: Feed, look: LookUp) -> network.Network:
     sample = feed.sample(SAMPLE_ROWS)
     dense = sample.floats[:, : len(job.features)]
     scenarios = checkpoint.read_manifest(model.windows[0].bundle)["scenarios"].values()
-    spec = shared_bottom.Spec(
+    tasks = tuple(name for name, _, _ in job.tasks)
+    spec = Spec(
         features=job.features,
-        tasks=tuple(name for name, _, _ in job.tasks),
+        tasks=tasks,
         kinds=tuple(kind for _, kind, _ in job.tasks),
         num_items=len(look.content),
         num_scenarios=max([*scenarios, int(sample.ints[:, 1].max())]) + 1,
-        num_missing=shared_bottom.num_missing(dense),
+        num_missing=network.num_missing(dense),
         content_dim=look.content.shape[1],
         embedding_dim=job.settings["embedding_dim"],
         hidden=tuple(job.settings["hidden"]),
         history_length=job.settings["history_length"],
         dropout=job.settings["dropout"],
+        model=job.settings["model"],
+        cross_layers=job.settings["cross_layers"],
+        given=tuple(tasks.index(job.given[task]) if task in job.given else -1 for task in tasks) if job.given else (),
+        task_weighting=job.settings["task_weighting"],
     )
-    network = shared_bottom.build(spec, job.seed)
-    network.fit(dense, sample.ints[:, 1], look.targets(sample.floats))
-    return network
+    ranker = network.build(spec, job.seed)
+    ranker.fit(dense, sample.ints[:, 1], look.targets(sample.floats))
+    return ranker
 
 
 def _device(job: Job) -> torch.device:

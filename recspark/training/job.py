@@ -1,7 +1,7 @@
 """What a launch of the trainer is asked to do: JSON, since it travels to other machines. Imports no torch, no Spark."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from recspark import columns as c
@@ -44,6 +44,7 @@ class Job:
     threads: int
     use_gpu: bool = False
     manifest: dict[str, Any] | None = None  # goes into the manifests
+    given: dict[str, str] = field(default_factory=dict)  # task -> the one before it in its funnel
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

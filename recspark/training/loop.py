@@ -19,7 +19,7 @@ from torch import Tensor
 
 from recspark.errors import TrainingError
 from recspark.models.layers import Inputs, RowNoise
-from recspark.models.rankers.shared_bottom import SharedBottom
+from recspark.models.rankers.network import Network
 from recspark.training import checkpoint, losses
 from recspark.training.feed import Batch, Feed
 
@@ -72,7 +72,7 @@ class Trained:
 
 
 def train(
-    model: SharedBottom,
+    model: Network,
     feed: Feed,
     prepare: Prepare,
     settings: Settings,
@@ -129,7 +129,7 @@ def train(
 
 
 def _step(
-    model: SharedBottom,
+    model: Network,
     optimizer: torch.optim.Optimizer,
     batch: Batch,
     prepare: Prepare,
@@ -140,8 +140,12 @@ def _step(
     """One optimizer step; returns the loss over the whole batch, before the step."""
     noise = RowNoise(_generator(settings.seed, progress.taken, device), _rank(), _world())
     sums_T, weights_T = _sums(model, batch, prepare, device, noise)
-    scale_T = torch.tensor(settings.loss_weights, device=device) / _all_sum(weights_T.detach()).clamp_min(1e-12)
-    part = (sums_T * scale_T).sum()
+    totals_T = _all_sum(weights_T.detach())
+    losses_T = sums_T * (torch.tensor(settings.loss_weights, device=device) / totals_T.clamp_min(1e-12))
+    if model.log_variance_T is None:
+        part = losses_T.sum()
+    else:
+        part = losses.by_uncertainty(losses_T, model.log_variance_T, model.spec.kinds, totals_T > 0, _world())
     optimizer.zero_grad()
     part.backward()
     loss = _all_reduce_gradients(model, part.detach())
@@ -157,7 +161,7 @@ def _step(
 
 
 def evaluate(
-    model: SharedBottom, feed: Feed, prepare: Prepare, loss_weights: tuple[float, ...], device: torch.device = CPU
+    model: Network, feed: Feed, prepare: Prepare, loss_weights: tuple[float, ...], device: torch.device = CPU
 ) -> float:
     """The loss over all rows of a feed, all ranks together."""
     model.eval()
@@ -172,7 +176,7 @@ def evaluate(
 
 
 def _sums(
-    model: SharedBottom, batch: Batch, prepare: Prepare, device: torch.device, noise: RowNoise | None
+    model: Network, batch: Batch, prepare: Prepare, device: torch.device, noise: RowNoise | None
 ) -> tuple[Tensor, Tensor]:
     inputs, targets_BT = prepare(batch)
     weights_B = torch.from_numpy(batch.weights).to(device)
@@ -181,7 +185,7 @@ def _sums(
     return losses.sums(logits_BT, targets_BT.to(device), weights_B, model.spec.kinds, mean_T, std_T)
 
 
-def _optimizer(model: SharedBottom, settings: Settings) -> torch.optim.Optimizer:
+def _optimizer(model: Network, settings: Settings) -> torch.optim.Optimizer:
     return torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, eps=ADAM_EPS
     )
@@ -198,7 +202,7 @@ def _generator(seed: int, step: int, device: torch.device) -> torch.Generator:
 
 
 def _keep(
-    folder: str, model: SharedBottom, optimizer: torch.optim.Optimizer, progress: Progress, best: Mapping[str, Tensor]
+    folder: str, model: Network, optimizer: torch.optim.Optimizer, progress: Progress, best: Mapping[str, Tensor]
 ) -> None:
     tensors: dict[str, Tensor] = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
@@ -209,7 +213,7 @@ def _keep(
 
 
 def _restore(
-    found: tuple[dict[str, Any], dict[str, np.ndarray]], model: SharedBottom, optimizer: torch.optim.Optimizer
+    found: tuple[dict[str, Any], dict[str, np.ndarray]], model: Network, optimizer: torch.optim.Optimizer
 ) -> tuple[Progress, dict[str, Tensor]]:
     state, arrays = found
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
@@ -242,7 +246,7 @@ def _all_sum(values: Tensor) -> Tensor:
     return values
 
 
-def _all_reduce_gradients(model: SharedBottom, part: Tensor) -> float:
+def _all_reduce_gradients(model: Network, part: Tensor) -> float:
     """Sum gradients and the loss over ranks, in one message; returns the loss."""
     if not dist.is_initialized():
         return float(part)
@@ -256,7 +260,7 @@ def _all_reduce_gradients(model: SharedBottom, part: Tensor) -> float:
     return float(flat[0])
 
 
-def _same_everywhere(model: SharedBottom) -> None:
+def _same_everywhere(model: Network) -> None:
     """Every rank starts from rank 0's weights and constants."""
     if dist.is_initialized():
         for tensor in model.state_dict().values():

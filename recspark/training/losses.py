@@ -1,7 +1,8 @@
 """What the rankers minimise.
 
 Binary tasks: cross-entropy of the logit. Regressions: Huber on the standardised sign(y) log(1 + |y|), because spend is
-heavy-tailed and signed. A nan label is no label: the row counts for the other tasks only.
+heavy-tailed and signed. A nan label is no label: the row counts for the other tasks only. A task without any label has
+no part in the loss.
 
 Shape suffixes: B rows, T tasks.
 """
@@ -12,6 +13,22 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from recspark.errors import DataError
+
+
+def check(labels: np.ndarray, names: Sequence[str], kinds: Sequence[str]) -> None:
+    """Raises DataError when a label (n, T) of a binary task is neither 0 nor 1 nor nan, or any is infinite."""
+    for task, (name, kind) in enumerate(zip(names, kinds, strict=True)):
+        column = labels[:, task]
+        fits = np.isin(column, (0, 1)) if kind == "binary" else np.isfinite(column)
+        odd = column[~(fits | np.isnan(column))]
+        if len(odd):
+            expected = "0, 1 or nan" if kind == "binary" else "a finite number or nan"
+            raise DataError(
+                f"label {name} ({kind}): found {odd[0]:g} in {len(odd)} of {len(labels)} rows, expected {expected}; "
+                "correct the task's sql in training_examples.tasks"
+            )
 
 
 def targets(labels: np.ndarray, kinds: Sequence[str]) -> np.ndarray:
@@ -38,3 +55,17 @@ def sums(
         else:
             losses.append(F.huber_loss(logit_B, (target_B - mean_T[task]) / std_T[task], reduction="none"))
     return (torch.stack(losses, dim=1) * weights_BT).sum(dim=0), weights_BT.sum(dim=0)
+
+
+def by_uncertainty(
+    losses_T: Tensor, log_variance_T: Tensor, kinds: Sequence[str], present_T: Tensor, world_size: int
+) -> Tensor:
+    """This rank's part of the tasks' losses, weighed by their learnt noise (Kendall et al. 2018, Multi-Task Learning
+    Using Uncertainty to Weigh Losses).
+
+    With s = log variance: exp(-s) L + s / 2 for a binary task, half of exp(-s) L and s / 2 for a regression.
+    `losses_T`: this rank's shares of the normalised losses; `present_T` bool: tasks with a label in the batch.
+    """
+    halves_T = torch.tensor([1.0 if kind == "binary" else 0.5 for kind in kinds], device=losses_T.device)
+    weighed_T = halves_T * torch.exp(-log_variance_T) * losses_T
+    return (weighed_T + present_T * log_variance_T / 2 / world_size).sum()

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from recspark.models.layers import look_up
-from recspark.models.rankers.shared_bottom import SharedBottom
+from recspark.models.rankers.network import Network
 from recspark.training import checkpoint, saved
 from recspark.training.histories import HistoryBook
 
@@ -42,7 +42,7 @@ def probabilities(
 
 
 @lru_cache(maxsize=4)
-def _open(model: str) -> SharedBottom:
+def _open(model: str) -> Network:
     torch.set_num_threads(1)  # Spark runs a task a core
     return saved.load(model)
 

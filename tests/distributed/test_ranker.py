@@ -76,7 +76,8 @@ def test_shards_hold_positive_events_in_order(spark, tmp_path: Path) -> None:  #
 @pytest.fixture(scope="module")
 def scorer(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
     """Both models, learnt from random features of which the first one decides."""
-    from recspark.models.rankers import shared_bottom
+    from recspark.models.rankers import network as networks
+    from recspark.models.rankers.spec import Spec
     from recspark.training import saved
 
     folder = tmp_path_factory.mktemp("models")
@@ -87,8 +88,8 @@ def scorer(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
     trees = gbdt.fit(features, labels, keys, np.zeros(400, bool), FEATURES, Gbdt(max_rounds=5), 0, 5, 1)
     manifest, texts = gbdt.to_texts(trees)
     checkpoint.save(f"{folder}/evaluated/gbdt", manifest, texts=texts)
-    spec = shared_bottom.Spec(FEATURES, ("click",), ("binary",), 20, 3, 0, 6, 4, (16, 8), 3, 0.0)
-    network = shared_bottom.build(spec, 0)
+    spec = Spec(FEATURES, ("click",), ("binary",), 20, 3, 0, 6, 4, (16, 8), 3, 0.0)
+    network = networks.build(spec, 0)
     network.fit(features, np.zeros(400, int), labels[:, None])
     saved.save(f"{folder}/evaluated/ranker", network, {})
     return Scorer(f"{folder}/evaluated", window.histories, window.bundle, planted.DAY, RETRIEVERS)

@@ -59,7 +59,7 @@ def encode(item: list[int], history: list[list[int]], scenario: list[int]) -> to
     dense = np.zeros((len(item), 1), np.float32)
     x = look_up(dense, np.array(scenario), np.array(item), np.array(history, np.int32), content)
     with torch.inference_mode():
-        return encoder()(x)
+        return encoder()(x).x_BX
 
 
 def test_history_is_a_recency_weighted_mean() -> None:

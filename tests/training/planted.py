@@ -1,5 +1,6 @@
 """Training examples with a planted signal, as files: the column `taste` and the item decide, the rest is noise."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ TASKS = (("click", "binary", 1.0), ("spend", "regression", 0.1))
 SETTINGS = {
     "embedding_dim": 4, "hidden": [16, 8], "history_length": 3, "dropout": 0.2, "learning_rate": 0.01,
     "weight_decay": 1e-5, "batch_size": 256, "max_epochs": 3, "patience": 2,
+    "model": "shared_bottom", "cross_layers": 0, "task_weighting": "fixed", "int8": False,
 }  # fmt: skip
 NUM_ITEMS, NUM_USERS, DAY = 20, 50, 15000
 
@@ -36,13 +38,32 @@ def columns(num_rows: int, seed: int, day: int = DAY) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-def window(folder: Path, num_rows: int = 3000, day: int = DAY, seed: int = 0) -> Window:
+def opposed(num_rows: int, seed: int, day: int = DAY) -> dict[str, np.ndarray]:
+    """Scenarios 0 and 1 click at taste > 0, 2 and 4 at taste < 0: one line for all learns nothing. 3 has no row.
+    Everywhere, who has much noise views: what scenarios agree on. 5 % of the clicks are turned round."""
+    rng = np.random.default_rng((seed, 1))  # not the stream that drew the items
+    rows = columns(num_rows, seed, day)
+    scenario = np.array([0, 1, 2, 4])[rng.integers(0, 4, num_rows)]
+    click = (np.where(scenario < 2, 1, -1) * rows["taste"] > 0) ^ (rng.random(num_rows) < 0.05)
+    view = rows["noise"] > 0
+    del rows["label_spend"]
+    labels = {"label_click": click.astype(np.float32), "label_view": view.astype(np.float32)}
+    return rows | labels | {"scenario_idx": scenario.astype(np.int32), "weight": np.ones(num_rows, np.float32)}
+
+
+def window(
+    folder: Path,
+    num_rows: int = 3000,
+    day: int = DAY,
+    seed: int = 0,
+    rows: Callable[[int, int, int], dict[str, np.ndarray]] = columns,
+) -> Window:
     """Files, histories (user u had items u % 20 and then (u + 1) % 20) and a bundle with content vectors."""
     files = []
     for number in range(3):
         file = folder / f"examples-{day}" / f"part-{number}.parquet"
         file.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table(columns(num_rows // 3, seed + number, day)), file, row_group_size=400)
+        pq.write_table(pa.table(rows(num_rows // 3, seed + number, day)), file, row_group_size=400)
         files.append(f"file://{file}")
     histories, bundle = f"{folder}/histories-{day}", f"{folder}/bundle-{day}"
     users = np.arange(NUM_USERS)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 import torch.multiprocessing as mp
 
 from recspark.errors import TrainingError
+from recspark.metrics import auc
 from recspark.training import checkpoint, fit, loop, saved
 from recspark.training.feed import Batch
 from recspark.training.job import INTS, Model, run
@@ -25,7 +27,7 @@ def scores(folder: str, window: planted.Window) -> np.ndarray:
 def logits(folder: str, window: planted.Window, num_rows: int = 2000) -> torch.Tensor:
     """Of fresh rows, which no training saw."""
     rows = planted.columns(num_rows, seed=99)
-    look = fit.LookUp(planted.FEATURES, ("binary", "regression"), (window,), 3)
+    look = fit.LookUp(planted.FEATURES, planted.TASKS, (window,), 3)
     ints = np.stack([rows[name] for name in INTS], axis=1)
     floats = np.stack([rows[name] for name in (*planted.FEATURES, "label_click", "label_spend")], axis=1)
     with torch.inference_mode():
@@ -130,6 +132,82 @@ def test_a_diverging_loss_stops_with_its_step_and_keeps_the_last_checkpoint(tmp_
     assert found is not None and found[0]["progress"]["taken"] == 5
     assert all(np.isfinite(array).all() or "starts_FK" in name for name, array in found[1].items())
     assert not checkpoint.exists(model.folder)
+
+
+def test_a_label_out_of_range_stops_with_its_task(tmp_path: Path) -> None:
+    def counts(num_rows: int, seed: int, day: int) -> dict[str, np.ndarray]:
+        rows = planted.columns(num_rows, seed, day)
+        return rows | {"label_click": rows["label_click"] * 2}
+
+    window = planted.window(tmp_path, 600, rows=counts)
+    answer = run(planted.job((Model("evaluated", f"{tmp_path}/model", (window,)),)).to_json())
+    assert answer["error"].startswith("label click (binary): found 2 in ")
+
+
+def test_a_task_without_any_label_has_no_part(tmp_path: Path) -> None:
+    """With learnt weights too: without a loss, nothing else may pull at its variance."""
+
+    def unlabelled(num_rows: int, seed: int, day: int) -> dict[str, np.ndarray]:
+        return planted.columns(num_rows, seed, day) | {"label_spend": np.full(num_rows, np.nan, np.float32)}
+
+    window = planted.window(tmp_path, 600, rows=unlabelled)
+    for weighting in ("fixed", "uncertainty"):
+        model = Model("evaluated", f"{tmp_path}/{weighting}", (window,))
+        run(planted.job((model,), task_weighting=weighting, weight_decay=0.0).to_json())
+        assert all(np.isfinite(entry["loss"]) for entry in read_history(model))
+        assert np.isfinite(logits(model.folder, window).numpy()).all()
+    variances = checkpoint.read_weights(f"{tmp_path}/uncertainty")["log_variance_T"]
+    assert variances[0] != 0 and variances[1] == 0
+
+
+def test_a_noisy_task_loses_weight(tmp_path: Path) -> None:
+    """Clicks follow from the features, views are coins: the variance of views ends above that of clicks."""
+
+    def coins(num_rows: int, seed: int, day: int) -> dict[str, np.ndarray]:
+        views = np.random.default_rng(seed + 50).random(num_rows) < 0.5
+        return planted.columns(num_rows, seed, day) | {"label_view": views.astype(np.float32)}
+
+    window = planted.window(tmp_path, rows=coins)
+    model = Model("evaluated", f"{tmp_path}/model", (window,))
+    job = planted.job((model,), task_weighting="uncertainty", max_epochs=4, patience=4)
+    tasks = (("click", "binary", 1.0), ("view", "binary", 1.0))
+    run(replace(job, tasks=tasks).to_json())
+    clicks, views = checkpoint.read_weights(model.folder)["log_variance_T"]
+    assert views > clicks + 0.05
+
+
+def test_a_funnel_learns_from_all_rows_what_clicked_ones_do(tmp_path: Path) -> None:
+    """Who clicked buys where there is much noise: P(buy) = P(click) P(buy | click), below P(click) in every row."""
+
+    def funnel(num_rows: int, seed: int, day: int) -> dict[str, np.ndarray]:
+        rows = planted.columns(num_rows, seed, day)
+        return rows | {"label_buy": rows["label_click"] * (rows["noise"] > 0)}
+
+    window = planted.window(tmp_path, 6000, rows=funnel)
+    model = Model("evaluated", f"{tmp_path}/model", (window,))
+    tasks = (("buy", "binary", 1.0), ("click", "binary", 1.0))  # the first one ranks
+    job = planted.job((model,), max_epochs=6, dropout=0.0)
+    run(replace(job, tasks=tasks, given={"buy": "click"}).to_json())
+    assert saved.load(model.folder).spec.given == (1, -1)
+    rows, found = funnel(2000, 99, planted.DAY), logits(model.folder, window)
+    assert (found[:, 0] < found[:, 1]).all()
+    assert auc(rows["label_buy"], found[:, 0].numpy()) > 0.95
+
+
+def test_eight_bits_say_what_they_cost(tmp_path: Path) -> None:
+    window = planted.window(tmp_path)
+    exact, small = (Model("evaluated", f"{tmp_path}/{name}", (window,)) for name in ("exact", "small"))
+    run(planted.job((exact,)).to_json())
+    run(planted.job((small,), int8=True).to_json())
+    cost = checkpoint.read_manifest(small.folder)["int8"]
+    assert abs(cost["auc_loss"]) < 0.01 and 0.8 < cost["top_overlap"] <= 1
+    assert "int8" not in checkpoint.read_manifest(exact.folder)
+    difference = np.abs(scores(exact.folder, window) - scores(small.folder, window)).max()
+    assert 0 < difference < 0.05
+
+
+def read_history(model: Model) -> list[dict[str, float]]:
+    return list(checkpoint.read_manifest(model.folder)["training"]["history"])
 
 
 def test_published_takes_the_epochs_of_evaluated_and_all_rows(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from recspark.errors import DataError
 from recspark.training import losses
 
 KINDS = ("binary", "regression")
@@ -36,3 +37,35 @@ def test_rows_without_a_label_or_weight_have_no_gradient() -> None:
     sums.sum().backward()
     assert logits.grad is not None and logits.grad[0].abs().min() > 0
     assert logits.grad[1:].abs().max() == 0
+
+
+def test_labels_out_of_range_name_their_task() -> None:
+    labels = np.array([[1.0, 5.0], [0.0, -2.0], [NAN, NAN]])
+    losses.check(labels, ("click", "spend"), KINDS)
+    odd = labels.copy()
+    odd[1, 0] = 3.0
+    with pytest.raises(
+        DataError, match=r"label click \(binary\): found 3 in 1 of 3 rows, expected 0, 1 or nan; correct"
+    ):
+        losses.check(odd, ("click", "spend"), KINDS)
+    labels[1, 1] = math.inf
+    with pytest.raises(
+        DataError, match=r"label spend \(regression\): found inf in 1 of 3 rows, expected a finite number"
+    ):
+        losses.check(labels, ("click", "spend"), KINDS)
+
+
+def test_uncertainty_by_hand() -> None:
+    log_variance = torch.tensor([math.log(2), math.log(4), math.log(9)], requires_grad=True)
+    shares = torch.tensor([6.0, 8.0, 0.0])
+    present = torch.tensor([True, True, False])  # nobody has a label of the third task
+    kinds = ("binary", "regression", "binary")
+    part = losses.by_uncertainty(shares, log_variance, kinds, present, world_size=1)
+    # 6 / 2 + log(2) / 2 for the binary task, 8 / 4 / 2 + log(4) / 2 for the regression
+    assert float(part.detach()) == pytest.approx(3 + math.log(2) / 2 + 1 + math.log(4) / 2)
+    halves = [losses.by_uncertainty(shares / 2, log_variance, kinds, present, world_size=2) for _ in range(2)]
+    assert float(sum(halves)) == pytest.approx(float(part))
+    part.backward()
+    # d/ds of exp(-s) L + s / 2: no pull where exp(s) = 2 L, and none where there is no label
+    assert log_variance.grad is not None
+    assert log_variance.grad.tolist() == pytest.approx([0.5 - 3, 0.5 - 1, 0.0])

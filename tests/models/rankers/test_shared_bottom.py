@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from recspark.models.layers import Inputs, look_up
-from recspark.models.rankers.shared_bottom import SharedBottom, Spec, build
+from recspark.models.rankers.network import Network, build
+from recspark.models.rankers.spec import Spec
 from recspark.training import saved
 
 SPEC = Spec(
@@ -31,12 +32,12 @@ def inputs(chosen: dict[str, np.ndarray], where: slice | np.ndarray = slice(None
     )
 
 
-def model() -> SharedBottom:
+def model() -> Network:
     """Fitted constants and random scenario heads, as if trained."""
     chosen, network = rows(), build(SPEC, seed=0)
     targets = np.column_stack([(np.arange(300) % 4 == 0), np.arange(300)]).astype(np.float32)
     network.fit(chosen["dense"], np.minimum(chosen["scenario"], 3), targets)
-    torch.nn.init.normal_(network.scenario_head.weight, generator=torch.Generator().manual_seed(0))
+    torch.nn.init.normal_(network.body.head.own.weight, generator=torch.Generator().manual_seed(0))
     return network.eval()
 
 
@@ -59,17 +60,17 @@ def test_trust_is_the_share_of_positives_against_a_prior_of_100() -> None:
     dense = np.zeros((450, 3), np.float32)
     dense[0, 1] = np.nan  # SPEC says that one feature can be missing
     network.fit(dense, scenario, targets.astype(np.float32))
-    np.testing.assert_allclose(network.trust_S, [0, 300 / 400, 0, 0])
+    np.testing.assert_allclose(network.body.head.trust_S, [0, 300 / 400, 0, 0])
     np.testing.assert_allclose(network.target_mean_T, [0, 3])
     np.testing.assert_allclose(network.target_std_T, [1, 1])
 
 
 def test_a_scenario_without_data_keeps_to_the_shared_head() -> None:
     network, chosen = model(), rows()
-    network.trust_S[2] = 0.0
+    network.body.head.trust_S[2] = 0.0
     with torch.inference_mode():
         before = network(inputs(chosen))
-        network.scenario_head.weight += 1.0
+        network.body.head.own.weight += 1.0
         after = network(inputs(chosen))
     moved = (before - after).abs().sum(dim=1) > 0
     assert moved.tolist() == [s in (0, 1, 3) for s in chosen["scenario"]]  # 4 and 5 were never seen
@@ -90,5 +91,5 @@ def test_building_is_seeded_and_leaves_the_global_generator() -> None:
     torch.manual_seed(1)
     one, other, third = build(SPEC, 0), build(SPEC, 0), build(SPEC, 1)
     assert torch.equal(torch.rand(1), expected)
-    assert torch.equal(one.head.weight, other.head.weight)
-    assert not torch.equal(one.head.weight, third.head.weight)
+    assert torch.equal(one.body.head.shared.weight, other.body.head.shared.weight)
+    assert not torch.equal(one.body.head.shared.weight, third.body.head.shared.weight)

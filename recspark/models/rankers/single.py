@@ -1,0 +1,30 @@
+"""A tower a scenario: nothing between the encoder and the score is shared. What the sharing rankers are measured by.
+
+Scenarios without training rows have a tower of their own, which learns from hidden rows of all the others. Items, and
+so their ids' vectors, are the same in every scenario: copies of that table for each would not fit into memory.
+"""
+
+import numpy as np
+from torch import Tensor, nn
+
+from recspark.models.layers import Encoded, Inputs, RowNoise
+from recspark.models.rankers.spec import Spec
+from recspark.models.towers import GroupedLinear, GroupedMlp, Router
+
+
+class Single(nn.Module):
+    hides_scenarios = True
+
+    def __init__(self, spec: Spec, num_inputs: int) -> None:
+        super().__init__()
+        self.router = Router(spec.num_scenarios)
+        self.towers = GroupedMlp(self.router.num_towers, num_inputs, spec.hidden, spec.dropout)
+        self.heads = GroupedLinear(self.router.num_towers, spec.hidden[-1], len(spec.tasks))
+
+    def forward(self, rows: Encoded, x: Inputs, noise: RowNoise | None = None) -> Tensor:
+        groups = self.router(x.scenario_B)
+        hidden_BH = self.towers(rows.x_BX[groups.order_B], groups, groups.noise(noise))
+        return self.heads(hidden_BH, groups)[groups.place_B]
+
+    def fit(self, scenario: np.ndarray, targets: np.ndarray) -> None:
+        self.router.fit(scenario[np.isfinite(targets).any(axis=1)])

@@ -1,0 +1,62 @@
+"""Rankers in 8 bits: a model folder of a quarter of the size, and what it costs.
+
+Weight matrices are rounded after training to whole multiples of a step, one step an output unit (an embedding row, a
+column of a tower), and read back as float32: a score still depends on its row alone, which rounding activations by
+their batch would end. Biases, norms and quantiles stay as they are.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from recspark.metrics import auc
+
+STEP = ".step"  # after the name of a matrix: its steps
+LEVELS = 127
+
+
+def pack(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Matrices as int8 with their steps beside them, anything else as it is."""
+    packed: dict[str, np.ndarray] = {}
+    for name, weight in weights.items():
+        if "weight" not in name.rsplit(".", 1)[-1] or weight.ndim < 2:
+            packed[name] = weight
+            continue
+        inputs = -2 if weight.ndim == 3 else -1  # towers are (G, X, H), linear layers (H, X), embeddings (rows, D)
+        step = np.abs(weight).max(axis=inputs, keepdims=True) / LEVELS
+        packed[name] = np.rint(weight / np.maximum(step, np.finfo(np.float32).tiny)).astype(np.int8)
+        packed[name + STEP] = step.astype(np.float32)
+    return packed
+
+
+def unpack(packed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """float32 again; what was never packed stays as it is."""
+    return {
+        name: array.astype(np.float32) * packed[name + STEP] if name + STEP in packed else array
+        for name, array in packed.items()
+        if not name.endswith(STEP)
+    }
+
+
+def cost(
+    labels: np.ndarray, lists: np.ndarray, exact: np.ndarray, rounded: np.ndarray, k: int = 10
+) -> dict[str, float]:
+    """What rounding changes: `auc_loss` over all rows, and `top_overlap`, the mean share of a list's best k that stay.
+
+    `labels`, `exact`, `rounded` (n,): 0 or 1, scores before and after; `lists` (n, m) int: equal rows are one list. A
+    list of at most k rows counts as one that stays.
+    """
+    _, list_idx, sizes = np.unique(lists, axis=0, return_inverse=True, return_counts=True)
+    list_idx = list_idx.ravel()
+    both = _best(list_idx, exact, k) & _best(list_idx, rounded, k)
+    overlap = np.bincount(list_idx, both) / np.minimum(sizes, k)
+    return {"auc_loss": auc(labels, exact) - auc(labels, rounded), "top_overlap": float(overlap.mean())}
+
+
+def _best(list_idx: np.ndarray, scores: np.ndarray, k: int) -> np.ndarray:
+    """(n,) bool: rows among the k best of their list, ties by place."""
+    order = np.lexsort((-scores, list_idx))
+    starts = np.cumsum(np.bincount(list_idx)) - np.bincount(list_idx)
+    best = np.empty(len(order), dtype=bool)
+    best[order] = np.arange(len(order)) - starts[list_idx[order]] < k
+    return best
