@@ -29,9 +29,7 @@ class Spec:
     dropout: float
     model: str = "shared_bottom"  # a name of catalogue.BODIES
     cross_layers: int = 0
-    given: tuple[
-        int, ...
-    ] = ()  # per task the number of the task that it follows in a funnel, -1 = none; () = no funnel
+    given: tuple[int, ...] = ()  # per task the task before it in a funnel, by number, -1 = none; () = no funnel
     task_weighting: str = "fixed"  # fixed | uncertainty
 
 
