@@ -25,12 +25,11 @@ from recspark import columns as c
 from recspark.config import Gbdt, Ranker
 from recspark.errors import TrainingError
 from recspark.features import Histories, take
-from recspark.metrics import offsets_of
 from recspark.models.retrievers import affinity, co_occurrence, scenario_popular, transitions
 from recspark.models.retrievers.catalogue import Catalogue
 from recspark.models.retrievers.pool import pool
 from recspark.models.topk import top_k
-from recspark.training import checkpoint, fusion, list_fusion, scoring
+from recspark.training import checkpoint, fusion, moments, scoring
 from recspark.training import histories as history_files
 from recspark.training import job as trainer
 from recspark.training.moments import Lists
@@ -42,6 +41,7 @@ QUICK_USERS = 400
 BLOCK = 256
 L2 = (30.0, 100.0, 300.0, 1000.0)
 POOLS = {"ease": 150, "near_weak": 80, "spectral_recent": 60, "popular": 40}  # what ranks all items -> candidates
+SCORED = (*transitions.VIEWS, "ease")  # what becomes a feature
 TASKS = {  # learner -> (tasks, the task before each in the funnel); the first one ranks
     "buy only": (("buy",), {}),
     "multi-task": (("buy", "cart", "view"), {"buy": "cart", "cart": "view"}),
@@ -170,34 +170,42 @@ def best_ease(known: Histories, valid: Asked, num_items: int, name: str) -> Scor
 
 @dataclass(frozen=True)
 class Fitted:
-    """Retrievers that know nothing of the validation."""
+    """Retrievers that know nothing of the validation, and what happened to items by depth."""
 
-    known: Histories
     views: transitions.Model
     ease: Score
-    num_items: int
+    record: moments.Record
 
 
-def candidates(world: Fitted, asked: Asked) -> tuple[Lists, list_fusion.Rows]:
-    """A list for each user in question, all of `asked.user` once: the best of every retriever, and their features."""
-    users, parts, rows = np.unique(asked.user), [], []
+@dataclass(frozen=True)
+class Rows:
+    """A list a user: candidates, features float32 (n, F) by name, labels (n,) by event."""
+
+    lists: Lists
+    names: list[str]
+    features: np.ndarray
+    told: dict[str, np.ndarray]
+
+
+def candidates(world: Fitted, asked: Asked, num_items: int) -> Rows:
+    """A list for each user in question: the best of every retriever, with its scores and those of the others."""
+    users, items, scores, sizes = np.unique(asked.user), [], [], []
     for low in range(0, len(users), BLOCK):
         block = take(asked.known, users[low : low + BLOCK])
         size = len(block.offsets) - 1
         found = transitions.views(world.views, block) | {"ease": world.ease(block)}
         found["popular"] = np.broadcast_to(world.views.counts_I, found["ease"].shape)
-        seen = affinity.seen(block.offsets, block.item_idx, world.num_items)
+        seen = affinity.seen(block.offsets, block.item_idx, num_items)
         tops = [top_k(np.where(found[n] > 0, found[n], -np.inf), k, seen)[0] for n, k in POOLS.items()]
-        pooled = pool(tops, size, world.num_items)
-        owner, item = pooled.list_pos, pooled.item_idx
-        lists = Lists(block, np.full(size, BUY), np.full(size, np.nan), offsets_of(owner, size), item)
-        values = np.stack([found[name][owner, item] for name in transitions.VIEWS], axis=1)
-        rows.append(list_fusion.rows(world.views, world.known, lists, {"ease": found["ease"][owner, item]}, values))
-        parts.append(lists)
-    sizes = np.concatenate([np.diff(part.offsets) for part in parts])
-    offsets, item = np.concatenate(([0], np.cumsum(sizes))), np.concatenate([part.item_idx for part in parts])
-    whole = Lists(take(asked.known, users), np.full(len(users), BUY), np.full(len(users), np.nan), offsets, item)
-    return whole, list_fusion.Rows(rows[0].names, np.concatenate([part.features for part in rows]))
+        pooled = pool(tops, size, num_items)
+        scores.append(np.stack([found[n][pooled.list_pos, pooled.item_idx] for n in SCORED], axis=1))
+        items.append(pooled.item_idx)
+        sizes.append(np.bincount(pooled.list_pos, minlength=size))
+    offsets, count = np.concatenate(([0], np.cumsum(np.concatenate(sizes)))), len(users)
+    nowhen = np.full(count, np.nan)
+    lists = Lists(take(asked.known, users), np.full(count, BUY), nowhen, offsets, np.concatenate(items))
+    names, features = moments.features(np.concatenate(scores), SCORED, lists, world.record, time_features=False)
+    return Rows(lists, names, features, labels(lists, asked, num_items))
 
 
 def labels(lists: Lists, asked: Asked, num_items: int) -> dict[str, np.ndarray]:
@@ -211,10 +219,9 @@ def labels(lists: Lists, asked: Asked, num_items: int) -> dict[str, np.ndarray]:
     return {event: (depth >= number).astype(np.float32) for number, event in enumerate(EVENTS)}
 
 
-def write(
-    folder: str, known: Histories, lists: Lists, rows: list_fusion.Rows, told: dict[str, np.ndarray]
-) -> trainer.Window:
+def write(folder: str, rows: Rows) -> trainer.Window:
     """Examples, histories and an empty content as the trainer reads them; user_idx is the place of the list."""
+    lists, known = rows.lists, rows.lists.histories
     users = np.arange(len(known.offsets) - 1)
     history_files.save_shard(
         f"{folder}/histories", 0, users, known.offsets, known.item_idx, known.scenario_idx, known.time
@@ -226,7 +233,7 @@ def write(
     ids = (nowhere, nowhere, lists.owner.astype(np.int32), lists.item_idx.astype(np.int32))
     columns = dict(zip(trainer.INTS, ids, strict=True))
     columns |= {name: rows.features[:, at] for at, name in enumerate(rows.names)}
-    columns |= {f"{c.LABEL}_{event}": value for event, value in told.items()}
+    columns |= {f"{c.LABEL}_{event}": value for event, value in rows.told.items()}
     columns |= {c.WEIGHT: np.ones(len(nowhere), np.float32), c.FOLD: (lists.owner % 10).astype(np.int32)}
     shuffled = np.random.default_rng(0).permutation(len(nowhere))
     path = f"{folder}/examples.parquet"
@@ -234,23 +241,16 @@ def write(
     return trainer.Window(0, (f"file://{path}",), f"{folder}/histories", f"{folder}/bundle")
 
 
-def one_seed(
-    practice: tuple[Lists, list_fusion.Rows, dict[str, np.ndarray]],
-    exam: tuple[Lists, list_fusion.Rows, dict[str, np.ndarray]],
-    seed: int,
-    settings: Ranker,
-) -> dict[str, np.ndarray]:
+def one_seed(practice: Rows, exam: Rows, seed: int, settings: Ranker) -> dict[str, np.ndarray]:
     """Gains of the rankers and of gradient boosting on the same candidates."""
-    found = {}
-    lists, rows, told = practice
+    found, lists = {}, exam.lists
     with tempfile.TemporaryDirectory() as folder:
-        window = write(f"{folder}/practice", lists.histories, lists, rows, told)
-        asked = write(f"{folder}/exam", exam[0].histories, *exam)
+        window, asked = write(f"{folder}/practice", practice), write(f"{folder}/exam", exam)
         for name, (tasks, given) in TASKS.items():
             model = f"{folder}/{name.replace(' ', '-')}"
             order = trainer.Job(
                 models=(trainer.Model(name, model, (window,)),),
-                features=rows.names,
+                features=tuple(practice.names),
                 tasks=tuple((task, "binary", 1.0) for task in tasks),
                 settings=settings.model_dump(mode="json"),
                 seed=seed,
@@ -261,19 +261,20 @@ def one_seed(
             answer = trainer.run(order.to_json())
             if "error" in answer:
                 raise TrainingError(answer["error"])
-            ids = (np.zeros(len(exam[0].item_idx), np.int64), exam[0].owner, exam[0].item_idx)
-            features = exam[1].features
-            scores = scoring.probabilities(model, asked.histories, asked.bundle, asked.day, features, ids)
-            found[name] = listed(exam[0], exam[2]["buy"], scores)
+            ids = (np.zeros(len(lists.item_idx), np.int64), lists.owner, lists.item_idx)
+            scores = scoring.probabilities(model, asked.histories, asked.bundle, asked.day, exam.features, ids)
+            found[name] = listed(exam, scores)
             print(f"seed {seed}: {name} {found[name].mean():.4f}", flush=True)
-    trees = fusion.fit(rows.features, rows.names, lists, told["buy"], np.arange(len(lists.time)), Gbdt(), seed)
-    found["gbdt, buy only"] = listed(exam[0], exam[2]["buy"], fusion.predict(trees, exam[1].features))
+    everybody = np.arange(len(practice.lists.time))
+    trees = fusion.fit(practice.features, practice.names, practice.lists, practice.told["buy"], everybody, Gbdt(), seed)
+    found["gbdt, buy only"] = listed(exam, fusion.predict(trees, exam.features))
+    print(f"seed {seed}: gbdt {found['gbdt, buy only'].mean():.4f}, held out {trees.held_out_ndcg:.4f}", flush=True)
     return found
 
 
-def listed(lists: Lists, bought: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def listed(rows: Rows, scores: np.ndarray) -> np.ndarray:
     """NDCG@10 of each list; 0 where the bought item is no candidate."""
-    return np.nan_to_num(fusion.ndcg(scores, bought, lists.offsets))
+    return np.nan_to_num(fusion.ndcg(scores, rows.told["buy"], rows.lists.offsets))
 
 
 def run(data: str, seeds: int, quick: bool) -> dict[str, float]:
@@ -292,11 +293,11 @@ def run(data: str, seeds: int, quick: bool) -> dict[str, float]:
         "EASE": gains(both, test, num_items),
     }
     views = transitions.fit(known, catalogue, transitions.Settings(), 0)
-    world = Fitted(known, views, both, num_items)
-    practice, exam = (
-        (lists, rows, labels(lists, asked, num_items))
-        for asked in (valid, test)
-        for lists, rows in [candidates(world, asked)]
+    world = Fitted(views, both, moments.record(known, catalogue))
+    practice, exam = (candidates(world, asked, num_items) for asked in (valid, test))
+    print(
+        f"{len(practice.features)} rows of practice, {exam.told['buy'].mean() * len(exam.features):.0f} found",
+        flush=True,
     )
     settings = SETTINGS.model_copy(update={"max_epochs": 2}) if quick else SETTINGS
     runs = [fixed | one_seed(practice, exam, seed, settings) for seed in range(seeds)]
