@@ -37,7 +37,7 @@ FACTOR = "factor"
 TASKS = (("click", "binary", 1.0),)
 SETTINGS = {
     "embedding_dim": 4, "hidden": [32, 16], "history_length": 2, "dropout": 0.1, "learning_rate": 0.005,
-    "weight_decay": 1e-5, "batch_size": 256, "max_epochs": 12, "patience": 3,
+    "weight_decay": 1e-5, "batch_size": 256, "max_epochs": 10, "patience": 3,
     "model": "shared_bottom", "cross_layers": 0, "task_weighting": "fixed", "int8": False,
 }  # fmt: skip
 
@@ -46,7 +46,7 @@ SETTINGS = {
 class Sizes:
     """Users: those that models learn from, of both sides, and the target's that the gate and the test look at."""
 
-    source: int = 2000
+    source: int = 1000
     target: int = 60
     gate: int = 600
     test: int = 2000
@@ -181,7 +181,7 @@ def run(data: str, seeds: int, quick: bool) -> dict[str, float]:
     """No data set is read. `hits`: seeds in which the gate took a transfer in `shared` and reached 80 % of the oracle's
     gain; `refused`: seeds in which it took none in `opposed`."""
     started = time.monotonic()
-    sizes = Sizes(source=1000, test=1000) if quick else Sizes()
+    sizes = Sizes(source=500, gate=400, test=500) if quick else Sizes()
     runs = [one_seed(seed, sizes) for seed in range(seeds)]
     seconds = time.monotonic() - started
     table(runs, f"planted transfer, {seeds} seeds, {seconds / seeds:.0f} s a seed")

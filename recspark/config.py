@@ -251,8 +251,12 @@ class Training(Section):
 
 
 class Ranker(Section):
-    """The torch ranker."""
+    """The torch ranker, and its transfers: `joint` is `ranker` itself, any other a mode `ranker_<transfer>` of its own,
+    with a training for every scenario (or group of small ones) as its target."""
 
+    transfer: tuple[
+        Literal["joint", "alone", "finetune", "reweight", "adversarial", "mmd", "distill", "augment"], ...
+    ] = ("joint",)
     model: Literal["single", "shared_bottom", "mmoe", "ple", "star", "pepnet", "attention"] = "shared_bottom"
     cross_layers: Annotated[int, Field(ge=0)] = 0  # of DCN-v2, beside the model
     task_weighting: Literal["fixed", "uncertainty"] = "fixed"  # uncertainty: learnt, on top of the tasks' loss_weight
@@ -266,6 +270,17 @@ class Ranker(Section):
     batch_size: Annotated[int, Field(ge=1)] = 4096
     max_epochs: Annotated[int, Field(ge=1)] = 4
     patience: Annotated[int, Field(ge=1)] = 1
+
+    @model_validator(mode="after")
+    def _transfer(self) -> "Ranker":
+        if "joint" not in self.transfer or len(set(self.transfer)) != len(self.transfer):
+            raise ValueError("transfer needs distinct modes, `joint` among them: it is what the others fall back to")
+        aligned = sorted({"adversarial", "mmd"} & set(self.transfer))
+        if aligned and self.model not in ("shared_bottom", "attention"):
+            raise ValueError(
+                f"transfer {aligned} needs model shared_bottom or attention: a hidden layer that all share"
+            )
+        return self
 
 
 class Gbdt(Section):
