@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from recspark.config import Config, load
+from recspark.config import Config
+from recspark.config_file import load
 from recspark.errors import ConfigError
 
 TASKS = "training_examples.tasks"
