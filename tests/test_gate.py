@@ -138,6 +138,6 @@ def test_a_transfer_that_surely_hurts_is_named_where_it_does() -> None:
 
 
 def test_a_loss_that_may_be_chance_is_not_named() -> None:
-    few = moments([users(4, (0.02, 0.10, 0.01), 1)])
-    decisions = gate.decide(["s0"], MODES, few, few, {}, SIMPLE)
-    assert gate.name_negative_transfer(decisions, MODES, (few, few), "linear", ["ranker"]) == decisions
+    halves = [moments([users(4, (0.07, 0.10, 0.01), seed)]) for seed in (1, 2)]
+    decisions = gate.decide(["s0"], MODES, *halves, {}, SIMPLE)
+    assert gate.name_negative_transfer(decisions, MODES, halves, "linear", ["ranker"]) == decisions
