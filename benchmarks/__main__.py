@@ -45,6 +45,11 @@ BENCHMARKS = {
         "milliseconds of a tower a scenario, against running all towers; no data",
         "1 min",
     ),
+    "planted_transfer": (
+        "benchmarks.planted_transfer",
+        "does the gate take a transfer that helps and refuse one that hurts, on planted lists; no data; --seeds 10",
+        "1 min a seed",
+    ),
     "nightly": ("benchmarks.nightly", "seconds of a first night, the same again, and the night after", "10 min"),
     "quality": ("benchmarks.quality", "NDCG@10 of published lists on what users then bought, at four dates", "20 min"),
 }

@@ -1,17 +1,14 @@
-"""The YAML file as frozen, strict types. A section is named by the artefact it shapes; required means no default."""
+"""The YAML file as frozen, strict types. A section is named by the artefact it shapes; required means no default.
 
-import difflib
+config_file.py reads it.
+"""
+
 import hashlib
 import json
 from datetime import date
-from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-
-from recspark.errors import ConfigError
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 # A candidate's `source`; the order breaks ties. Which of them work is the section `retriever`'s to say.
 RETRIEVERS = (
@@ -251,8 +248,12 @@ class Training(Section):
 
 
 class Ranker(Section):
-    """The torch ranker."""
+    """The torch ranker, and its transfers: `joint` is `ranker` itself, any other a mode `ranker_<transfer>` of its own,
+    with a training for every scenario (or group of small ones) as its target."""
 
+    transfer: tuple[
+        Literal["joint", "alone", "finetune", "reweight", "adversarial", "mmd", "distill", "augment"], ...
+    ] = ("joint",)
     model: Literal["single", "shared_bottom", "mmoe", "ple", "star", "pepnet", "attention"] = "shared_bottom"
     cross_layers: Annotated[int, Field(ge=0)] = 0  # of DCN-v2, beside the model
     task_weighting: Literal["fixed", "uncertainty"] = "fixed"  # uncertainty: learnt, on top of the tasks' loss_weight
@@ -266,6 +267,17 @@ class Ranker(Section):
     batch_size: Annotated[int, Field(ge=1)] = 4096
     max_epochs: Annotated[int, Field(ge=1)] = 4
     patience: Annotated[int, Field(ge=1)] = 1
+
+    @model_validator(mode="after")
+    def _transfer(self) -> "Ranker":
+        if "joint" not in self.transfer or len(set(self.transfer)) != len(self.transfer):
+            raise ValueError("transfer needs distinct modes, `joint` among them: it is what the others fall back to")
+        aligned = sorted({"adversarial", "mmd"} & set(self.transfer))
+        if aligned and self.model not in ("shared_bottom", "attention"):
+            raise ValueError(
+                f"transfer {aligned} needs model shared_bottom or attention: a hidden layer that all share"
+            )
+        return self
 
 
 class Gbdt(Section):
@@ -323,80 +335,3 @@ class Config(Section):
         """Hash of the named sections, for a stage's fingerprint."""
         dumped = self.model_dump(mode="json")
         return hashlib.sha256(json.dumps({s: dumped[s] for s in sections}, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def load(path: str, overrides: tuple[str, ...] = ()) -> Config:
-    """Read one YAML file and apply `dotted.key=value` overrides (values are YAML).
-
-    Raises ConfigError naming the dotted key, what was found and what was expected.
-    """
-    file = Path(path)
-    if not file.is_file():
-        raise ConfigError(f"config file {path} does not exist; give --config conf/<name>.yaml")
-    try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path} holds {type(tree).__name__}, expected sections such as `warehouse:` and `source:`")
-    for override in overrides:
-        _apply(tree, override)
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(f"{path}: " + "; ".join(_explain(e) for e in error.errors()[:5])) from None
-
-
-def _apply(tree: dict[str, Any], override: str) -> None:
-    key, separator, value = override.partition("=")
-    if not separator or not key.strip():
-        raise ConfigError(f"--set {override}: expected dotted.key=value")
-    *parents, last = key.strip().split(".")
-    node = tree
-    for parent in parents:
-        node = node.setdefault(parent, {})
-        if not isinstance(node, dict):
-            raise ConfigError(f"--set {override}: `{parent}` is a value, not a section")
-    try:
-        node[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {override}: the value is not YAML; quote it") from None
-
-
-def _explain(error: Any) -> str:
-    """One pydantic error as `dotted.key: found, expected`."""
-    loc = [str(part) for part in error["loc"]]
-    key = ".".join(loc)
-    if error["type"] == "extra_forbidden":
-        known = sorted(_model_at(loc[:-1]).model_fields)
-        near = difflib.get_close_matches(loc[-1], known, n=1, cutoff=0.5)
-        return f"unknown key `{key}`" + (
-            f", did you mean `{near[0]}`?" if near else f"; known here: {', '.join(known)}"
-        )
-    if error["type"] == "missing":
-        return f"required key `{key}` is missing"
-    if error["type"] == "value_error" and not key:  # about several sections, which the message names
-        return str(error["ctx"]["error"])
-    return f"`{key}`: found {error['input']!r:.80}, {error['msg'][:1].lower()}{error['msg'][1:]}"
-
-
-def _model_at(loc: list[str]) -> type[BaseModel]:
-    """The section type at a location; list positions and dictionary keys step into their element type."""
-    current: Any = Config
-    for part in loc:
-        if _is_section(current):
-            current = _without_none(current.model_fields[part].annotation)
-        else:  # dict[str, X] or tuple[X, ...]
-            current = next(arg for arg in get_args(current) if _is_section(arg))
-    return current if _is_section(current) else Config
-
-
-def _is_section(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
-
-
-def _without_none(annotation: Any) -> Any:
-    """`ItemSource | None` -> `ItemSource`."""
-    if get_origin(annotation) in (Union, UnionType):
-        return next(arg for arg in get_args(annotation) if arg is not type(None))
-    return annotation

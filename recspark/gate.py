@@ -7,7 +7,7 @@ Shapes: S scenarios, M modes.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import special
@@ -75,6 +75,28 @@ def decide(
             count = int(confirming.count[at])
             decisions[at] = _judge(scenarios[at], incumbent, challengers[best], hopeful, confirmed[best], at, count)
     return [decisions[at] for at in range(len(scenarios))]
+
+
+def name_negative_transfer(
+    decisions: Sequence[Decision],
+    modes: Sequence[str],
+    halves: Sequence[Moments],
+    alone: str,
+    transferring: Sequence[str],
+) -> list[Decision]:
+    """The same decisions, their reasons naming every transferring mode that is surely worse than `alone` there: the
+    upper 95 % bound of its shrunk gain over `alone` is below zero, on all users, since nothing is chosen by it.
+
+    `halves`: as `decide` had them; `decisions`: one a scenario, in their order.
+    """
+    users = Moments(*(sum(getattr(half, name) for half in halves) for name in ("count", "sums", "cross")))
+    reasons = [decision.reason for decision in decisions]
+    for mode in transferring:
+        found = shrink(*_gain(users, modes, mode, alone))
+        for at in np.flatnonzero(found.upper < 0):
+            bounds = f"{-found.upper[at]:.4f} to {-found.lower[at]:.4f}"
+            reasons[at] += f"; negative transfer: {mode} is worse than {alone} by {-found.mean[at]:.4f} ({bounds})"
+    return [replace(decision, reason=reason) for decision, reason in zip(decisions, reasons, strict=True)]
 
 
 def best_simple(modes: Sequence[str], choosing: Moments, simple: Sequence[str]) -> str:

@@ -22,7 +22,7 @@ from rich.logging import RichHandler
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from recspark import config as configuration
+from recspark import config_file
 from recspark.config import Config
 from recspark.errors import ConfigError, RecsparkError
 from recspark.session import get_session
@@ -92,7 +92,7 @@ def run(
     state = {"run_id": "", "run_date": str(run_date), "status": "failed", "error": ""}
     code = 1
     try:
-        config = configuration.load(config_path, overrides)
+        config = config_file.load(config_path, overrides)
         chosen = choose(stages, from_, only)
         night = parse_run_date(run_date, config)
         run_id = f"{night}-{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"

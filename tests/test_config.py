@@ -1,11 +1,14 @@
 """YAML to types: what is unknown, missing or wrong is named by its dotted key."""
 
+import re
 from datetime import date
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from recspark.config import Config, load
+from recspark.config import Config, Ranker
+from recspark.config_file import load
 from recspark.errors import ConfigError
 
 TASKS = "training_examples.tasks"
@@ -129,3 +132,23 @@ def test_a_funnel_may_rank_by_its_last_step(minimal):
     tasks = ", ".join(f"{{name: {n}, kind: binary, sql: x, given: {g or 'null'}}}" for n, g in steps)
     found = load(minimal, (f"{TASKS}=[{tasks}]",)).training_examples.tasks
     assert [task.given for task in found] == ["cart", "view", None]
+
+
+def test_transfers_are_known_and_include_joint(minimal: str) -> None:
+    assert load(minimal).ranker.transfer == ("joint",)
+    assert load(minimal, ("ranker.transfer=[joint, alone, mmd]",)).ranker.transfer == ("joint", "alone", "mmd")
+    for wrong, said in (
+        ("ranker.transfer=[alone]", "`joint` among them"),
+        ("ranker.transfer=[joint, joint]", "distinct"),
+        ("ranker={transfer: [joint, mmd], model: mmoe}", "needs model shared_bottom or attention"),
+        ("ranker.transfer=[joint, magic]", "`ranker.transfer.1`: found 'magic'"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            load(minimal, (wrong,))
+
+
+def test_the_transfers_of_the_configuration_are_those_of_the_trainer() -> None:
+    from recspark.training.transfer import MODES
+
+    named, _ = get_args(Ranker.model_fields["transfer"].annotation)
+    assert set(get_args(named)) == set(MODES)

@@ -121,3 +121,23 @@ def test_no_users_at_all() -> None:
     assert [d.mode for d in found.values()] == ["linear", "popular"]
     assert "nobody to measure" in found["s0"].reason
     assert np.isnan(found["s0"].gain)
+
+
+def test_a_transfer_that_surely_hurts_is_named_where_it_does() -> None:
+    """`ranker` transfers and `linear` stands for alone: s0 gains, s1 loses .08, s2 loses nothing that one could see."""
+    helps, hurts, nothing = (0.15, 0.10, 0.01), (0.02, 0.10, 0.01), (0.10, 0.10, 0.01)
+    halves = [moments([users(2000, means, 3 * half + at) for at, means in enumerate((helps, hurts, nothing))])
+              for half in (0, 1)]  # fmt: skip
+    before = gate.decide(["s0", "s1", "s2"], MODES, *halves, {}, SIMPLE)
+    after = gate.name_negative_transfer(before, MODES, halves, "linear", ["ranker"])
+    assert [d.mode for d in after] == ["ranker", "linear", "linear"]
+    assert after[0] == before[0] and after[2] == before[2]
+    assert after[1].reason.startswith(f"{before[1].reason}; negative transfer: ranker is worse than linear by 0.0")
+    worse = float(after[1].reason.split(" by ")[1].split(" ")[0])
+    assert abs(worse - 0.08) < 0.01  # sd of a mean of 4000 differences of sd .14: .002, and little shrinkage
+
+
+def test_a_loss_that_may_be_chance_is_not_named() -> None:
+    halves = [moments([users(4, (0.07, 0.10, 0.01), seed)]) for seed in (1, 2)]
+    decisions = gate.decide(["s0"], MODES, *halves, {}, SIMPLE)
+    assert gate.name_negative_transfer(decisions, MODES, halves, "linear", ["ranker"]) == decisions

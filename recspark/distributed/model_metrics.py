@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import partial
@@ -60,7 +60,7 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     if not force and store.is_fresh(TABLE, fingerprint, run_date=run_date):
         return Summary("model_metrics", skipped=True)
     measured = window_rows(store, config, night, force) + list(measure_earlier(store, config, night))
-    decisions = decide(store, measured, night)
+    decisions = decide(store, measured, night, ranker.transferring(config))
     k = min(TOP, config.recommendations.k)
     shares = _eligible_items(store, config, night)
     rows = [*_metric_rows(measured, shares), *_decision_rows(decisions, f"gain_ndcg@{k}")]
@@ -186,13 +186,20 @@ def _settings(store: Store, config: Config, modes: tuple[str, ...], as_of: date)
     )
 
 
-def decide(store: Store, measured: Iterable[Row], night: Night) -> list[gate.Decision]:
-    """The gate, for every scenario that gets lists tonight."""
+def decide(
+    store: Store, measured: Iterable[Row], night: Night, transferring: Sequence[str] = ()
+) -> list[gate.Decision]:
+    """The gate, for every scenario that gets lists tonight; with `ranker_alone` it says which of the modes that are
+    `transferring` hurt."""
     rows = store.read(candidates.TABLE).where(F.col(c.AS_OF) == F.lit(night.run_date))
     scenarios = sorted(row[0] for row in rows.select(c.SCENARIO).distinct().collect())
     halves = [_moments(measured, scenarios, str(half), len(night.modes)) for half in (0, 1)]
     simple = [mode for mode in night.modes if mode in RETRIEVERS]
-    return gate.decide(scenarios, night.modes, halves[0], halves[1], night.published, simple)
+    decisions = gate.decide(scenarios, night.modes, halves[0], halves[1], night.published, simple)
+    alone = ranker.mode_of(ranker.ALONE)
+    if alone not in night.modes:
+        return decisions
+    return gate.name_negative_transfer(decisions, night.modes, halves, alone, transferring)
 
 
 def _moments(measured: Iterable[Row], scenarios: list[str], half: str, num_modes: int) -> gate.Moments:

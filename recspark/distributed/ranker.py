@@ -2,13 +2,16 @@
 
 `evaluated` learns from the windows that closed before the newest one opens, stops early on a tenth of its users, and is
 tested on the newest window (model_metrics). `published` learns from all of them, as long as `evaluated` did.
+`ranker.transfer` adds torch rankers of one scenario each, learnt with the help of the others or without.
 
-A folder a set of windows: <warehouse>/models/ranker/<newest window>-<fingerprint>/{evaluated,published}/{ranker,gbdt}.
+A folder a set of windows: <warehouse>/models/ranker/<newest window>-<fingerprint>/{evaluated,published}/{ranker,gbdt};
+there also ranker_<transfer>/<scenario_idx>.
 """
 
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
@@ -33,6 +36,7 @@ log = logging.getLogger(__name__)
 
 EVALUATED, PUBLISHED = "evaluated", "published"
 RANKER, GBDT = "ranker", "gbdt"
+JOINT, ALONE, AUGMENT = "joint", "alone", "augment"  # transfers; the last two are none
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,21 @@ def folder(store: Store, config: Config, found: list[Examples]) -> str:
     return f"{store.models(RANKER)}/{found[0].as_of}-{store.fingerprint(settings, *inputs)}"
 
 
+def mode_of(transfer: str) -> str:
+    """What can order lists, of an entry of `ranker.transfer`."""
+    return RANKER if transfer == JOINT else f"{RANKER}_{transfer}"
+
+
+def modes(config: Config) -> tuple[str, ...]:
+    """All that are learnt."""
+    return (*(mode_of(transfer) for transfer in config.ranker.transfer), GBDT)
+
+
+def transferring(config: Config) -> tuple[str, ...]:
+    """The modes that learn a scenario's ranking from other scenarios' rows."""
+    return tuple(mode_of(transfer) for transfer in config.ranker.transfer if transfer not in (ALONE, AUGMENT))
+
+
 def refresh(store: Store, config: Config, run_date: date, force: bool = False) -> Summary:
     """Train both kinds of model, and write the histories that scoring needs tonight and on the newest window.
 
@@ -99,7 +118,12 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     }
     checkpoint.save(target, manifest)
     log.info("ranker: %s", note)
-    return Summary(RANKER, rows_in=sum(int(neural[name]["rows"]) for name in kinds), rows_out=2 * len(kinds), note=note)
+    return Summary(
+        RANKER,
+        rows_in=sum(int(neural[name]["rows"]) for name in kinds),
+        rows_out=len(modes(config)) * len(kinds),
+        note=note,
+    )
 
 
 def _train_torch(
@@ -109,7 +133,7 @@ def _train_torch(
     windows = tuple(job.Window(as_of_day(w.as_of), w.files, histories[w.as_of], w.bundle) for w in found)
     num_processes = config.training.num_processes
     asked = job.Job(
-        models=_copies(windows, target),
+        models=tuple(_models(config, windows, target)),
         features=features_of(config.retriever.names),
         tasks=tuple((task.name, task.kind, task.loss_weight) for task in config.training_examples.tasks),
         given={task.name: task.given for task in config.training_examples.tasks if task.given},
@@ -123,12 +147,26 @@ def _train_torch(
     return dict(answer["models"])
 
 
-def _copies(windows: tuple[job.Window, ...], target: str) -> tuple[job.Model, ...]:
-    published = f"{target}/{PUBLISHED}/{RANKER}"
-    if len(windows) == 1:  # nothing to evaluate on later windows: it stops early by itself
-        return (job.Model(PUBLISHED, published, windows),)
-    evaluated = job.Model(EVALUATED, f"{target}/{EVALUATED}/{RANKER}", windows[1:])
-    return (evaluated, job.Model(PUBLISHED, published, windows, epochs_of=EVALUATED))
+def _models(config: Config, windows: tuple[job.Window, ...], target: str) -> Iterator[job.Model]:
+    """Both copies of `ranker`, then of every other transfer to every scenario; a copy's name is its place in `target`,
+    but for `ranker`."""
+    yield from _copies(windows, target, RANKER)
+    scenarios = sorted(set(checkpoint.read_manifest(windows[0].bundle)["scenarios"].values()))
+    for transfer in config.ranker.transfer:
+        for scenario in scenarios if transfer != JOINT else ():
+            yield from _copies(windows, target, f"{mode_of(transfer)}/{scenario}", transfer, scenario)
+
+
+def _copies(
+    windows: tuple[job.Window, ...], target: str, place: str, transfer: str = JOINT, scenario: int | None = None
+) -> Iterator[job.Model]:
+    """`evaluated`, where there is a later window to evaluate on; then `published`, of as many epochs."""
+    first, second = (copy if place == RANKER else f"{copy}/{place}" for copy in (EVALUATED, PUBLISHED))
+    published = job.Model(second, f"{target}/{PUBLISHED}/{place}", windows, mode=transfer, target=scenario)
+    if len(windows) > 1:
+        yield replace(published, name=first, folder=f"{target}/{EVALUATED}/{place}", windows=windows[1:])
+        published = replace(published, epochs_of=first)
+    yield published
 
 
 def _train_gbdt(config: Config, found: list[Examples], target: str) -> dict[str, Any]:

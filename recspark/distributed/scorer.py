@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 class Scorer:
     """Callable on rows of `candidates` of one date.
 
-    `models`: folder of `ranker` and `gbdt`, None if none could be learnt; `histories`, `bundle`: the date's folders;
-    `retrievers`: those that work.
+    `models`: folder of the learnt ones, None if none could be learnt; `histories`, `bundle`: the date's folders;
+    `retrievers`: those that work; `learnt`: the modes of `models`.
     """
 
     models: str | None
@@ -38,16 +38,17 @@ class Scorer:
     bundle: str
     day: int
     retrievers: tuple[str, ...]
+    learnt: tuple[str, ...] = (ranker.RANKER, ranker.GBDT)
 
     @property
     def modes(self) -> tuple[str, ...]:
         """What can order a list tonight: the learnt modes, which are asked of this object, then the retrievers."""
-        return (*((ranker.RANKER, ranker.GBDT) if self.models else ()), *self.retrievers)
+        return (*(self.learnt if self.models else ()), *self.retrievers)
 
     def __call__(self, rows: pa.Table | pa.RecordBatch, modes: Sequence[str]) -> dict[str, np.ndarray]:
-        """Learnt mode -> float64 (n,), higher is better within a list; `ranker`: probability of the first task."""
-        ways = {ranker.RANKER: self._neural, ranker.GBDT: self._boosted}
-        return {mode: ways[mode](rows) for mode in modes}
+        """Learnt mode -> float64 (n,), higher is better within a list; a torch ranker's: probability of the first
+        task."""
+        return {mode: self._boosted(rows) if mode == ranker.GBDT else self._neural(rows, mode) for mode in modes}
 
     def _boosted(self, rows: pa.Table | pa.RecordBatch) -> np.ndarray:
         from recspark.models.rankers import gbdt  # here: see the top
@@ -55,13 +56,21 @@ class Scorer:
         trees = _open(f"{self.models}/{ranker.GBDT}")
         return np.asarray(gbdt.predict(trees, _dense(rows, trees.features), num_threads=1), np.float64)
 
-    def _neural(self, rows: pa.Table | pa.RecordBatch) -> np.ndarray:
+    def _neural(self, rows: pa.Table | pa.RecordBatch, mode: str) -> np.ndarray:
         from recspark.training import scoring  # here: see the top
 
-        model = f"{self.models}/{ranker.RANKER}"
-        scenario, user, item = (_numbers(rows, name) for name in (c.SCENARIO_IDX, c.USER_IDX, c.ITEM_IDX))
-        dense = _dense(rows, scoring.features(model))
-        return scoring.probabilities(model, self.histories, self.bundle, self.day, dense, (scenario, user, item))
+        folder = f"{self.models}/{mode}"
+        ids = tuple(_numbers(rows, name) for name in (c.SCENARIO_IDX, c.USER_IDX, c.ITEM_IDX))
+        dense = _dense(rows, scoring.features(f"{self.models}/{ranker.RANKER}"))
+        if mode == ranker.RANKER:
+            return scoring.probabilities(folder, self.histories, self.bundle, self.day, dense, ids)
+        out = np.empty(len(dense))
+        for scenario in np.unique(ids[0]):
+            here = ids[0] == scenario
+            model = _ranker_of(str(self.models), mode, int(scenario))
+            mine = tuple(column[here] for column in ids)
+            out[here] = scoring.probabilities(model, self.histories, self.bundle, self.day, dense[here], mine)
+        return out
 
 
 def scorer(store: Store, config: Config, run_date: date, as_of: date, copy: str) -> Scorer:
@@ -71,7 +80,7 @@ def scorer(store: Store, config: Config, run_date: date, as_of: date, copy: str)
     models = f"{run}/{copy}" if copy in learnt else None
     bundle = retriever.folder(store, config, as_of)
     histories = history_shards.ensure(store, config, as_of, bundle)
-    return Scorer(models, histories, bundle, as_of_day(as_of), config.retriever.names)
+    return Scorer(models, histories, bundle, as_of_day(as_of), config.retriever.names, ranker.modes(config))
 
 
 def _dense(rows: pa.Table | pa.RecordBatch, names: Sequence[str]) -> np.ndarray:
@@ -81,6 +90,13 @@ def _dense(rows: pa.Table | pa.RecordBatch, names: Sequence[str]) -> np.ndarray:
 def _numbers(rows: pa.Table | pa.RecordBatch, name: str) -> np.ndarray:
     column = rows.column(name)  # only a record batch's column takes, and needs, the permission to copy
     return column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False)
+
+
+@lru_cache(maxsize=1024)
+def _ranker_of(models: str, mode: str, scenario: int) -> str:
+    """Folder of a transfer's ranker for a scenario, or of `ranker` where the scenario had too few rows for its own."""
+    own = f"{models}/{mode}/{scenario}"
+    return own if checkpoint.exists(own) else f"{models}/{ranker.RANKER}"
 
 
 @lru_cache(maxsize=4)

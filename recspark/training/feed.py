@@ -82,8 +82,8 @@ class Feed:
     """The batches of one rank. See the module's docstring for their order.
 
     `files`: parquet files as paths or URIs; `ints`, `floats`: column names; `weight`: the float column with the row's
-    weight (all 1 without it). Raises DataError when a file is gone or no row is left, SchemaError on a missing column,
-    ConfigError when petastorm is asked for and not installed.
+    weight (all 1 without it); `folds`: a row counts if every one of them counts it. Raises DataError when a file is
+    gone or no row is left, SchemaError on a missing column, ConfigError when petastorm is asked for and not installed.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Feed:
         rank: int = 0,
         world_size: int = 1,
         weight: str | None = None,
-        folds: Folds | None = None,
+        folds: Sequence[Folds] = (),
         reader: Reader = "auto",
         pool_rows: int = POOL_ROWS,
     ) -> None:
@@ -105,7 +105,7 @@ class Feed:
         self._batch_size, self._seed = batch_size, seed
         self._rank, self._world = rank, world_size
         self._weight = self._floats.index(weight) if weight else None
-        self._folds, self._pool_rows = folds, pool_rows
+        self._folds, self._pool_rows = tuple(folds), pool_rows
         self.reader = _choose(reader)
         self._groups = _row_groups(self._files, [*self._ints, *self._floats], folds)
         self.num_rows = sum(group.rows for group in self._groups)
@@ -182,9 +182,7 @@ class Feed:
             yield from _ahead(self._read(pools))
 
     def _read(self, pools: list[list[_RowGroup]]) -> Iterator[Rows]:
-        names = [*self._ints, *self._floats]
-        if self._folds and self._folds.column not in names:
-            names.append(self._folds.column)
+        names = list(dict.fromkeys([*self._ints, *self._floats, *(fold.column for fold in self._folds)]))
         open_groups = _petastorm_groups if self.reader == "petastorm" else _arrow_groups
         groups = open_groups(self._files, [group for pool in pools for group in pool], names)
         for pool in pools:
@@ -193,7 +191,7 @@ class Feed:
     def _rows(self, columns: dict[str, np.ndarray], group: _RowGroup) -> Rows:
         """One row group as matrices: a batch then gathers each row from one place."""
         file = self._files[group.file]
-        mask = self._folds.mask(columns[self._folds.column]) if self._folds else np.True_
+        mask = _all_of(self._folds, columns) if self._folds else np.True_
         num_rows = len(columns[self._ints[0]]) if mask.ndim == 0 else int(mask.sum())
         if num_rows != group.rows:
             raise DataError(
@@ -221,7 +219,7 @@ def read_users(
     Two passes, the first over `user` alone. Users fall into hash buckets, and whole buckets are taken while they fit.
     """
     paths = [local_path(file) for file in files]
-    groups = _row_groups(paths, [*columns, user], None)
+    groups = _row_groups(paths, [*columns, user])
     counts = np.zeros(SAMPLE_BUCKETS, np.int64)
     for part in _arrow_groups(paths, groups, [user]):
         counts += np.bincount(_bucket(part[user], seed), minlength=SAMPLE_BUCKETS)
@@ -259,20 +257,32 @@ def _open(path: str) -> pq.ParquetFile:
         raise DataError(f"training file {path} is gone (VACUUM removes old versions); run the job again") from None
 
 
-def _row_groups(paths: Sequence[str], names: Sequence[str], folds: Folds | None) -> list[_RowGroup]:
-    """All row groups with the number of rows that count: from the footers, and the fold column if there is a filter."""
+def num_rows(files: Sequence[str], folds: Sequence[Folds]) -> int:
+    """How many rows a feed of these files and folds would have; 0 is no error here."""
+    return sum(group.rows for group in _row_groups([local_path(file) for file in files], (), folds))
+
+
+def _row_groups(paths: Sequence[str], names: Sequence[str], folds: Sequence[Folds] = ()) -> list[_RowGroup]:
+    """All row groups with the number of rows that count: from the footers, and the folds' columns if there are any."""
     groups = []
+    columns = list(dict.fromkeys(fold.column for fold in folds))
     for number, path in enumerate(paths):
         file = _open(path)
-        missing = sorted({*names, *([folds.column] if folds else [])} - set(file.schema_arrow.names))
+        missing = sorted({*names, *columns} - set(file.schema_arrow.names))
         if missing:
             raise SchemaError(f"{path}: columns {missing} are missing, present are {sorted(file.schema_arrow.names)}")
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
             if folds:
-                rows = int(folds.mask(file.read_row_group(group, columns=[folds.column])[0].to_numpy()).sum())
+                table = file.read_row_group(group, columns=columns)
+                rows = int(_all_of(folds, {name: table[name].to_numpy() for name in columns}).sum())
             groups.append(_RowGroup(number, group, rows))
     return groups
+
+
+def _all_of(folds: Sequence[Folds], columns: dict[str, np.ndarray]) -> np.ndarray:
+    """bool (n,): the rows that every one of `folds` counts."""
+    return np.logical_and.reduce([fold.mask(columns[fold.column]) for fold in folds])
 
 
 def _arrow_groups(

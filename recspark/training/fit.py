@@ -6,8 +6,9 @@ Every process of the launch holds the job; rank 0 writes the models.
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,8 @@ from recspark.errors import RecsparkError
 from recspark.models.layers import Inputs, look_up
 from recspark.models.rankers import network
 from recspark.models.rankers.spec import Spec
-from recspark.training import checkpoint, loop, losses, quantise, saved
-from recspark.training.feed import Batch, Feed, Folds
+from recspark.training import checkpoint, loop, losses, quantise, saved, transfer
+from recspark.training.feed import Batch, Feed, Folds, num_rows
 from recspark.training.histories import HistoryBook
 from recspark.training.job import INTS, STEPS, STOP_FOLD, Job, Model, Window
 
@@ -78,37 +79,89 @@ def run(tree: Mapping[str, Any]) -> dict[str, Any]:
 def _fit(job: Job, model: Model, done: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     if checkpoint.exists(model.folder):
         return dict(checkpoint.read_manifest(model.folder)["training"])
-    look = LookUp(job.features, job.tasks, model.windows, job.settings["history_length"])
-    stops_early = model.epochs_of is None
-    feed = _feed(job, model, Folds(c.FOLD, frozenset({STOP_FOLD}), keep=False) if stops_early else None)
-    valid = _feed(job, model, Folds(c.FOLD, frozenset({STOP_FOLD}))) if stops_early else None
-    ranker = _ranker(job, model, feed, look)
-    settings = loop.Settings(
-        seed=job.seed,
-        learning_rate=job.settings["learning_rate"],
-        weight_decay=job.settings["weight_decay"],
-        max_epochs=job.settings["max_epochs"] if stops_early else done[str(model.epochs_of)]["num_epochs"],
-        patience=job.settings["patience"],
-        loss_weights=tuple(weight for _, _, weight in job.tasks),
-        checkpoint_steps=job.settings.get("checkpoint_steps", CHECKPOINT_STEPS),
-    )
+    earlier = done[model.epochs_of] if model.epochs_of else None
+    if not _possible(job, model) or (earlier and not earlier["rows"]):
+        return {"num_epochs": 0, "first_epochs": 0, "rows": 0}
     main = not dist.is_initialized() or dist.get_rank() == 0
 
     def report(line: str) -> None:
         if main:
             log.info("ranker, %s: %s", model.name, line)
 
-    report(f"{feed.num_rows} rows, {feed.num_steps} steps an epoch, {feed.reader}, {torch.get_num_threads()} threads")
-    trained = loop.train(ranker, feed, look, settings, f"{model.folder}/{STEPS}", valid, report, device)
-    summary = {**asdict(trained), "rows": feed.num_rows, "reader": feed.reader}
+    ground = _ground(job, model, earlier, report, device)
+    learnt = transfer.MODES[model.mode](ground)
+    rows = {"rows": learnt.feed.num_rows, "reader": learnt.feed.reader}
+    summary = {**asdict(learnt.trained), **rows, "first_epochs": learnt.first_epochs}
     if main:
-        int8 = job.settings["int8"]
-        cost = {"int8": _cost(ranker, valid, look, device)} if int8 and valid is not None else {}
-        saved.save(model.folder, ranker, {**(job.manifest or {}), "training": summary, **cost}, int8)
+        int8, valid = job.settings["int8"], ground.stop("own")
+        cost = {"int8": _cost(learnt.network, valid, ground.look, device)} if int8 and valid is not None else {}
+        saved.save(model.folder, learnt.network, {**(job.manifest or {}), "training": summary, **cost}, int8)
         checkpoint.remove(f"{model.folder}/{STEPS}")
     if dist.is_initialized():
         dist.barrier()  # nobody looks for the folder before it is whole
     return summary
+
+
+def _ground(
+    job: Job,
+    model: Model,
+    earlier: Mapping[str, Any] | None,
+    report: Callable[[str], None],
+    device: torch.device,
+) -> transfer.Ground:
+    """`earlier`: the summary of the model whose epochs are taken; None: stop early."""
+    look = LookUp(job.features, job.tasks, model.windows, job.settings["history_length"])
+    settings = loop.Settings(
+        seed=job.seed,
+        learning_rate=job.settings["learning_rate"],
+        weight_decay=job.settings["weight_decay"],
+        max_epochs=earlier["num_epochs"] if earlier else job.settings["max_epochs"],
+        patience=job.settings["patience"],
+        loss_weights=tuple(weight for _, _, weight in job.tasks),
+        checkpoint_steps=job.settings.get("checkpoint_steps", CHECKPOINT_STEPS),
+    )
+
+    @cache  # a feed keeps the rows it has read
+    def feed(part: transfer.Part) -> Feed:
+        made = _feed(job, model, folds(model, part, stops=None if earlier else False))
+        place = f"{made.num_rows} rows, {made.num_steps} steps an epoch, {made.reader}"
+        report(f"{place}, {torch.get_num_threads()} threads")
+        return made
+
+    @cache
+    def stop(part: transfer.Part) -> Feed | None:
+        return None if earlier else _feed(job, model, folds(model, part, stops=True))
+
+    return transfer.Ground(
+        target=model.target,
+        feed=feed,
+        stop=stop,
+        network=lambda rows, width: _ranker(job, model, rows, look, width),
+        look=look,
+        settings=settings,
+        first_epochs=earlier["first_epochs"] if earlier else 0,
+        folder=f"{model.folder}/{STEPS}",
+        report=report,
+        device=device,
+    )
+
+
+def folds(model: Model, part: transfer.Part, stops: bool | None) -> tuple[Folds, ...]:
+    """Which rows are a part's; `stops`: of the users by which a training stops, of the others, or (None) of both."""
+    chosen = [] if stops is None else [Folds(c.FOLD, frozenset({STOP_FOLD}), keep=stops)]
+    if model.target is not None and part != "all":
+        chosen.append(Folds(c.SCENARIO_IDX, frozenset({model.target}), keep=part == "own"))
+    return tuple(chosen)
+
+
+def _possible(job: Job, model: Model) -> bool:
+    """Are there rows of every part that the mode learns from or stops by?"""
+    if model.target is None:
+        return True
+    files = [file for window in model.windows for file in window.files]
+    parts: tuple[transfer.Part, ...] = ("own",) if model.mode in transfer.OWN_ROWS_ONLY else ("own", "sources")
+    sides = (True, False) if model.epochs_of is None else (None,)
+    return all(num_rows(files, folds(model, part, stops)) for part in parts for stops in sides)
 
 
 def _cost(ranker: network.Network, valid: Feed, look: LookUp, device: torch.device) -> dict[str, float]:
@@ -125,7 +178,7 @@ def _cost(ranker: network.Network, valid: Feed, look: LookUp, device: torch.devi
     return quantise.cost(labels, lists, *scores)
 
 
-def _feed(job: Job, model: Model, folds: Folds | None) -> Feed:
+def _feed(job: Job, model: Model, chosen: Sequence[Folds]) -> Feed:
     floats = [*job.features, *(f"{c.LABEL}_{name}" for name, _, _ in job.tasks), c.WEIGHT]
     ranked = dist.is_initialized()
     return Feed(
@@ -137,12 +190,13 @@ def _feed(job: Job, model: Model, folds: Folds | None) -> Feed:
         rank=dist.get_rank() if ranked else 0,
         world_size=dist.get_world_size() if ranked else 1,
         weight=c.WEIGHT,
-        folds=folds,
+        folds=chosen,
         reader=job.reader,  # type: ignore[arg-type]  # checked by the configuration
     )
 
 
-def _ranker(job: Job, model: Model, feed: Feed, look: LookUp) -> network.Network:
+def _ranker(job: Job, model: Model, feed: Feed, look: LookUp, width: int = 1) -> network.Network:
+    """A fresh one, its hidden layers `width` times as wide as the settings say."""
     sample = feed.sample(SAMPLE_ROWS)
     dense = sample.floats[:, : len(job.features)]
     scenarios = checkpoint.read_manifest(model.windows[0].bundle)["scenarios"].values()
@@ -156,7 +210,7 @@ def _ranker(job: Job, model: Model, feed: Feed, look: LookUp) -> network.Network
         num_missing=network.num_missing(dense),
         content_dim=look.content.shape[1],
         embedding_dim=job.settings["embedding_dim"],
-        hidden=tuple(job.settings["hidden"]),
+        hidden=tuple(width * size for size in job.settings["hidden"]),
         history_length=job.settings["history_length"],
         dropout=job.settings["dropout"],
         model=job.settings["model"],

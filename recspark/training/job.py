@@ -8,6 +8,7 @@ from recspark import columns as c
 
 AS_OF_DAY = "as_of_day"  # days since the epoch, a column of the examples
 INTS = (AS_OF_DAY, c.SCENARIO_IDX, c.USER_IDX, c.ITEM_IDX)  # what a row is about: the first columns of a feed
+SCENARIO_AT = INTS.index(c.SCENARIO_IDX)
 STOP_FOLD = 0  # the tenth of the users by which a training stops early
 STEPS = "steps"  # folder of a training's checkpoints, inside the model's
 
@@ -25,12 +26,15 @@ class Window:
 @dataclass(frozen=True)
 class Model:
     """One ranker to train. With `epochs_of` it takes as many epochs as that earlier model found best and uses all rows;
-    without, it stops early on a tenth of the users."""
+    without, it stops early on a tenth of the users. `mode`: one of recspark/training/transfer.py, towards the scenario
+    `target`; without rows of its own or, where the mode asks for them, of others there is no such ranker."""
 
     name: str
     folder: str
     windows: tuple[Window, ...]  # newest first
     epochs_of: str | None = None
+    mode: str = "joint"
+    target: int | None = None  # scenario_idx
 
 
 @dataclass(frozen=True)

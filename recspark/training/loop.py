@@ -8,9 +8,9 @@ what follows it does not depend on whether the process was killed in between.
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from recspark.errors import TrainingError
 from recspark.models.layers import Inputs, RowNoise
 from recspark.models.rankers.network import Network
 from recspark.training import checkpoint, losses
-from recspark.training.feed import Batch, Feed
+from recspark.training.feed import Batch
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,36 @@ LOG_SECONDS = 10.0
 MAX_GRADIENT_NORM = 10.0  # far above an ordinary step (about 1): one odd batch must not throw the weights away
 
 Prepare = Callable[[Batch], tuple[Inputs, Tensor]]  # a batch of the feed -> model inputs and (B, T) targets
+Penalty = Callable[[Batch, int], Tensor]  # a batch, just passed through the model, and its step -> what joins the loss
+
+
+class Batches(Protocol):
+    """What a training reads: a Feed, or one that changes what a Feed gives."""
+
+    num_steps: int
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """This rank's batches of an epoch, from step `start` on."""
+
+
+def _nothing(name: str, epoch: int) -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a training does beside the plain loop.
+
+    `practice`: prepares training batches where that differs from the validation's; `penalty`: joins each rank's loss
+    (the mean over ranks); `frozen`: (parameter, epoch) -> whether the epoch leaves the parameter as it is.
+    """
+
+    practice: Prepare | None = None
+    penalty: Penalty | None = None
+    frozen: Callable[[str, int], bool] = _nothing
+
+
+PLAIN = Extras()
 
 
 @dataclass(frozen=True)
@@ -73,13 +103,14 @@ class Trained:
 
 def train(
     model: Network,
-    feed: Feed,
+    feed: Batches,
     prepare: Prepare,
     settings: Settings,
     folder: str,
-    valid: Feed | None = None,
+    valid: Batches | None = None,
     report: Callable[[str], None] = log.info,
     device: torch.device = CPU,
+    extras: Extras = PLAIN,
 ) -> Trained:
     """Train in place; resume from `folder` if an earlier call was killed. With `valid`, the best epoch's weights win.
 
@@ -96,8 +127,10 @@ def train(
     while progress.epoch < settings.max_epochs and progress.bad_epochs < settings.patience:
         shown = time.monotonic()
         model.train()
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(not extras.frozen(name, progress.epoch))
         for batch in feed.batches(progress.epoch, progress.step):
-            loss = _step(model, optimizer, batch, prepare, settings, progress, device)
+            loss = _step(model, optimizer, batch, prepare, settings, progress, device, extras)
             progress.step += 1
             progress.taken += 1
             progress.loss_sum += loss * batch.size
@@ -136,16 +169,19 @@ def _step(
     settings: Settings,
     progress: Progress,
     device: torch.device,
+    extras: Extras = PLAIN,
 ) -> float:
     """One optimizer step; returns the loss over the whole batch, before the step."""
     noise = RowNoise(_generator(settings.seed, progress.taken, device), _rank(), _world())
-    sums_T, weights_T = _sums(model, batch, prepare, device, noise)
+    sums_T, weights_T = _sums(model, batch, extras.practice or prepare, device, noise)
     totals_T = _all_sum(weights_T.detach())
     losses_T = sums_T * (torch.tensor(settings.loss_weights, device=device) / totals_T.clamp_min(1e-12))
     if model.log_variance_T is None:
         part = losses_T.sum()
     else:
         part = losses.by_uncertainty(losses_T, model.log_variance_T, model.spec.kinds, totals_T > 0, _world())
+    if extras.penalty is not None:
+        part = part + extras.penalty(batch, progress.taken) / _world()
     optimizer.zero_grad()
     part.backward()
     loss = _all_reduce_gradients(model, part.detach())
@@ -161,7 +197,7 @@ def _step(
 
 
 def evaluate(
-    model: Network, feed: Feed, prepare: Prepare, loss_weights: tuple[float, ...], device: torch.device = CPU
+    model: Network, feed: Batches, prepare: Prepare, loss_weights: tuple[float, ...], device: torch.device = CPU
 ) -> float:
     """The loss over all rows of a feed, all ranks together."""
     model.eval()

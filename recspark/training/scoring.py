@@ -41,7 +41,7 @@ def probabilities(
     return out
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=32)  # a transfer has a ranker for every scenario
 def _open(model: str) -> Network:
     torch.set_num_threads(1)  # Spark runs a task a core
     return saved.load(model)

@@ -4,7 +4,9 @@ import shutil
 from datetime import date
 from math import log2
 
+import numpy as np
 import pytest
+from pyspark.sql import Row
 
 from recspark.config import RETRIEVERS
 from recspark.distributed import model_metrics, retriever, scorer
@@ -134,3 +136,20 @@ def test_the_window_is_measured_once(spark, built, refreshed, monkeypatch):
     assert figure.value == pytest.approx(1 / log2(3)) and not calls
     copy = model_metrics.Night(TONIGHT, night.WINDOW, night.StubScorer("w/models/ranker/other", {}), [], {})
     assert model_metrics.window_rows(Store(spark, config, "x"), config, copy, force=False) == [] and len(calls) == 1
+
+
+def test_a_transfer_that_hurts_is_named_in_the_note(spark, built):
+    """Joint loses a tenth of NDCG to alone in DE, and is the mode published there."""
+    stub = night.StubScorer("w", {"ranker": None, "ranker_alone": None})
+    users = np.random.default_rng(0).normal([0.1, 0.2, 0.0, 0.0, 0.0], 0.1, (400, 5))
+    measured = [moments_row(users[half::2], half) for half in (0, 1)]
+    tonight = model_metrics.Night(TONIGHT, night.WINDOW, stub, [], {"DE": "ranker"})
+    found = model_metrics.decide(Store(spark, night.config(built), "x"), measured, tonight, ("ranker",))
+    decision = {d.scenario: d for d in found}["DE"]
+    assert decision.mode == "ranker_alone"
+    assert "negative transfer: ranker is worse than ranker_alone by 0." in decision.reason
+
+
+def moments_row(users, half):
+    data = [float(len(users)), *users.sum(axis=0), *(users.T @ users).ravel()]
+    return Row(slice="all", scenario="DE", model=str(half), metric="moments", data=data)

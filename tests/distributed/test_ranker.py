@@ -232,6 +232,29 @@ def test_the_next_night_with_the_same_windows_learns_nothing_new(learnt) -> None
     assert ranker.folder(store, changed, found) != ranker.folder(store, config, found)
 
 
+def test_a_transfer_is_a_mode_of_its_own(learnt) -> None:  # type: ignore[no-untyped-def]
+    """`alone` for the scenarios of the bundle, 0 and 2; rows of the others (1 and 3) get the scores of `ranker`."""
+    store, config, _ = learnt
+    chosen = config.model_copy(update={"ranker": config.ranker.model_copy(update={"transfer": ("joint", "alone")})})
+    assert ranker.transferring(chosen) == ("ranker",)
+    summary = ranker.refresh(store, chosen, RUN_DATE)
+    assert summary.rows_out == 6  # ranker, ranker_alone and gbdt, evaluated and published
+    scoring = make_scorer(store, chosen, RUN_DATE, WINDOWS[0], "evaluated")
+    assert scoring.modes == ("ranker", "ranker_alone", "gbdt", *config.retriever.names)
+    for copy in ("evaluated", "published"):
+        found = [Path(scoring.models).parent / copy / "ranker_alone" / str(n) / "manifest.json" for n in range(4)]
+        assert [file.exists() for file in found] == [True, False, True, False]
+    rows = candidates(1000, 77)
+    scores, scenario = scoring(rows, ("ranker", "ranker_alone")), rows[c.SCENARIO_IDX].to_numpy()
+    own, liked = np.isin(scenario, (0, 2)), rows["linear_share"].to_numpy() > 0
+    np.testing.assert_array_equal(scores["ranker_alone"][~own], scores["ranker"][~own])
+    assert (scores["ranker_alone"][own] != scores["ranker"][own]).mean() > 0.99
+    alone = scores["ranker_alone"]
+    assert (alone[own & liked][:, None] > alone[own & ~liked][None, :]).mean() > 0.8  # 500 rows to learn from
+    mixed = scoring(rows.take(pa.array(np.arange(999, -1, -1))), ("ranker_alone",))["ranker_alone"]
+    np.testing.assert_allclose(mixed[::-1], alone, atol=1e-6, rtol=0)
+
+
 def test_no_closed_window_is_a_clear_error(learnt) -> None:  # type: ignore[no-untyped-def]
     store, config, _ = learnt
     with pytest.raises(DataError, match=r"no training examples before 2024-03-20 .* run jobs/training_examples.py"):

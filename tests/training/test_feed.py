@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recspark.errors import DataError, SchemaError
-from recspark.training.feed import Batch, Feed, Folds, local_path, read_users
+from recspark.training.feed import Batch, Feed, Folds, local_path, num_rows, read_users
 
 SIZES = (1000, 3000, 10, 2500, 1)  # rows of the files; 6,511 in all
 ROWS = sum(SIZES)
@@ -103,10 +103,19 @@ def test_resumes_at_any_step(files: list[str], reader: str, start: int) -> None:
 
 @pytest.mark.parametrize("keep", [True, False])
 def test_folds_are_kept_or_left_out(files: list[str], keep: bool) -> None:
-    chosen = feed(files, folds=Folds("fold", frozenset({0}), keep=keep), reader="petastorm")
+    chosen = feed(files, folds=[Folds("fold", frozenset({0}), keep=keep)], reader="petastorm")
     expected = [n for n in range(ROWS) if (n % 10 == 0) == keep]
     assert chosen.num_rows == len(expected) == (652 if keep else 5859)  # 0, 10 ... 6510
     assert sorted(ids(list(chosen.batches(0)))) == expected
+
+
+def test_rows_count_where_all_folds_count_them(files: list[str]) -> None:
+    folds = [Folds("fold", frozenset({0, 1})), Folds("fold", frozenset({0}), keep=False)]
+    chosen = feed(files, folds=folds, reader="petastorm")
+    expected = [n for n in range(ROWS) if n % 10 == 1]
+    assert chosen.num_rows == num_rows(files, folds) == len(expected) == 651  # 1, 11 ... 6501
+    assert sorted(ids(list(chosen.batches(0)))) == expected
+    assert num_rows(files, [Folds("fold", frozenset({11}))]) == 0
 
 
 def test_an_abandoned_epoch_ends_its_thread(files: list[str]) -> None:
@@ -130,7 +139,7 @@ def test_bad_files_say_what_is_wrong(files: list[str]) -> None:
     with pytest.raises(SchemaError, match=r"\['colour'\] are missing, present are \['a', 'b'"):
         feed(files, floats=["a", "colour", "weight"])
     with pytest.raises(DataError, match="hold no row with"):
-        feed(files, folds=Folds("fold", frozenset({11})))
+        feed(files, folds=[Folds("fold", frozenset({11}))])
     with pytest.raises(SchemaError, match="`a` is float32 or has nulls"):
         next(feed(files, ints=["a"]).batches(0))
 
