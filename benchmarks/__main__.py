@@ -35,6 +35,11 @@ BENCHMARKS = {
         "R@10 and NDCG@10 of one scenario without time, full ranking; DIR: movielens-1m",
         "5 min a seed",
     ),
+    "scenario_ranking": (
+        "benchmarks.scenario_ranking",
+        "AUC and log loss of likes in three scenarios by age; DIR: movielens-1m",
+        "10 min a seed",
+    ),
     "nightly": ("benchmarks.nightly", "seconds of a first night, the same again, and the night after", "10 min"),
     "quality": ("benchmarks.quality", "NDCG@10 of published lists on what users then bought, at four dates", "20 min"),
 }
