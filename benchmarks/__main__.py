@@ -40,6 +40,11 @@ BENCHMARKS = {
         "AUC and log loss of likes in three scenarios by age; DIR: movielens-1m",
         "10 min a seed",
     ),
+    "text_ctr": (
+        "benchmarks.text_ctr",
+        "AUC and UAUC of likes, warm and cold rows, titles known; DIR: movielens-1m-text-ctr",
+        "3 min a seed",
+    ),
     "nightly": ("benchmarks.nightly", "seconds of a first night, the same again, and the night after", "10 min"),
     "quality": ("benchmarks.quality", "NDCG@10 of published lists on what users then bought, at four dates", "20 min"),
 }

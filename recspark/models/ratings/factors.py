@@ -21,7 +21,7 @@ class Settings:
 
     num_factors: int = 16
     num_burn_in: int = 20
-    num_samples: int = 60
+    num_samples: int = 40
     ordered: bool = False
 
 
