@@ -46,8 +46,8 @@ class Data:
 
     def known(self, chosen: np.ndarray) -> Ratings:
         users, items = self.rows.user_idx, self.rows.item_idx
-        sizes = int(users.max()) + 1, int(max(items.max(), self.rows.history.max(initial=0))) + 1
-        return Ratings(users[chosen], items[chosen], self.label[chosen].astype(float), *sizes)
+        values = self.label[chosen].astype(float)
+        return Ratings(users[chosen], items[chosen], values, int(users.max()) + 1, len(self.content_ID))
 
 
 def read(folder: str) -> Data:
@@ -101,7 +101,6 @@ def columns(
     found = likes.features(known, rows, data.content_ID)
     centred = data.content_ID - data.content_ID.mean(axis=0)
     content = standardised(centred @ np.linalg.svd(centred, full_matrices=False)[2][:CONTENT].T)
-    content = np.pad(content, ((0, known.num_items - len(content)), (0, 0)))
     count = [
         np.bincount(idx, minlength=n)
         for idx, n in ((known.user_idx, known.num_users), (known.item_idx, known.num_items))

@@ -5,9 +5,9 @@ from recspark.models.ratings.observed import Ratings
 
 
 def test_two_circles_of_users_and_items_fall_apart() -> None:
-    """Users and items 0-9 and 10-19 never meet, but for one rating: the first vector after the counts parts them."""
-    rng = np.random.default_rng(0)
-    user, item = np.nonzero((np.arange(20)[:, None] // 10 == np.arange(20) // 10) & (rng.random((20, 20)) < 0.7))
+    """Users 0-9 seldom meet items 10-19, and the other way round: the first vector after the counts parts them."""
+    same = np.arange(20)[:, None] // 10 == np.arange(20) // 10
+    user, item = np.nonzero(np.random.default_rng(0).random((20, 20)) < np.where(same, 0.9, 0.1))
     users, items = company.features(Ratings(user, item, np.ones(len(user)), 20, 20), 1, 0)
     assert users.shape == items.shape == (20, 2)
     for found in (users, items):
