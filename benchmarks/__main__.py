@@ -50,6 +50,16 @@ BENCHMARKS = {
         "does the gate take a transfer that helps and refuse one that hurts, on planted lists; no data; --seeds 10",
         "1 min a seed",
     ),
+    "scenario_ranking": (
+        "benchmarks.scenario_ranking",
+        "AUC and log loss of likes in three scenarios by age; DIR: movielens-1m",
+        "10 min a seed",
+    ),
+    "text_ctr": (
+        "benchmarks.text_ctr",
+        "AUC and UAUC of likes, warm and cold rows, titles known; DIR: movielens-1m-text-ctr",
+        "3 min a seed",
+    ),
     "nightly": ("benchmarks.nightly", "seconds of a first night, the same again, and the night after", "10 min"),
     "quality": ("benchmarks.quality", "NDCG@10 of published lists on what users then bought, at four dates", "20 min"),
 }
