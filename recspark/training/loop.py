@@ -199,7 +199,8 @@ def _step(
 def evaluate(
     model: Network, feed: Batches, prepare: Prepare, loss_weights: tuple[float, ...], device: torch.device = CPU
 ) -> float:
-    """The loss over all rows of a feed, all ranks together."""
+    """The loss over all rows of a feed, all ranks together; by the given weights, never the learnt ones, so that epochs
+    compare."""
     model.eval()
     num_tasks = len(loss_weights)
     totals = torch.zeros(2 * num_tasks, dtype=torch.float64, device=device)
