@@ -93,8 +93,9 @@ def _fit(job: Job, model: Model, done: Mapping[str, Any], device: torch.device) 
     rows = {"rows": learnt.feed.num_rows, "reader": learnt.feed.reader}
     summary = {**asdict(learnt.trained), **rows, "first_epochs": learnt.first_epochs}
     if main:
-        int8, valid = job.settings["int8"], ground.stop("own")
-        cost = {"int8": _cost(learnt.network, valid, ground.look, device)} if int8 and valid is not None else {}
+        int8 = job.settings["int8"]
+        valid = ground.stop("own") if int8 else None
+        cost = {"int8": _cost(learnt.network, valid, ground.look, device)} if valid is not None else {}
         saved.save(model.folder, learnt.network, {**(job.manifest or {}), "training": summary, **cost}, int8)
         checkpoint.remove(f"{model.folder}/{STEPS}")
     if dist.is_initialized():
