@@ -210,6 +210,20 @@ def test_a_night_learns_four_models_and_says_so(learnt) -> None:  # type: ignore
     assert manifest["gbdt"]["published"]["num_rounds"] == manifest["gbdt"]["evaluated"]["num_rounds"]
 
 
+def test_a_funnel_and_the_choice_of_model_reach_the_training(learnt, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    store, config, _ = learnt
+    steps = [
+        {"name": "buy", "kind": "binary", "sql": "x", "given": "cart"},
+        {"name": "cart", "kind": "binary", "sql": "x"},
+    ]
+    tree = config.model_dump() | {"training_examples": {"tasks": steps}, "ranker": {"model": "ple", "int8": True}}
+    asked = []
+    monkeypatch.setattr(ranker, "launch", lambda job, *_: asked.append(job) or {"models": {}})
+    ranker._train_torch(store.spark, Config.model_validate(tree), [], {}, "target")
+    assert asked[0].given == {"buy": "cart"}
+    assert (asked[0].settings["model"], asked[0].settings["int8"]) == ("ple", True)
+
+
 @pytest.mark.parametrize("copy", ["evaluated", "published"])
 def test_both_kinds_find_what_decides(learnt, copy: str) -> None:  # type: ignore[no-untyped-def]
     store, config, _ = learnt
