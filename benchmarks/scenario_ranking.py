@@ -232,7 +232,10 @@ def one_seed(rows: pd.DataFrame, seed: int, quick: bool) -> dict[str, dict[str, 
     best = max(LISTED, key=lambda name: figures(data, lines[name], VALID)["auc all"])
     print(f"seed {seed}: of the models with the listed features only, validation takes {best}", flush=True)
     lines["listed features only"] = lines[best]
-    return {name: figures(data, scores, TEST) for name, scores in lines.items()}
+    found = {name: figures(data, scores, TEST) for name, scores in lines.items()}
+    for name, values in found.items():
+        print(f"seed {seed}: {name}", "  ".join(f"{k} {v:.4f}" for k, v in values.items()), flush=True)
+    return found
 
 
 def run(data: str, seeds: int, quick: bool) -> dict[str, Any]:

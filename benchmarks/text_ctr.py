@@ -8,12 +8,13 @@ rows ("ours, validation known"), and the rows' own `his`.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 
 from benchmarks.scoreboard import spread, table
 from recspark import metrics
@@ -24,10 +25,11 @@ from recspark.models.ratings.observed import Ratings
 from recspark.training import stack
 
 WINDOWS = 8  # of the train rows by time; the last ones are practised on
-PRACTISED = 5
+PRACTISED = 3
 CONTENT = 24  # principal components of the titles' vectors that the factors know an item by
+FACTORS = (2, 4, 8)  # models whose mean logit the stack starts from
 FOLDS = 5
-QUICK_PRACTISED = 2
+QUICK_PRACTISED = 1
 PARTS = ("train", "valid", "test")
 TREES = tuple(stack.Settings(learning_rate=0.03, num_leaves=leaves) for leaves in (4, 8, 15))
 
@@ -101,13 +103,12 @@ def columns(
     found = likes.features(known, rows, data.content_ID)
     centred = data.content_ID - data.content_ID.mean(axis=0)
     content = standardised(centred @ np.linalg.svd(centred, full_matrices=False)[2][:CONTENT].T)
-    count = [
-        np.bincount(idx, minlength=n)
-        for idx, n in ((known.user_idx, known.num_users), (known.item_idx, known.num_items))
-    ]
-    sides = [standardised(np.log1p(c)[:, None]) for c in count]
-    model = factors.fit(known, sides[0], np.concatenate([sides[1], content], axis=1), settings, seed)
-    found["factors"] = factors.predict(model, rows.user_idx, rows.item_idx)[0]
+    count = standardised(np.log1p(np.bincount(known.item_idx, minlength=known.num_items))[:, None])
+    sides = np.zeros((known.num_users, 0)), np.concatenate([count, content], axis=1)
+    for k in FACTORS:
+        model = factors.fit(known, *sides, replace(settings, num_factors=k), seed)
+        found[f"factors {k}"] = factors.predict(model, rows.user_idx, rows.item_idx)[0]
+    found["factors"] = expit(stack.base(np.column_stack([found[f"factors {k}"] for k in FACTORS])))
     found["year"] = data.year[chosen]
     found["age"] = 1970 + data.second[chosen] / 31_556_952 - data.year[chosen]
     return pd.DataFrame(found)
@@ -128,7 +129,7 @@ def figures(data: Data, part: np.ndarray, scores: np.ndarray) -> dict[str, float
 
 def one_seed(data: Data, seed: int, quick: bool) -> dict[str, dict[str, float]]:
     """Every line of the scoreboard for one seed."""
-    settings = factors.Settings(num_factors=8, num_burn_in=20, num_samples=10 if quick else 40, ordered=True)
+    settings = factors.Settings(num_burn_in=20, num_samples=10 if quick else 40, ordered=True)
     valid, test = data.window == WINDOWS, data.window == WINDOWS + 1
     practised = range(WINDOWS - (QUICK_PRACTISED if quick else PRACTISED), WINDOWS + 1)
     chosen = np.isin(data.window, practised)
@@ -149,7 +150,10 @@ def one_seed(data: Data, seed: int, quick: bool) -> dict[str, dict[str, float]]:
         if name == "ours":
             lines = {line: found[line].to_numpy() for line in ("item_mean", "company", "content_liked", "factors")}
         lines[name] = stack.predict(best[1], found.to_numpy(np.float32), stack.base(found[["factors"]].to_numpy()))
-    return {name: figures(data, test, np.nan_to_num(scores)) for name, scores in lines.items()}
+    seen = {name: figures(data, test, np.nan_to_num(scores)) for name, scores in lines.items()}
+    for name, values in seen.items():
+        print(f"seed {seed}: {name}", "  ".join(f"{k} {v:.4f}" for k, v in values.items()), flush=True)
+    return seen
 
 
 def run(data: str, seeds: int, quick: bool) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Features of "will this user like this item" for rows whose user has a list of items liked before: what is known of
-the item, of the user, of both together from the labels of others, and from the items' content.
+the item, of user and item from the labels of others, and from the items' content. The user's own mean is not among
+them: trees that see it order a user's items worse, and factors know it.
 
 Shapes: n rows, I items, D numbers of a content vector, h entries of all rows' histories.
 """
@@ -11,7 +12,7 @@ import scipy.sparse as sp
 
 from recspark.models.ratings.observed import Ratings, mean_of
 
-SHRINKAGE = 5.0  # rows that the mean counts for in an item's or user's own
+SHRINKAGE = 5.0  # rows that the mean counts for in an item's own
 PAIR_SHRINKAGE = 20.0
 TOP = 3
 RECENT = 10
@@ -38,16 +39,11 @@ def features(known: Ratings, rows: Rows, content_ID: np.ndarray) -> dict[str, np
     `content_ID`: unit vectors, zeros where an item has no content.
     """
     overall = float(known.value.mean())
-    found = {}
-    for name, known_idx, asked_idx, size in (
-        ("item", known.item_idx, rows.item_idx, known.num_items),
-        ("user", known.user_idx, rows.user_idx, known.num_users),
-    ):
-        found[f"{name}_mean"] = mean_of(known_idx, known.value, size, SHRINKAGE, overall)[asked_idx]
-        found[f"{name}_count"] = np.bincount(known_idx, minlength=size)[asked_idx].astype(float)
+    mean_I = mean_of(known.item_idx, known.value, known.num_items, SHRINKAGE, overall)
+    found = {"item_mean": mean_I[rows.item_idx]}
+    found["item_count"] = np.bincount(known.item_idx, minlength=known.num_items)[rows.item_idx].astype(float)
     found["liked"] = np.diff(rows.offsets).astype(float)
-    found["liked_mean_of_items"] = _mean(mean_of(
-        known.item_idx, known.value, known.num_items, SHRINKAGE, overall)[rows.history], rows)  # fmt: skip
+    found["liked_mean_of_items"] = _mean(mean_I[rows.history], rows)
     found.update(_company(known, rows))
     found.update(_alike(rows.item_idx, rows, content_ID, "liked"))
     found.update(_disliked(known, rows, content_ID))
