@@ -30,15 +30,15 @@ from recspark.training.histories import finish
 
 SOURCE, TARGET = 1, 2
 PAIRS = ("shared", "opposed")
-NUM_FEATURES, NUM_ITEMS, ITEMS_A_LIST, TOP, DAY = 16, 50, 10, 5, 15_000
-OPPOSED = 12  # of 16 signs: the correlation of the two factors is 4 / 16 - 12 / 16 = -0.5
+NUM_FEATURES, NUM_ITEMS, ITEMS_A_LIST, TOP, DAY = 24, 50, 10, 5, 15_000
+OPPOSED = 18  # of 24 signs: the correlation of the two factors is 6 / 24 - 18 / 24 = -0.5
 STEEPNESS, BASE = 1.5, -1.5  # logit of a click: BASE + STEEPNESS x a factor of variance 1
 FEATURES = tuple(f"feature_{n}" for n in range(NUM_FEATURES))
 MODES = tuple(mode for mode in transfer.MODES if mode != "augment")  # that one is about histories; here are none
 TASKS = (("click", "binary", 1.0),)
 SETTINGS = {
-    "embedding_dim": 4, "hidden": [32, 16], "history_length": 2, "dropout": 0.0, "learning_rate": 0.01,
-    "weight_decay": 1e-5, "batch_size": 512, "max_epochs": 8, "patience": 3,
+    "embedding_dim": 4, "hidden": [32, 16], "history_length": 2, "dropout": 0.1, "learning_rate": 0.005,
+    "weight_decay": 1e-5, "batch_size": 256, "max_epochs": 10, "patience": 3,
     "model": "shared_bottom", "cross_layers": 0, "task_weighting": "fixed", "int8": False,
 }  # fmt: skip
 
@@ -47,8 +47,8 @@ SETTINGS = {
 class Sizes:
     """Users: those that models learn from, of both sides, and the target's that the gate and the test look at."""
 
-    source: int = 1500
-    target: int = 40
+    source: int = 2000
+    target: int = 60
     gate: int = 600
     test: int = 2000
 
