@@ -32,7 +32,7 @@ BENCHMARKS = {
     ),
     "funnel": (
         "benchmarks.funnel",
-        "buy-NDCG@10 of one transformer for view, cart and buy, and for buys alone; DIR: retail-rocket",
+        "buy-NDCG@10 of one ranker for view, cart and buy, and for buys alone; DIR: retail-rocket",
         "15 min a seed",
     ),
     "general": (
