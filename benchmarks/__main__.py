@@ -6,6 +6,10 @@ Progress, then a table for people, then one JSON line. Without a name: what ther
 import argparse
 import importlib
 import json
+import sys
+from typing import NoReturn
+
+from recspark.errors import RecsparkError
 
 # name -> (module, what it measures, what it takes on 2 cores)
 BENCHMARKS = {
@@ -76,9 +80,22 @@ def main() -> None:
         for name, (_, what, cost) in sorted(BENCHMARKS.items()):
             print(f"{name:10s} {what} ({cost})")
         return
-    module = importlib.import_module(BENCHMARKS[asked.name][0])
-    figures = module.run(asked.data, asked.seeds, asked.quick)
+    module, what, _ = BENCHMARKS[asked.name]
+    try:
+        figures = importlib.import_module(module).run(asked.data, asked.seeds, asked.quick)
+    except RecsparkError as error:
+        refuse(str(error))
+    except FileNotFoundError as error:
+        if asked.data not in str(error):
+            raise
+        refuse(f"{asked.name}: {asked.data} is not the data set's folder; name it with --data ({what}): {error}")
     print(json.dumps({"benchmark": asked.name, **figures}))
+
+
+def refuse(message: str) -> NoReturn:
+    """Bad input, as the jobs say it."""
+    print(message, file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

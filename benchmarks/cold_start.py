@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from benchmarks import shops
-from benchmarks.scoreboard import difference, spread, table
+from benchmarks.scoreboard import difference, gain, spread, table
 from recspark.config import Gbdt
 from recspark.training import fusion
 
@@ -97,7 +97,7 @@ def for_nobody(data: shops.Data, seed: int) -> np.ndarray:
         for tested in (0, 1):
             counted = rows & (half != tested) if name == "validation" else rows
             truth = data.item[(data.from_end == 1) & (half == tested)]
-            gains.append(shops.gain(order(count(counted) + ties)[truth]))
+            gains.append(gain(order(count(counted) + ties)[truth]))
         found[name] = float(np.concatenate(gains).mean())
     taken = max(found, key=lambda name: found[name])
     print(f"seed {seed}: without history by {taken}, of", {k: round(v, 4) for k, v in found.items()}, flush=True)
@@ -129,7 +129,7 @@ def one_seed(data: shops.Data, seed: int) -> dict[str, dict[str, np.ndarray]]:
             known = name == "cold items"
             ours = shops.listed(block, fusion.predict(trees, block.rows.features)) if known else same_for_all[truth]
             for method, places in {"ours": ours, **block.baselines}.items():
-                parts.setdefault(method, []).append(shops.gain(places))
+                parts.setdefault(method, []).append(gain(places))
         found[name] = {method: np.concatenate(values) for method, values in parts.items()}
     return found
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks.scoreboard import spread, table
+from benchmarks.scoreboard import gain, spread, table
 from recspark.config import Gbdt
 from recspark.features import Histories
 from recspark.models.retrievers import transitions
@@ -96,7 +96,7 @@ def figures(scores: np.ndarray, lists: Lists, data: Data) -> dict[str, float]:
     for d, name in enumerate(data.domains):
         r = rank[domain == d]
         found[f"{name}_hr@10"] = float((r < 10).mean())
-        found[f"{name}_ndcg@10"] = float(np.where(r < 10, 1.0 / np.log2(r + 2.0), 0.0).mean())
+        found[f"{name}_ndcg@10"] = float(gain(r).mean())
         found[f"{name}_mrr"] = float((1.0 / (r + 1.0)).mean())
     return found
 

@@ -77,6 +77,8 @@ class Asked:
 def read(folder: str, quick: bool) -> Data:
     """The markets' events; users in order of market and id, their events in order of day."""
     files = sorted(Path(folder).glob("*_5core.txt"))
+    if not files:
+        raise FileNotFoundError(f"{folder}/*_5core.txt")
     frames = [pd.read_csv(file, sep=r"\s+", dtype={"userId": str, "itemId": str}) for file in files]
     if quick:
         order = np.argsort([len(frame) for frame in frames])

@@ -11,7 +11,7 @@ import time
 import numpy as np
 
 from benchmarks import shops
-from benchmarks.scoreboard import spread, table
+from benchmarks.scoreboard import gain, spread, table
 from recspark.config import Gbdt
 from recspark.training import fusion
 
@@ -43,7 +43,7 @@ def tested(world: shops.Fitted, trees: fusion.Model, domain: int) -> dict[str, n
 
 def figures(places: np.ndarray) -> dict[str, float]:
     """Recall@10 and NDCG@10 of one true item a list."""
-    return {"r@10": float((places < 10).mean()), "n@10": float(shops.gain(places).mean())}
+    return {"r@10": float((places < 10).mean()), "n@10": float(gain(places).mean())}
 
 
 def one_seed(data: shops.Data, seed: int) -> dict[str, dict[str, float]]:

@@ -20,11 +20,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.scoreboard import difference, spread, table
+from benchmarks.scoreboard import difference, gain, spread, table
 from recspark import columns as c
 from recspark.config import Gbdt, Ranker
 from recspark.errors import TrainingError
-from recspark.features import Histories, take
+from recspark.features import Histories, keep, take
 from recspark.models.retrievers import affinity, co_occurrence, scenario_popular, transitions
 from recspark.models.retrievers.catalogue import Catalogue
 from recspark.models.retrievers.pool import pool
@@ -105,9 +105,7 @@ def histories(met: pd.DataFrame, num_users: int) -> Histories:
 
 def bought(histories: Histories) -> Histories:
     """The buys alone."""
-    kept = histories.scenario_idx == BUY
-    columns = {name: array[kept] for name, array in vars(histories).items() if name != "offsets"}
-    return Histories(offsets=np.concatenate(([0], np.cumsum(kept)))[histories.offsets], **columns)
+    return keep(histories, histories.scenario_idx == BUY)
 
 
 # -- retrievers --------------------------------------------------------------------------------------------------------
@@ -151,11 +149,6 @@ def gains(score: Score, asked: Asked, num_items: int) -> np.ndarray:
         scores[np.repeat(rows, np.diff(seen.indptr)), seen.indices] = -np.inf
         found.append((scores >= own).sum(axis=1) - 1)
     return gain(np.concatenate(found))
-
-
-def gain(places: np.ndarray) -> np.ndarray:
-    """NDCG@10 of one true item at each place from 0."""
-    return np.where(places < 10, 1.0 / np.log2(np.minimum(places, 10) + 2.0), 0.0)
 
 
 def best_ease(known: Histories, valid: Asked, num_items: int, name: str) -> Score:

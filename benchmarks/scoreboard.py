@@ -26,6 +26,11 @@ def table(runs: Sequence[Lines], title: str) -> None:
         print(method.ljust(width) + " ".join(f"{f'{mean:.4f} +- {std:.4f}':>22s}" for mean, std in cells), flush=True)
 
 
+def gain(places: np.ndarray) -> np.ndarray:
+    """NDCG@10 of one true item at each place from 0."""
+    return np.where(places < 10, 1.0 / np.log2(np.minimum(places, 10) + 2.0), 0.0)
+
+
 def difference(ours: np.ndarray, other: np.ndarray) -> tuple[float, float, float]:
     """(mean, lower, upper) of the paired difference, 95 % bootstrap over the test events."""
     gap = ours - other

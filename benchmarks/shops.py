@@ -235,11 +235,6 @@ def listed(block: Block, scores: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(own), ahead, np.iinfo(np.int64).max)
 
 
-def gain(places: np.ndarray) -> np.ndarray:
-    """NDCG@10 of one true item at each place."""
-    return np.where(places < 10, 1.0 / np.log2(np.minimum(places, 10) + 2.0), 0.0)
-
-
 def together(parts: Sequence[Lists]) -> Lists:
     """Blocks of lists as one."""
 

@@ -123,7 +123,10 @@ def figures(data: Data, part: np.ndarray, scores: np.ndarray) -> dict[str, float
         sizes = np.unique(user[order], return_counts=True)[1]
         offsets = np.concatenate(([0], np.cumsum(sizes)))
         found[f"auc{name}"] = metrics.auc(label[order], scores[order])
-        found[f"uauc{name}"] = float(np.nanmean(metrics.auc_per_list(label[order], scores[order], offsets)))
+        each = metrics.auc_per_list(label[order], scores[order], offsets)
+        found[f"uauc{name}"] = (
+            float(np.nanmean(each)) if np.isfinite(each).any() else np.nan
+        )  # users with one label only
     return found
 
 

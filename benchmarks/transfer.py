@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from benchmarks.cross_domain_sequence import FUSION_NEGATIVES, NEGATIVES, Data, figures, questions, read
-from benchmarks.scoreboard import spread, table
+from benchmarks.scoreboard import gain, spread, table
 from recspark.models.retrievers import sequence
 from recspark.models.retrievers.catalogue import Catalogue
 from recspark.training import sequence_training
@@ -42,7 +42,7 @@ def trained(data: Data, plan: Plan, valid: Lists, seed: int, settings: sequence.
     def ndcg(model: sequence.Model) -> float:
         scores = np.nan_to_num(at_lists(model, valid)[counted], nan=-np.inf)
         place = (scores[:, 1:] >= scores[:, :1]).sum(axis=1)
-        return float(np.where(place < 10, 1.0 / np.log2(place + 2.0), 0.0).mean())
+        return float(gain(place).mean())
 
     catalogue = Catalogue(data.num_items, len(data.domains))
     with tempfile.TemporaryDirectory() as folder:

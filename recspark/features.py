@@ -70,6 +70,12 @@ def take(histories: Histories, users: np.ndarray, drop: int = 0) -> Histories:
     return Histories(offsets, *(array[rows] for array in arrays))
 
 
+def keep(histories: Histories, kept: np.ndarray) -> Histories:
+    """The same users with some of their events only; `kept` bool (E,)."""
+    columns = {name: array[kept] for name, array in vars(histories).items() if name != "offsets"}
+    return Histories(offsets=np.concatenate(([0], np.cumsum(kept)))[histories.offsets], **columns)
+
+
 @dataclass(frozen=True)
 class Candidates:
     """Rows to rank. The rows of one (user, scenario) list need not be neighbours; nothing depends on the order.

@@ -1,7 +1,7 @@
 """What every retriever of a bundle says of every item, for a block of users.
 
 Memory: a dense float32 matrix of users x items for each retriever that scores a user; what depends on the scenario
-asked about (`sequence`) is scored list by list, in chunks of as many lists as the block has users.
+asked about (BY_LIST) is scored list by list, in chunks of as many lists as the block has users.
 Shapes: U users of a block, L lists (a user in a scenario), n candidate rows, I items, D numbers of a vector.
 """
 
@@ -16,6 +16,8 @@ from recspark.distributed.retriever import Bundle
 from recspark.features import Histories, take
 from recspark.models.retrievers import affinity, content, linear
 from recspark.models.retrievers.pool import Pool, because
+
+BY_LIST = "sequence"  # what it says of a user depends on the scenario asked about
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,12 @@ def score(histories: Histories, bundle: Bundle, user_pos: np.ndarray, scenario_i
     list_LD = {}
     num_users = len(h.offsets) - 1
     for name, learnt in bundle.learnt.items():
-        if name == "sequence":
+        if name == BY_LIST:
             days = np.full(len(user_pos), day)
-            asked = learnt.module.queries(learnt.model, take(h, user_pos), scenario_idx, days)
-            other = learnt.target is not None and scenario_idx != learnt.target
-            list_LD[name] = np.where(np.reshape(other, (-1, 1)), np.nan, asked).astype(np.float32)
+            asked = learnt.module.queries(learnt.model, take(h, user_pos), scenario_idx, days).astype(np.float32)
+            if learnt.target is not None:
+                asked[scenario_idx != learnt.target] = np.nan
+            list_LD[name] = asked
         else:
             nowhere, days = np.zeros(num_users, dtype=np.int64), np.full(num_users, day)
             user_UI[name] = learnt.module.scores(learnt.model, h, nowhere, days)
@@ -57,9 +60,10 @@ def score(histories: Histories, bundle: Bundle, user_pos: np.ndarray, scenario_i
 def evidence(
     name: str, scores: Scores, bundle: Bundle, lists: np.ndarray, user_pos: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """(positions in `lists`, users, float32 matrix) in parts; row `back[i]` of the matrix is about list `lists[i]`.
+    """What the retriever says of every item in some of the lists, in parts that follow each other along `lists`.
 
-    -inf where the retriever offers nothing: only a score above 0 does. Yields (users (m,), back (l,), matrix (m, I)).
+    Yields (users (m,), back (l,), float32 matrix (m, I)): of the part's next l lists, the i-th has row back[i]. -inf
+    where the retriever offers nothing: only a score above 0 does.
     """
     if name in scores.user_UI:
         users, back = np.unique(user_pos[lists], return_inverse=True)
@@ -116,6 +120,6 @@ def _contribution(name: str, bundle: Bundle) -> Callable[[np.ndarray, np.ndarray
         similarity_II = bundle.learnt[name].module.matrix(bundle.learnt[name].model)
         return lambda had, items: similarity_II[had][:, items].toarray()
     vectors_ID = bundle.content if name == "content" else bundle.learnt[name].vectors_ID
-    if name == "sequence":
+    if name == BY_LIST:
         vectors_ID = vectors_ID[:, :-1]
     return lambda had, items: vectors_ID[had] @ vectors_ID[items].T

@@ -54,8 +54,9 @@ def read(bundle: str, name: str) -> Learnt:
     return Learnt(module, model, vectors_ID, manifest.get("target"))
 
 
-def train(spark: SparkSession, config: Config, jobs: Sequence[tuple[str, str, dict[str, int]]]) -> None:
-    """Train what is missing in bundles, all in one launch; each (bundle, histories, scenario -> scenario_idx).
+def train(spark: SparkSession, config: Config, jobs: Sequence[tuple[str, str, dict[str, int]]]) -> int:
+    """Train what is missing in bundles, all in one launch; each (bundle, histories, scenario -> scenario_idx). Returns
+    how many models were missing.
 
     One process: a retriever is small beside its events. Raises TrainingError, DataError."""
     wanted = [name for name in names(config) if name != CO_OCCURRENCE]
@@ -69,6 +70,7 @@ def train(spark: SparkSession, config: Config, jobs: Sequence[tuple[str, str, di
         settings = {name: getattr(config.retriever, name).model_dump(mode="json") for name in wanted}
         job = retriever_job.Job(tuple(asked), settings, config.seed)
         launch(spark, "retriever", retriever_job.run, job.to_json(), num_processes=1, use_gpu=False)
+    return len(asked)
 
 
 def count_pairs(

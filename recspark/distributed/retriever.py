@@ -102,9 +102,11 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
             _build(store, config, as_of, groups, target)
             built.append(str(as_of))
         train.append((target, history_shards.folder(store, target), checkpoint.read_manifest(target)["scenarios"]))
-    learnt_retrievers.train(store.spark, config, train)
+    num_trained = learnt_retrievers.train(store.spark, config, train)
     note = f"built as of {', '.join(built) or 'no new date'}"
-    return Summary("retriever", rows_out=len(built), skipped=not built, note=note)
+    if num_trained and not built:
+        note += f", {num_trained} trained that were missing"
+    return Summary("retriever", rows_out=len(built), skipped=not built and not num_trained, note=note)
 
 
 @lru_cache(maxsize=2)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recspark import timeline
-from recspark.features import Histories
+from recspark.features import Histories, take
 from recspark.models.retrievers import transitions
 from recspark.training.moments import Lists
 
@@ -68,16 +68,9 @@ def view_rows(model: transitions.Model, lists: Lists) -> np.ndarray:
     out = np.empty((len(lists.item_idx), len(transitions.VIEWS)), dtype=np.float32)
     for low in range(0, len(lists.time), LISTS_A_BLOCK):
         high = min(low + LISTS_A_BLOCK, len(lists.time))
-        found = transitions.views(model, users_of(lists.histories, low, high))
+        found = transitions.views(model, take(lists.histories, np.arange(low, high)))
         at = slice(lists.offsets[low], lists.offsets[high])
         owner = np.repeat(np.arange(high - low), np.diff(lists.offsets[low : high + 1]))
         for v, name in enumerate(transitions.VIEWS):
             out[at, v] = found[name][owner, lists.item_idx[at]]
     return out
-
-
-def users_of(histories: Histories, low: int, high: int) -> Histories:
-    """The users low:high as a block of their own."""
-    start, end = histories.offsets[low], histories.offsets[high]
-    columns = {name: array[start:end] for name, array in vars(histories).items() if name != "offsets"}
-    return Histories(offsets=histories.offsets[low : high + 1] - start, **columns)

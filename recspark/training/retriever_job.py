@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from recspark.errors import RecsparkError
-from recspark.features import Histories, take
+from recspark.features import Histories, keep, take
 from recspark.metrics import ndcg_at_k
 from recspark.models.retrievers.catalogue import Catalogue
 from recspark.training import checkpoint
@@ -136,9 +136,7 @@ def hold_out(histories: Histories, rng: np.random.Generator, target: int | None)
     users = np.sort(rng.choice(users, min(JUDGES, len(users) // 10), replace=False))
     kept = np.ones(len(h.item_idx), dtype=bool)
     kept[last[users]] = False
-    offsets = np.concatenate(([0], np.cumsum(kept)))[h.offsets]
-    columns = {name: array[kept] for name, array in vars(h).items() if name != "offsets"}
-    return Histories(offsets, **columns), HeldOut(users, last[users])
+    return keep(h, kept), HeldOut(users, last[users])
 
 
 def read(folder: str) -> Histories:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from recspark.errors import TrainingError
-from recspark.features import Histories
+from recspark.features import Histories, keep
 from recspark.models.retrievers import sequence
 from recspark.models.retrievers.catalogue import Catalogue
 from recspark.models.retrievers.sequence_network import Network, Settings, build
@@ -92,10 +92,7 @@ def train(
 
 def of_scenarios(histories: Histories, wanted: Callable[[np.ndarray], np.ndarray]) -> Histories:
     """The same users with the events of some scenarios only; `wanted`: scenario_idx (E,) -> bool (E,)."""
-    kept = wanted(histories.scenario_idx)
-    before = np.concatenate(([0], np.cumsum(kept)))
-    columns = {name: array[kept] for name, array in vars(histories).items() if name != "offsets"}
-    return Histories(offsets=before[histories.offsets], **columns)
+    return keep(histories, wanted(histories.scenario_idx))
 
 
 def migrate(source: Network, target: Network, items: np.ndarray) -> None:

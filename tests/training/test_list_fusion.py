@@ -1,6 +1,6 @@
 import numpy as np
 
-from recspark.features import Histories
+from recspark.features import Histories, take
 from recspark.models.retrievers import transitions
 from recspark.models.retrievers.catalogue import Catalogue
 from recspark.training import list_fusion
@@ -25,7 +25,7 @@ def test_a_list_alone_has_the_same_features() -> None:
     whole = list_fusion.rows(model, histories, lists)
     assert whole.features.shape == (lists.offsets[-1], len(whole.names)) and whole.features.dtype == np.float32
     for user in (0, 127, 128, 299):
-        alone = list_fusion.users_of(lists.histories, user, user + 1)
+        alone = take(lists.histories, np.array([user]))
         rows = slice(lists.offsets[user], lists.offsets[user + 1])
         at = [x[user : user + 1] for x in (lists.scenario_idx, lists.time)]
         one = Lists(alone, *at, np.array([0, rows.stop - rows.start]), lists.item_idx[rows])

@@ -61,8 +61,23 @@ def fit(
     settings: Settings,
     seed: int,
 ) -> DeepFM:
-    """Learn labels 0 / 1 (N,) by Adam; the epoch with the lowest log loss on `valid` (codes, labels) is kept."""
-    torch.manual_seed(seed)
+    """Learn labels 0 / 1 (N,) by Adam; the epoch with the lowest log loss on `valid` (codes, labels) is kept.
+
+    The global generator is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _fit(codes_NF, labels, valid, sizes, settings, seed)
+
+
+def _fit(
+    codes_NF: np.ndarray,
+    labels: np.ndarray,
+    valid: tuple[np.ndarray, np.ndarray],
+    sizes: tuple[int, ...],
+    settings: Settings,
+    seed: int,
+) -> DeepFM:
     rng = np.random.default_rng(seed)
     model, codes, y = DeepFM(sizes, settings), torch.from_numpy(codes_NF), torch.from_numpy(labels).float()
     adam = torch.optim.Adam(model.parameters(), settings.learning_rate, weight_decay=settings.l2)
