@@ -37,7 +37,7 @@ FEATURES = tuple(f"feature_{n}" for n in range(NUM_FEATURES))
 MODES = tuple(mode for mode in transfer.MODES if mode != "augment")  # that one is about histories; here are none
 TASKS = (("click", "binary", 1.0),)
 SETTINGS = {
-    "embedding_dim": 4, "hidden": [32, 16], "history_length": 2, "dropout": 0.1, "learning_rate": 0.005,
+    "embedding_dim": 4, "hidden": [128, 64], "history_length": 2, "dropout": 0.1, "learning_rate": 0.001,
     "weight_decay": 1e-5, "batch_size": 256, "max_epochs": 10, "patience": 3,
     "model": "shared_bottom", "cross_layers": 0, "task_weighting": "fixed", "int8": False,
 }  # fmt: skip

@@ -11,10 +11,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from scipy import special
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 KNOTS = 32
+REACH = 3.0  # of the normal scores: beyond the quantiles .00135 and .99865 everything is the same
+SCALE = 0.5  # of a normal score: beside small embeddings, larger numbers would be all that a first layer sees
 ID_DROPOUT = 0.1  # share of training rows whose item id is hidden, so that the unknown id learns to lean on content
 RECENT_HALF_LIFE = 10  # events back in the history at which an event counts half
 SCENARIO_DIM = 8
@@ -96,10 +99,12 @@ def dropout(x_BH: Tensor, drop: float, noise: RowNoise | None) -> Tensor:
 
 
 class Normaliser(nn.Module):
-    """Each dense feature as its place among the training quantiles, -1 (lowest) to 1; unknown = 0 with an indicator.
+    """Each dense feature as the normal score of its place among the training quantiles, -3 to 3; unknown = 0 with an
+    indicator.
 
     Piecewise linear between quantiles, flat outside: the scale of a feature, its outliers and later drift beyond the
-    seen range cannot blow up a score (Gorishniy et al. 2021 use the same transform for deep tabular models).
+    seen range cannot blow up a score, while what is a bell curve already keeps its shape (Gorishniy et al. 2021 use
+    the same transform for deep tabular models).
     """
 
     def __init__(self, num_features: int, num_missing: int) -> None:
@@ -114,13 +119,13 @@ class Normaliser(nn.Module):
     @torch.no_grad()
     def fit(self, sample: np.ndarray) -> None:
         """From (n, F) rows. Equal quantiles become one knot at their mean place: a frequent value has one place."""
-        places = np.linspace(-1.0, 1.0, KNOTS)
+        places = np.linspace(-REACH, REACH, KNOTS)
         for number in range(sample.shape[1]):
             finite = sample[np.isfinite(sample[:, number]), number]
             if len(finite) == 0:
                 continue
-            starts, owner = np.unique(np.quantile(finite, (places + 1) / 2, method="nearest"), return_inverse=True)
-            means = np.bincount(owner, places) / np.bincount(owner)
+            starts, owner = np.unique(np.quantile(finite, special.ndtr(places), method="nearest"), return_inverse=True)
+            means = SCALE * np.bincount(owner, places) / np.bincount(owner)
             slopes = np.append(np.diff(means) / np.diff(starts.astype(np.float64)), 0.0)
             for buffer, values in ((self.starts_FK, starts), (self.places_FK, means), (self.slopes_FK, slopes)):
                 buffer[number, : len(values)] = torch.from_numpy(values.astype(np.float32))

@@ -25,7 +25,7 @@ class Likeness:
 
 
 def likeness(features: np.ndarray, is_target: np.ndarray) -> Likeness:
-    """From (n, F) features of both sides, in -1..1, and which rows are the target's, bool (n,).
+    """From (n, F) features of both sides, of unit scale, and which rows are the target's, bool (n,).
 
     Where one side has no row, every row is as likely in both.
     """

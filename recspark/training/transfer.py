@@ -6,9 +6,12 @@ sources as far as they are like the target; `adversarial`, `mmd` all rows, with 
 target from its sources; `distill` a wide teacher of all rows teaches a student of the target's; `augment` the target's
 rows with varied histories. Whether a mode helped is for the gate to say: none of them can know.
 
-The epochs are those after which the target's held-out users are best off (with `joint`, all held-out users).
+The epochs are those after which the target's held-out users are best off (with `joint`, all held-out users). A target
+of few rows is passed over as often as it takes for an epoch of it to have the steps of one of all rows, and is looked
+at more often meanwhile: beside a mode that had too few steps, any other would look like a transfer that helps.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -30,6 +33,7 @@ HEAD_EPOCHS = 1  # of a fine-tuning, in which only the heads move
 TEACHER_WIDTH = 2  # times the student's hidden layers
 SOFT = 0.5  # the teacher's share of a student's targets
 SAMPLE_ROWS = 100_000
+CHECKS = 8  # at most, of the held-out users, in the steps of an epoch of all rows
 
 
 @dataclass(frozen=True)
@@ -65,12 +69,16 @@ class Learnt:
 
 def alone(ground: Ground) -> Learnt:
     """The target's own rows: what every transfer is measured by."""
-    return _fresh(ground, "own", "own")
+    own = ground.feed("own")
+    network = ground.network(own, 1)
+    return Learnt(network, _learn_own(ground, network, loop.PLAIN), own)
 
 
 def joint(ground: Ground) -> Learnt:
     """All rows, each for its own scenario; what is shared is the network's affair."""
-    return _fresh(ground, "all", "all")
+    rows = ground.feed("all")
+    network = ground.network(rows, 1)
+    return Learnt(network, _learn(ground, network, rows, "all", loop.PLAIN), rows)
 
 
 def finetune(ground: Ground) -> Learnt:
@@ -78,9 +86,9 @@ def finetune(ground: Ground) -> Learnt:
     thrown away before they do (Howard and Ruder 2018, gradual unfreezing)."""
     network = ground.network(ground.feed("all"), 1)
     first = _stage(ground, network, ground.feed("sources"), "sources", "pretrain")
-    own = ground.feed("own")
-    trained = _learn(ground, network, own, "own", Extras(frozen=_heads_first))
-    return Learnt(network, trained, own, first.num_epochs)
+    own, (checks, _) = ground.feed("own"), pace(ground)
+    head_first = Extras(frozen=lambda name, epoch: epoch < HEAD_EPOCHS * checks and not is_head(name))
+    return Learnt(network, _learn_own(ground, network, head_first), own, first.num_epochs)
 
 
 def reweight(ground: Ground) -> Learnt:
@@ -115,8 +123,7 @@ def distill(ground: Ground) -> Learnt:
     first = _stage(ground, teacher, rows, "all", "teacher")
     student = ground.network(own, 1)
     practice = softened(ground.look, teacher.eval(), ground.device)
-    trained = _learn(ground, student, own, "own", Extras(practice=practice))
-    return Learnt(student, trained, own, first.num_epochs)
+    return Learnt(student, _learn_own(ground, student, Extras(practice=practice)), own, first.num_epochs)
 
 
 def augment(ground: Ground) -> Learnt:
@@ -124,7 +131,7 @@ def augment(ground: Ground) -> Learnt:
     own = ground.feed("own")
     network = ground.network(own, 1)
     practice = augmentation.varied(ground.look, ground.settings.seed)
-    return Learnt(network, _learn(ground, network, own, "own", Extras(practice=practice)), own)
+    return Learnt(network, _learn_own(ground, network, Extras(practice=practice)), own)
 
 
 MODES: dict[str, Callable[[Ground], Learnt]] = {
@@ -153,6 +160,23 @@ class Reweighted:
             yield replace(batch, weights=batch.weights * factor.astype(np.float32))
 
 
+@dataclass(frozen=True)
+class Repeated:
+    """A feed whose epochs are several passes over the rows, each in an order of its own."""
+
+    rows: Feed
+    passes: int
+
+    @property
+    def num_steps(self) -> int:
+        return self.rows.num_steps * self.passes
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        first, skip = divmod(start, self.rows.num_steps)
+        for number in range(first, self.passes):
+            yield from self.rows.batches(epoch * self.passes + number, skip if number == first else 0)
+
+
 def softened(look: Prepare, teacher: Network, device: torch.device) -> Prepare:
     """Targets, where there are any, moved half the way to what the teacher says."""
 
@@ -173,14 +197,12 @@ def is_head(parameter: str) -> bool:
     return any("head" in part for part in parameter.split("."))
 
 
-def _heads_first(parameter: str, epoch: int) -> bool:
-    return epoch < HEAD_EPOCHS and not is_head(parameter)
-
-
-def _fresh(ground: Ground, rows: Part, stop: Part) -> Learnt:
-    feed = ground.feed(rows)
-    network = ground.network(feed, 1)
-    return Learnt(network, _learn(ground, network, feed, stop, loop.PLAIN), feed)
+def pace(ground: Ground) -> tuple[int, int]:
+    """In as many steps on the target's rows as an epoch of all rows takes: looks at the held-out users, and passes over
+    the target's rows before each."""
+    passes = max(1, round(ground.feed("all").num_steps / ground.feed("own").num_steps))
+    checks = min(CHECKS, passes)
+    return checks, math.ceil(passes / checks)
 
 
 def _aligned(ground: Ground, way: Callable[[Network, alignment.Hidden, int | None, int], Extras]) -> Learnt:
@@ -208,8 +230,17 @@ def _learn(ground: Ground, network: Network, rows: loop.Batches, stop: Part, ext
     return loop.train(network, rows, ground.look, ground.settings, ground.folder, valid, report, device, extras)
 
 
+def _learn_own(ground: Ground, network: Network, extras: Extras) -> Trained:
+    """From the target's rows; an epoch is what lies between two looks at its held-out users."""
+    (checks, passes), settings = pace(ground), ground.settings
+    if ground.stop("own") is not None:
+        settings = replace(settings, max_epochs=settings.max_epochs * checks, patience=settings.patience * checks)
+    rows = Repeated(ground.feed("own"), passes)
+    return _learn(replace(ground, settings=settings), network, rows, "own", extras)
+
+
 def _features(network: Network, dense: np.ndarray) -> np.ndarray:
-    """(n, F) -> (n, F + M) float64, each in -1..1."""
+    """(n, F) -> (n, F + M) float64, each in -3..3."""
     normaliser = network.encoder.normaliser
     placed = normaliser(torch.from_numpy(np.ascontiguousarray(dense)).to(normaliser.starts_FK.device))
     return placed.double().cpu().numpy()
