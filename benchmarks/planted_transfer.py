@@ -48,8 +48,8 @@ class Sizes:
     """Users: those that models learn from, of both sides, and the target's that the gate and the test look at."""
 
     source: int = 2000
-    target: int = 60
-    gate: int = 600
+    target: int = 30
+    gate: int = 1500
     test: int = 2000
 
 

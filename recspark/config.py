@@ -257,7 +257,7 @@ class Ranker(Section):
     model: Literal["single", "shared_bottom", "mmoe", "ple", "star", "pepnet", "attention"] = "shared_bottom"
     cross_layers: Annotated[int, Field(ge=0)] = 0  # of DCN-v2, beside the model
     task_weighting: Literal["fixed", "uncertainty"] = "fixed"  # uncertainty: learnt, on top of the tasks' loss_weight
-    int8: bool = False  # store weight matrices in 8 bits; the manifest says what it cost on the stopping users
+    int8: bool = False  # score in 8 bits; the manifest says what it cost on the stopping users
     embedding_dim: Annotated[int, Field(ge=1)] = 32
     hidden: tuple[int, ...] = (128, 64)
     history_length: Annotated[int, Field(ge=1, le=50)] = 50

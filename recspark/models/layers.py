@@ -99,8 +99,8 @@ def dropout(x_BH: Tensor, drop: float, noise: RowNoise | None) -> Tensor:
 
 
 class Normaliser(nn.Module):
-    """Each dense feature as the normal score of its place among the training quantiles, -3 to 3; unknown = 0 with an
-    indicator.
+    """Each dense feature as half the normal score of its place among the training quantiles, -1.5 to 1.5; unknown = 0
+    with an indicator.
 
     Piecewise linear between quantiles, flat outside: the scale of a feature, its outliers and later drift beyond the
     seen range cannot blow up a score, while what is a bell curve already keeps its shape (Gorishniy et al. 2021 use

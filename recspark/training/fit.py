@@ -29,6 +29,7 @@ from recspark.training.job import INTS, STEPS, STOP_FOLD, Job, Model, Window
 log = logging.getLogger("recspark.ranker")
 
 SAMPLE_ROWS = 100_000
+TYPICAL_ROWS = 8192  # by which the inputs of 8-bit layers are scaled
 CHECKPOINT_STEPS = 500  # also after every epoch
 
 Tasks = Sequence[tuple[str, str, float]]  # name, kind, loss weight
@@ -93,10 +94,14 @@ def _fit(job: Job, model: Model, done: Mapping[str, Any], device: torch.device) 
     rows = {"rows": learnt.feed.num_rows, "reader": learnt.feed.reader}
     summary = {**asdict(learnt.trained), **rows, "first_epochs": learnt.first_epochs}
     if main:
-        int8 = job.settings["int8"]
-        valid = ground.stop("own") if int8 else None
-        cost = {"int8": _cost(learnt.network, valid, ground.look, device)} if valid is not None else {}
-        saved.save(model.folder, learnt.network, {**(job.manifest or {}), "training": summary, **cost}, int8)
+        manifest = {**(job.manifest or {}), "training": summary}
+        if job.settings["int8"]:
+            small = _rounded(learnt, ground.look)
+            valid = ground.stop("own")
+            cost = {"int8": _cost(learnt.network.cpu(), small, valid, ground.look)} if valid is not None else {}
+            saved.save(model.folder, small, {**manifest, **cost}, int8=True)
+        else:
+            saved.save(model.folder, learnt.network, manifest)
         checkpoint.remove(f"{model.folder}/{STEPS}")
     if dist.is_initialized():
         dist.barrier()  # nobody looks for the folder before it is whole
@@ -165,14 +170,19 @@ def _possible(job: Job, model: Model) -> bool:
     return all(num_rows(files, folds(model, part, stops)) for part in parts for stops in sides)
 
 
-def _cost(ranker: network.Network, valid: Feed, look: LookUp, device: torch.device) -> dict[str, float]:
+def _rounded(learnt: transfer.Learnt, look: LookUp) -> network.Network:
+    rows = learnt.feed.sample(TYPICAL_ROWS)
+    batch = Batch(rows.ints, rows.floats, np.ones(len(rows), np.float32), len(rows))
+    return saved.rounded(learnt.network, lambda ranker: ranker(look(batch)[0]))
+
+
+def _cost(ranker: network.Network, rounded: network.Network, valid: Feed, look: LookUp) -> dict[str, float]:
     """What 8 bits change in the first task, on this rank's part of the rows that stop the training."""
-    rounded = saved.rounded(ranker).to(device)
     parts = []
     for batch in valid.batches(0):
         inputs, targets = look(batch)
         with torch.inference_mode():
-            scores = [model.eval()(inputs.to(device))[:, 0].cpu().numpy() for model in (ranker, rounded)]
+            scores = [model.eval()(inputs)[:, 0].numpy() for model in (ranker, rounded)]
         labelled = (batch.weights > 0) & np.isfinite(targets[:, 0].numpy())
         parts.append([column[labelled] for column in (targets[:, 0].numpy(), batch.ints[:, :3], *scores)])
     labels, lists, *scores = (np.concatenate(column) for column in zip(*parts, strict=True))

@@ -1,8 +1,8 @@
 """Rankers in 8 bits: a model folder of a quarter of the size, and what it costs.
 
-Weight matrices are rounded after training to whole multiples of a step, one step an output unit (an embedding row, a
-column of a tower), and read back as float32: a score still depends on its row alone, which rounding activations by
-their batch would end. Biases, norms and quantiles stay as they are.
+What recspark/models/int8.py does not run in integers is rounded after training to whole multiples of a step, one step
+an output unit (an embedding row, a column of a tower), and read back as float32. Biases, norms and quantiles stay as
+they are.
 """
 
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ LEVELS = 127
 
 
 def pack(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Matrices as int8 with their steps beside them, anything else as it is."""
+    """float32 matrices as int8 with their steps beside them, anything else as it is."""
     packed: dict[str, np.ndarray] = {}
     for name, weight in weights.items():
-        if "weight" not in name.rsplit(".", 1)[-1] or weight.ndim < 2:
+        if "weight" not in name.rsplit(".", 1)[-1] or weight.ndim < 2 or weight.dtype != np.float32:
             packed[name] = weight
             continue
         inputs = -2 if weight.ndim == 3 else -1  # towers are (G, X, H), linear layers (H, X), embeddings (rows, D)

@@ -240,7 +240,7 @@ def _learn_own(ground: Ground, network: Network, extras: Extras) -> Trained:
 
 
 def _features(network: Network, dense: np.ndarray) -> np.ndarray:
-    """(n, F) -> (n, F + M) float64, each in -3..3."""
+    """(n, F) -> (n, F + M) float64, each in -1.5..1.5."""
     normaliser = network.encoder.normaliser
     placed = normaliser(torch.from_numpy(np.ascontiguousarray(dense)).to(normaliser.starts_FK.device))
     return placed.double().cpu().numpy()

@@ -20,6 +20,7 @@ UNITS = 16
 
 class Attention(nn.Module):
     hides_scenarios = False
+    weights_read = ("product",)  # as such, not as a layer: it stays in float32 where the others run in 8 bits
 
     def __init__(self, spec: Spec, num_inputs: int) -> None:
         super().__init__()

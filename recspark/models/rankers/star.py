@@ -51,10 +51,17 @@ class StarLinear(nn.Module):
         self.own_weight_GXH = nn.Parameter(torch.ones(num_towers, num_inputs, num_outputs))
         self.own_bias_GH = nn.Parameter(torch.zeros(num_towers, num_outputs))
 
+    @property
+    def weight_GXH(self) -> Tensor:
+        return self.shared.weight.T * self.own_weight_GXH
+
+    @property
+    def bias_GH(self) -> Tensor:
+        return self.shared.bias + self.own_bias_GH
+
     def forward(self, x_BX: Tensor, groups: Groups) -> Tensor:
         """Sorted rows in, sorted rows out."""
-        weight_GXH = self.shared.weight.T * self.own_weight_GXH
-        return grouped_matmul(x_BX, weight_GXH, self.shared.bias + self.own_bias_GH, groups)
+        return grouped_matmul(x_BX, self.weight_GXH, self.bias_GH, groups)
 
 
 class StarNorm(nn.Module):

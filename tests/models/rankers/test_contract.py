@@ -122,16 +122,31 @@ def test_saved_is_fresh(trained: Trained, tmp_path: Path) -> None:
     np.testing.assert_array_equal(scores(again, batch(200)), scores(trained, batch(200)))
 
 
+def small(trained: Trained) -> Trained:
+    """The same in 8 bits."""
+    inputs, _ = trained.look(batch(1000, seed=7))
+    return trained._replace(network=saved.rounded(trained.network, lambda network: network(inputs)))
+
+
 def test_eight_bits_keep_the_order(trained: Trained, tmp_path: Path) -> None:
-    saved.save(f"{tmp_path}/small", trained.network, {}, int8=True)
+    eight, rows = small(trained), batch()
+    saved.save(f"{tmp_path}/small", eight.network, {}, int8=True)
     weights = checkpoint.read_weights(f"{tmp_path}/small")
     assert weights["encoder.item_id.weight"].dtype == np.int8
-    small, rows = trained._replace(network=saved.load(f"{tmp_path}/small")), batch()
-    exact, rounded = scores(trained, rows), scores(small, rows)
+    exact, rounded = scores(trained, rows), scores(eight, rows)
     assert 0 < np.abs(exact - rounded).max() < 0.2
     found = quantise.cost(rows.floats[:, 3], rows.ints[:, 1:2], exact[:, 0], rounded[:, 0], k=100)
     assert abs(found["auc_loss"]) < 0.01 and found["top_overlap"] > 0.5
-    np.testing.assert_array_equal(scores(trained._replace(network=saved.rounded(trained.network)), rows), rounded)
+    again = trained._replace(network=saved.load(f"{tmp_path}/small"))
+    np.testing.assert_array_equal(scores(again, rows), rounded)
+
+
+def test_in_eight_bits_a_row_has_one_score_too(trained: Trained) -> None:
+    eight, rows = small(trained), batch(300)
+    whole, order = scores(eight, rows), np.random.default_rng(2).permutation(300)
+    alone = np.concatenate([scores(eight, chosen(rows, np.array([n]))) for n in range(0, 300, 3)])
+    np.testing.assert_allclose(alone, whole[::3], atol=1e-6, rtol=0)
+    np.testing.assert_allclose(scores(eight, chosen(rows, order)), whole[order], atol=1e-6, rtol=0)
 
 
 def test_unknown_features_items_and_users_are_no_trouble(trained: Trained) -> None:
