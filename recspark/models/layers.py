@@ -149,6 +149,22 @@ def missing_features(sample: np.ndarray) -> np.ndarray:
     return np.flatnonzero(~np.isfinite(sample).all(axis=0))
 
 
+def id_rows(counts_I: np.ndarray, least: int, buckets: int | None) -> np.ndarray:
+    """Rows of the table of item ids for every code (item_idx + 1), int64 (I + 1,); 0 = unknown.
+
+    `counts_I`: training rows of each item; items with fewer than `least` are unknown. The others have a row each, or
+    share `buckets` rows by a hash of their number (Weinberger et al. 2009, Feature Hashing).
+    """
+    rows_C = np.zeros(len(counts_I) + 1, np.int64)
+    kept = np.flatnonzero(counts_I >= max(least, 1))
+    if buckets is None:
+        rows_C[kept + 1] = np.arange(len(kept)) + 1
+    else:
+        mixed = kept.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing: the high bits are mixed
+        rows_C[kept + 1] = (mixed >> np.uint64(32)) % np.uint64(buckets) + np.uint64(1)
+    return rows_C
+
+
 @dataclass(frozen=True)
 class Encoded:
     """What the encoder knows of a batch; `x_BX` holds all of it but the single events."""
@@ -163,9 +179,9 @@ class Encoded:
 class FeatureEncoder(nn.Module):
     """Dense features, scenario, item (id + content) and the user's history -> one vector a row.
 
-    Item ids above the training maximum share the row of the unknown id, and scenarios above theirs row 0, the group of
-    small scenarios. The history is a recency-weighted mean of the same item vectors and meets the candidate's in a
-    product.
+    Items that training hardly saw, or never, share the row of the unknown id (see `id_rows`); scenarios above the
+    training maximum share row 0, the group of small scenarios. The history is a recency-weighted mean of the same item
+    vectors and meets the candidate's in a product.
     """
 
     def __init__(
@@ -176,19 +192,26 @@ class FeatureEncoder(nn.Module):
         num_scenarios: int,
         content_dim: int,
         embedding_dim: int,
+        num_ids: int | None = None,
     ) -> None:
         super().__init__()
         self.normaliser = Normaliser(num_features, num_missing)
-        self.item_id = nn.Embedding(num_items + 1, embedding_dim)  # row 0 = unknown
+        self.item_id = nn.Embedding(num_ids or num_items + 1, embedding_dim)  # row 0 = unknown
+        # the row of every code (item_idx + 1); one an item unless there are fewer, see fit_ids()
+        self.register_buffer("row_C", torch.arange(num_items + 1) % self.item_id.num_embeddings)
         self.content = nn.Linear(content_dim, embedding_dim, bias=False)
         self.scenario = nn.Embedding(num_scenarios, SCENARIO_DIM)
         nn.init.normal_(self.item_id.weight, std=0.05)
         nn.init.normal_(self.scenario.weight, std=0.05)
         self.dim = num_features + num_missing + SCENARIO_DIM + 3 * embedding_dim + 1
 
+    def fit_ids(self, rows_C: np.ndarray) -> None:
+        """The row of every code; as `id_rows` says."""
+        self.row_C.copy_(torch.from_numpy(rows_C))
+
     def forward(self, x: Inputs, noise: RowNoise | None = None) -> Encoded:
-        num_ids, num_scenarios = self.item_id.num_embeddings, self.scenario.num_embeddings
-        id_UD = self.item_id(torch.where(x.codes_U < num_ids, x.codes_U, 0))
+        num_scenarios = self.scenario.num_embeddings
+        id_UD = self.item_id(self.row_C[torch.where(x.codes_U < len(self.row_C), x.codes_U, 0)])
         content_UD = self.content(x.content_UC)
         id_BD = id_UD[x.item_B]
         if noise is not None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from recspark import columns as c
 from recspark.errors import RecsparkError
-from recspark.models.layers import Inputs, look_up
+from recspark.models.layers import Inputs, id_rows, look_up
 from recspark.models.rankers import network
 from recspark.models.rankers.spec import Spec
 from recspark.training import checkpoint, loop, losses, quantise, saved, transfer
@@ -212,11 +212,14 @@ def _ranker(job: Job, model: Model, feed: Feed, look: LookUp, width: int = 1) ->
     dense = sample.floats[:, : len(job.features)]
     scenarios = checkpoint.read_manifest(model.windows[0].bundle)["scenarios"].values()
     tasks = tuple(name for name, _, _ in job.tasks)
+    counts = np.bincount(sample.ints[:, INTS.index(c.ITEM_IDX)], minlength=len(look.content))
+    rows_C = id_rows(counts, job.settings["min_item_rows"], job.settings["item_buckets"])
     spec = Spec(
         features=job.features,
         tasks=tasks,
         kinds=tuple(kind for _, kind, _ in job.tasks),
-        num_items=len(look.content),
+        num_items=len(counts),
+        num_ids=1 + (job.settings["item_buckets"] or int(rows_C.max())),
         num_scenarios=max([*scenarios, int(sample.ints[:, 1].max())]) + 1,
         num_missing=network.num_missing(dense),
         content_dim=look.content.shape[1],
@@ -230,6 +233,7 @@ def _ranker(job: Job, model: Model, feed: Feed, look: LookUp, width: int = 1) ->
         task_weighting=job.settings["task_weighting"],
     )
     ranker = network.build(spec, job.seed)
+    ranker.encoder.fit_ids(rows_C)
     ranker.fit(dense, sample.ints[:, 1], look.targets(sample.floats))
     return ranker
 

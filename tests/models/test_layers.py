@@ -8,9 +8,11 @@ from recspark.models.layers import (
     KNOTS,
     REACH,
     FeatureEncoder,
+    Inputs,
     Normaliser,
     RowNoise,
     dropout,
+    id_rows,
     look_up,
     missing_features,
 )
@@ -65,6 +67,39 @@ def test_look_up_embeds_each_item_once() -> None:
     assert x.item_B.tolist() == [2, 3]
     assert x.history_BL.tolist() == [[1, 2, 0], [0, 0, 0]]
     assert x.content_UC.tolist() == [[0, 0], [2, 3], [6, 7], [0, 0]]  # item 6 came after the content was made
+
+
+def test_rare_items_are_unknown_and_the_others_numbered() -> None:
+    """Counts of items 0..4; code 0 is the padding. With at least two rows: items 1 and 4."""
+    counts = np.array([1, 2, 0, 1, 7])
+    assert id_rows(counts, 2, None).tolist() == [0, 0, 1, 0, 0, 2]
+    assert id_rows(counts, 1, None).tolist() == [0, 1, 2, 0, 3, 4]  # never seen is unknown in any case
+
+
+def test_hashed_items_share_rows_evenly() -> None:
+    rows = id_rows(np.ones(100_000), 1, 64)[1:]
+    sizes = np.bincount(rows, minlength=65)
+    assert sizes[0] == 0 and len(sizes) == 65  # of 64 rows beside the unknown one
+    assert sizes[1:].min() / sizes[1:].mean() > 0.8 and sizes[1:].max() / sizes[1:].mean() < 1.2
+
+
+def test_rare_and_new_items_have_the_vector_of_their_content() -> None:
+    made = encoder()
+    made.fit_ids(id_rows(np.array([9, 1, 9, 9, 9])[: len(made.row_C) - 1], 2, None))
+    content = torch.zeros(4, made.content.in_features)
+    found = made.item_id(made.row_C[torch.tensor([2])])
+    assert torch.equal(found[0], made.item_id.weight[0])
+    codes = torch.tensor([0, 2, 3, 99])  # padding, the rare item, a frequent one, one from after the training
+    x = Inputs(
+        torch.zeros(3, made.normaliser.starts_FK.shape[0]),
+        torch.zeros(3, dtype=torch.int64),
+        torch.tensor([1, 2, 3]),
+        torch.zeros(3, 2, dtype=torch.int64),
+        codes,
+        content,
+    )
+    vectors = made(x).item_BD
+    assert torch.equal(vectors[0], vectors[2]) and not torch.equal(vectors[0], vectors[1])
 
 
 def encoder() -> FeatureEncoder:

@@ -30,6 +30,7 @@ class Network(nn.Module):
             spec.num_scenarios,
             spec.content_dim,
             spec.embedding_dim,
+            spec.num_ids,
         )
         self.body = BODIES[spec.model](spec, self.encoder.dim)
         num_tasks = len(spec.tasks)

@@ -31,6 +31,7 @@ class Spec:
     cross_layers: int = 0
     given: tuple[int, ...] = ()  # per task the task before it in a funnel, by number, -1 = none; () = no funnel
     task_weighting: str = "fixed"  # fixed | uncertainty
+    num_ids: int | None = None  # rows of the table of item ids, the unknown one among them; None = one an item
 
 
 class Body(Protocol):
