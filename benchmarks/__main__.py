@@ -64,6 +64,11 @@ BENCHMARKS = {
         "AUC and UAUC of likes, warm and cold rows, titles known; DIR: movielens-1m-text-ctr",
         "3 min a seed",
     ),
+    "rankers": (
+        "benchmarks.rankers",
+        "NDCG@10 of all rankers and transfers on one night's windows, 8-bit scoring; Online Retail",
+        "25 min a seed",
+    ),
     "nightly": ("benchmarks.nightly", "seconds of a first night, the same again, and the night after", "10 min"),
     "quality": ("benchmarks.quality", "NDCG@10 of published lists on what users then bought, at four dates", "20 min"),
 }

@@ -143,7 +143,7 @@ def train(
                 _keep(folder, model, optimizer, progress, best)
         entry = {"loss": progress.loss_sum / max(progress.rows, 1)}
         if valid is not None:
-            entry["valid_loss"] = evaluate(model, valid, prepare, settings.loss_weights, device)
+            entry["valid_loss"] = evaluate(model, valid, prepare, device)
             if entry["valid_loss"] < progress.best_loss:
                 progress.best_loss, progress.best_epoch, progress.bad_epochs = entry["valid_loss"], progress.epoch, 0
                 best = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
@@ -175,7 +175,7 @@ def _step(
     noise = RowNoise(_generator(settings.seed, progress.taken, device), _rank(), _world())
     sums_T, weights_T = _sums(model, batch, extras.practice or prepare, device, noise)
     totals_T = _all_sum(weights_T.detach())
-    losses_T = sums_T * (torch.tensor(settings.loss_weights, device=device) / totals_T.clamp_min(1e-12))
+    losses_T = sums_T * (torch.tensor(settings.loss_weights, device=device) / losses.rows_of(totals_T).clamp_min(1e-12))
     if model.log_variance_T is None:
         part = losses_T.sum()
     else:
@@ -196,20 +196,18 @@ def _step(
     return loss
 
 
-def evaluate(
-    model: Network, feed: Batches, prepare: Prepare, loss_weights: tuple[float, ...], device: torch.device = CPU
-) -> float:
-    """The loss over all rows of a feed, all ranks together; by the given weights, never the learnt ones, so that epochs
-    compare."""
+def evaluate(model: Network, feed: Batches, prepare: Prepare, device: torch.device = CPU) -> float:
+    """The first task's mean loss over all rows of a feed, all ranks together: what ranks is what a training is stopped
+    by. Without any label of it, the next task's that has one."""
     model.eval()
-    num_tasks = len(loss_weights)
+    num_tasks = len(model.spec.tasks)
     totals = torch.zeros(2 * num_tasks, dtype=torch.float64, device=device)
     with torch.no_grad():
         for batch in feed.batches(0):
             totals += torch.cat(_sums(model, batch, prepare, device, None)).double()
-    totals = _all_sum(totals)
-    weights_T = torch.tensor(loss_weights, dtype=torch.float64, device=device)
-    return float((weights_T * totals[:num_tasks] / totals[num_tasks:].clamp_min(1e-12)).sum())
+    sums_T, weights_T = _all_sum(totals).cpu().split(num_tasks)
+    first = int(torch.argmax((weights_T > 0).to(torch.int64)))
+    return float(sums_T[first] / weights_T[first].clamp_min(1e-12))
 
 
 def _sums(

@@ -57,6 +57,15 @@ def sums(
     return (torch.stack(losses, dim=1) * weights_BT).sum(dim=0), weights_BT.sum(dim=0)
 
 
+def rows_of(weights_T: Tensor) -> Tensor:
+    """What each task's loss sum is divided by: its labelled rows, but never fewer than the first task's.
+
+    A task that is labelled in one row of a hundred (what a buyer spent) would otherwise pull as much as the one that
+    ranks, by a hundredth of the evidence.
+    """
+    return torch.maximum(weights_T, weights_T[0])
+
+
 def by_uncertainty(
     losses_T: Tensor, log_variance_T: Tensor, kinds: Sequence[str], present_T: Tensor, world_size: int
 ) -> Tensor:

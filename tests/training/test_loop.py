@@ -49,6 +49,31 @@ def test_learns_the_planted_signal_and_turns_it_round_where_the_scenario_does(tm
     assert torch.isfinite(spend).all()  # learnt from clicked rows alone, all at log(1 + 10)
 
 
+def test_a_training_is_stopped_by_the_task_that_ranks(tmp_path: Path) -> None:
+    """The validation loss is the click's cross-entropy; and where no click has a label, the spend's Huber loss."""
+    window = planted.window(tmp_path, num_rows=600)
+    model = Model("evaluated", f"{tmp_path}/model", (window,))
+    run(planted.job((model,)).to_json())
+    network, rows = saved.load(model.folder), planted.columns(600, seed=3)
+    ints = np.stack([rows[name] for name in INTS], axis=1)
+    floats = np.stack([rows[name] for name in (*planted.FEATURES, "label_click", "label_spend")], axis=1)
+    batch, look = Batch(ints, floats, rows["weight"], 600), fit.LookUp(planted.FEATURES, planted.TASKS, (window,), 3)
+
+    class One:
+        num_steps = 1
+
+        def batches(self, epoch: int, start: int = 0):  # type: ignore[no-untyped-def]
+            yield batch
+
+    with torch.inference_mode():
+        chance = torch.sigmoid(network(look(batch)[0])[:, 0]).double().numpy()
+    click, weight = rows["label_click"], rows["weight"]
+    by_hand = -np.average(np.log(np.where(click > 0, chance, 1 - chance)), weights=weight)
+    assert loop.evaluate(network, One(), look) == pytest.approx(by_hand, rel=1e-5)
+    floats[:, len(planted.FEATURES)] = np.nan
+    assert loop.evaluate(network, One(), look) not in (0.0, pytest.approx(by_hand, rel=0.01))
+
+
 def two_ranks(rank: int, tree: dict, folder: str) -> None:  # type: ignore[type-arg]
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "LOCAL_RANK": str(rank)}
     os.environ["MASTER_PORT"] = Path(folder, "port").read_text()

@@ -39,6 +39,11 @@ def test_rows_without_a_label_or_weight_have_no_gradient() -> None:
     assert logits.grad[1:].abs().max() == 0
 
 
+def test_a_task_of_few_labels_counts_as_little_as_they_are() -> None:
+    """Rows labelled: 100 of the first task, 2 of the second, 300 of the third. The second is divided by the first's."""
+    assert losses.rows_of(torch.tensor([100.0, 2.0, 300.0])).tolist() == [100.0, 100.0, 300.0]
+
+
 def test_labels_out_of_range_name_their_task() -> None:
     labels = np.array([[1.0, 5.0], [0.0, -2.0], [NAN, NAN]])
     losses.check(labels, ("click", "spend"), KINDS)
