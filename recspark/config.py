@@ -268,7 +268,7 @@ class Ranker(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-5
-    batch_size: Annotated[int, Field(ge=1)] = 4096
+    batch_size: Annotated[int, Field(ge=1)] | None = None  # None: some 300 steps an epoch, by 256 to 8192 rows
     max_epochs: Annotated[int, Field(ge=1)] = 4
     patience: Annotated[int, Field(ge=1)] = 1
 

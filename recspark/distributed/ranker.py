@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 EVALUATED, PUBLISHED = "evaluated", "published"
 RANKER, GBDT = "ranker", "gbdt"
+BLEND = "blend"  # of these two; nothing to train
 JOINT, ALONE, AUGMENT = "joint", "alone", "augment"  # transfers; the last two are none
 
 
@@ -83,12 +84,12 @@ def mode_of(transfer: str) -> str:
 
 
 def modes(config: Config) -> tuple[str, ...]:
-    """All that are learnt."""
-    return (*(mode_of(transfer) for transfer in config.ranker.transfer), GBDT)
+    """All that are learnt, and the blend."""
+    return (*(mode_of(transfer) for transfer in config.ranker.transfer), GBDT, BLEND)
 
 
 def transferring(config: Config) -> tuple[str, ...]:
-    """The modes that learn a scenario's ranking from other scenarios' rows."""
+    """The torch modes that learn a scenario's ranking from other scenarios' rows."""
     return tuple(mode_of(transfer) for transfer in config.ranker.transfer if transfer not in (ALONE, AUGMENT))
 
 
@@ -121,7 +122,7 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     return Summary(
         RANKER,
         rows_in=sum(int(neural[name]["rows"]) for name in kinds),
-        rows_out=len(modes(config)) * len(kinds),
+        rows_out=(len(modes(config)) - 1) * len(kinds),  # a blend is no model
         note=note,
     )
 

@@ -13,16 +13,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+from scipy.special import logit
 
 from recspark import columns as c
 from recspark.config import Config
 from recspark.distributed import history_shards, ranker, retriever
 from recspark.distributed.histories import as_of_day
+from recspark.models.rankers.blend import blend
 from recspark.tables.store import Store
 from recspark.training import checkpoint
 
 if TYPE_CHECKING:
     from recspark.models.rankers import gbdt
+
+EDGE = 1e-12  # a probability of 0 or 1 has no logit
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Scorer:
     bundle: str
     day: int
     retrievers: tuple[str, ...]
-    learnt: tuple[str, ...] = (ranker.RANKER, ranker.GBDT)
+    learnt: tuple[str, ...] = (ranker.RANKER, ranker.GBDT, ranker.BLEND)
 
     @property
     def modes(self) -> tuple[str, ...]:
@@ -48,7 +52,17 @@ class Scorer:
     def __call__(self, rows: pa.Table | pa.RecordBatch, modes: Sequence[str]) -> dict[str, np.ndarray]:
         """Learnt mode -> float64 (n,), higher is better within a list; a torch ranker's: probability of the first
         task."""
-        return {mode: self._boosted(rows) if mode == ranker.GBDT else self._neural(rows, mode) for mode in modes}
+        parts = (ranker.RANKER, ranker.GBDT) if ranker.BLEND in modes else ()
+        wanted = dict.fromkeys((*parts, *(mode for mode in modes if mode != ranker.BLEND)))
+        found = {mode: self._boosted(rows) if mode == ranker.GBDT else self._neural(rows, mode) for mode in wanted}
+        if parts:
+            found[ranker.BLEND] = self._blended(found[ranker.RANKER], found[ranker.GBDT])
+        return {mode: found[mode] for mode in modes}
+
+    def _blended(self, probabilities: np.ndarray, trees: np.ndarray) -> np.ndarray:
+        width = float(checkpoint.read_manifest(f"{self.models}/{ranker.RANKER}")["spread"])
+        widths = (width, _open(f"{self.models}/{ranker.GBDT}").spread)
+        return blend((logit(np.clip(probabilities, EDGE, 1 - EDGE)), trees), widths)
 
     def _boosted(self, rows: pa.Table | pa.RecordBatch) -> np.ndarray:
         from recspark.models.rankers import gbdt  # here: see the top

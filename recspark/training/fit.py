@@ -20,6 +20,7 @@ from recspark import columns as c
 from recspark.errors import RecsparkError
 from recspark.models.layers import Inputs, id_rows, look_up
 from recspark.models.rankers import network
+from recspark.models.rankers.blend import spread
 from recspark.models.rankers.spec import Spec
 from recspark.training import checkpoint, loop, losses, quantise, saved, transfer
 from recspark.training.feed import Batch, Feed, Folds, num_rows
@@ -29,7 +30,9 @@ from recspark.training.job import INTS, STEPS, STOP_FOLD, Job, Model, Window
 log = logging.getLogger("recspark.ranker")
 
 SAMPLE_ROWS = 100_000
+SPREAD_ROWS = 32_768
 TYPICAL_ROWS = 8192  # by which the inputs of 8-bit layers are scaled
+STEPS_AN_EPOCH = 300
 CHECKPOINT_STEPS = 500  # also after every epoch
 
 Tasks = Sequence[tuple[str, str, float]]  # name, kind, loss weight
@@ -94,7 +97,7 @@ def _fit(job: Job, model: Model, done: Mapping[str, Any], device: torch.device) 
     rows = {"rows": learnt.feed.num_rows, "reader": learnt.feed.reader}
     summary = {**asdict(learnt.trained), **rows, "first_epochs": learnt.first_epochs}
     if main:
-        manifest = {**(job.manifest or {}), "training": summary}
+        manifest = {**(job.manifest or {}), "training": summary, "spread": _spread(learnt, ground.look)}
         if job.settings["int8"]:
             small = _rounded(learnt, ground.look)
             valid = ground.stop("own")
@@ -170,10 +173,24 @@ def _possible(job: Job, model: Model) -> bool:
     return all(num_rows(files, folds(model, part, stops)) for part in parts for stops in sides)
 
 
-def _rounded(learnt: transfer.Learnt, look: LookUp) -> network.Network:
-    rows = learnt.feed.sample(TYPICAL_ROWS)
+def _typical(learnt: transfer.Learnt, look: LookUp, num_rows: int) -> tuple[np.ndarray, Inputs]:
+    """Ids and inputs of some training rows, spread evenly; on the CPU."""
+    rows = learnt.feed.sample(num_rows)
     batch = Batch(rows.ints, rows.floats, np.ones(len(rows), np.float32), len(rows))
-    return saved.rounded(learnt.network, lambda ranker: ranker(look(batch)[0]))
+    return rows.ints, look(batch)[0]
+
+
+def _spread(learnt: transfer.Learnt, look: LookUp) -> float:
+    """Of the first task's logits within a list; see recspark/models/rankers/blend.py."""
+    ids, inputs = _typical(learnt, look, SPREAD_ROWS)
+    with torch.inference_mode():
+        logits = learnt.network.cpu().eval()(inputs)[:, 0].double().numpy()
+    return spread(ids[:, :3], logits)
+
+
+def _rounded(learnt: transfer.Learnt, look: LookUp) -> network.Network:
+    _, inputs = _typical(learnt, look, TYPICAL_ROWS)
+    return saved.rounded(learnt.network, lambda ranker: ranker(inputs))
 
 
 def _cost(ranker: network.Network, rounded: network.Network, valid: Feed, look: LookUp) -> dict[str, float]:
@@ -189,14 +206,21 @@ def _cost(ranker: network.Network, rounded: network.Network, valid: Feed, look: 
     return quantise.cost(labels, lists, *scores)
 
 
+def batch_size(rows: int) -> int:
+    """The power of two that makes about STEPS_AN_EPOCH of them: few rows are learnt better in small batches, many are
+    read faster in large ones."""
+    return int(2 ** np.clip(np.round(np.log2(max(rows, 1) / STEPS_AN_EPOCH)), 8, 13))
+
+
 def _feed(job: Job, model: Model, chosen: Sequence[Folds]) -> Feed:
     floats = [*job.features, *(f"{c.LABEL}_{name}" for name, _, _ in job.tasks), c.WEIGHT]
     ranked = dist.is_initialized()
+    files = [file for window in model.windows for file in window.files]
     return Feed(
-        files=[file for window in model.windows for file in window.files],
+        files=files,
         ints=INTS,
         floats=floats,
-        batch_size=job.settings["batch_size"],
+        batch_size=job.settings["batch_size"] or batch_size(num_rows(files, chosen)),
         seed=job.seed,
         rank=dist.get_rank() if ranked else 0,
         world_size=dist.get_world_size() if ranked else 1,

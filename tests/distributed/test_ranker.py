@@ -91,7 +91,7 @@ def scorer(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
     spec = Spec(FEATURES, ("click",), ("binary",), 20, 3, 0, 6, 4, (16, 8), 3, 0.0)
     network = networks.build(spec, 0)
     network.fit(features, np.zeros(400, int), labels[:, None])
-    saved.save(f"{folder}/evaluated/ranker", network, {})
+    saved.save(f"{folder}/evaluated/ranker", network, {"spread": 0.5})
     return Scorer(f"{folder}/evaluated", window.histories, window.bundle, planted.DAY, RETRIEVERS)
 
 
@@ -104,7 +104,7 @@ def candidates(num_rows: int = 300, seed: int = 3) -> pa.Table:
     return pa.table({name: values.astype(np.int32) for name, values in ids.items()} | features)
 
 
-LEARNT = ("ranker", "gbdt")
+LEARNT = ("ranker", "gbdt", "blend")
 
 
 def test_every_learnt_mode_gives_finite_scores(scorer: Scorer) -> None:
@@ -114,6 +114,12 @@ def test_every_learnt_mode_gives_finite_scores(scorer: Scorer) -> None:
     for mode, score in found.items():
         assert score.dtype == np.float64 and score.shape == (300,) and np.isfinite(score).all(), mode
     assert ((found["ranker"] > 0) & (found["ranker"] < 1)).all()
+
+
+def test_a_blend_needs_nobody_to_ask_for_its_parts(scorer: Scorer) -> None:
+    alone = scorer(candidates(), ("blend",))
+    assert tuple(alone) == ("blend",)
+    np.testing.assert_array_equal(alone["blend"], scorer(candidates(), LEARNT)["blend"])
 
 
 def test_scores_do_not_depend_on_the_batch(scorer: Scorer) -> None:
@@ -233,7 +239,7 @@ def test_both_kinds_find_what_decides(learnt, copy: str) -> None:  # type: ignor
     rows = candidates(1000, 77)
     liked = rows["linear_share"].to_numpy() > 0
     found = scoring(rows, LEARNT)
-    for mode in ("ranker", "gbdt"):
+    for mode in LEARNT:
         auc = (found[mode][liked][:, None] > found[mode][~liked][None, :]).mean()
         assert auc > 0.95, mode
 
@@ -255,7 +261,7 @@ def test_a_transfer_is_a_mode_of_its_own(learnt) -> None:  # type: ignore[no-unt
     summary = ranker.refresh(store, chosen, RUN_DATE)
     assert summary.rows_out == 6  # ranker, ranker_alone and gbdt, evaluated and published
     scoring = make_scorer(store, chosen, RUN_DATE, WINDOWS[0], "evaluated")
-    assert scoring.modes == ("ranker", "ranker_alone", "gbdt", *config.retriever.names)
+    assert scoring.modes == ("ranker", "ranker_alone", "gbdt", "blend", *config.retriever.names)
     for copy in ("evaluated", "published"):
         found = [Path(scoring.models).parent / copy / "ranker_alone" / str(n) / "manifest.json" for n in range(4)]
         assert [file.exists() for file in found] == [True, False, True, False]

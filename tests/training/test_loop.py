@@ -74,6 +74,12 @@ def test_a_training_is_stopped_by_the_task_that_ranks(tmp_path: Path) -> None:
     assert loop.evaluate(network, One(), look) not in (0.0, pytest.approx(by_hand, rel=0.01))
 
 
+@pytest.mark.parametrize(("rows", "expected"), [(0, 256), (100, 256), (330_757, 1024), (10**9, 8192)])
+def test_a_batch_is_of_some_three_hundredth_of_the_rows(rows: int, expected: int) -> None:
+    """330,757 / 300 = 1,103, next to 2^10; never below 256 or above 8,192."""
+    assert fit.batch_size(rows) == expected
+
+
 def two_ranks(rank: int, tree: dict, folder: str) -> None:  # type: ignore[type-arg]
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "LOCAL_RANK": str(rank)}
     os.environ["MASTER_PORT"] = Path(folder, "port").read_text()

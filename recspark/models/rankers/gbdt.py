@@ -14,6 +14,7 @@ import numpy as np
 
 from recspark.config import Gbdt
 from recspark.errors import DataError, TrainingError
+from recspark.models.rankers.blend import spread
 
 if "sklearn" in sys.modules:
     import lightgbm
@@ -27,6 +28,7 @@ else:  # LightGBM imports scikit-learn for wrappers that nobody needs here: 2 s 
 BOOSTER = "booster.txt"
 STOP_AT = 50  # NDCG@50 stops the training: steadier than @10, which few users decide
 PATIENCE = 50  # rounds
+SPREAD_ROWS = 50_000  # by which a model's spread is measured: whole lists but the last
 PARAMS = {
     "metric": "ndcg",
     "eval_at": [STOP_AT],
@@ -49,6 +51,7 @@ class Model:
     features: tuple[str, ...]
     num_rounds: int
     num_rows: int  # learnt from
+    spread: float  # of its scores within a list; see blend.py
 
 
 def fit(
@@ -96,7 +99,9 @@ def fit(
         num_threads,
     )
     rounds = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
-    return Model(booster, tuple(names), rounds, int(learns.sum()))
+    some = order[learns][:SPREAD_ROWS]
+    said = booster.predict(features[some], num_iteration=rounds, num_threads=num_threads)
+    return Model(booster, tuple(names), rounds, int(learns.sum()), spread(keys[some][:, :3], said))
 
 
 def _sampled(list_idx: np.ndarray, learns: np.ndarray, max_rows: int, seed: int) -> np.ndarray:
@@ -160,12 +165,16 @@ def predict(model: Model, features: np.ndarray, num_threads: int = 0) -> np.ndar
 
 def to_texts(model: Model) -> tuple[dict[str, Any], dict[str, str]]:
     """(manifest for JSON, file name -> content): the trees in LightGBM's text format, only the rounds that count."""
-    manifest = {"features": list(model.features), "num_rounds": model.num_rounds, "num_rows": model.num_rows}
+    manifest: dict[str, Any] = {
+        "features": list(model.features),
+        "num_rounds": model.num_rounds,
+        "num_rows": model.num_rows,
+    }
+    manifest["spread"] = model.spread
     return manifest, {BOOSTER: model.booster.model_to_string(num_iteration=model.num_rounds)}
 
 
 def from_texts(manifest: Mapping[str, Any], booster: str) -> Model:
     """The inverse of `to_texts`: same scores to the last bit."""
-    return Model(
-        lightgbm.Booster(model_str=booster), tuple(manifest["features"]), manifest["num_rounds"], manifest["num_rows"]
-    )
+    numbers = (manifest["num_rounds"], manifest["num_rows"], manifest["spread"])
+    return Model(lightgbm.Booster(model_str=booster), tuple(manifest["features"]), *numbers)
