@@ -207,6 +207,7 @@ class TrainingExamples(Section):
     tasks: tuple[Task, ...] = (Task(name="interaction", kind="binary", sql="sum(weight) > 0"),)  # the first one ranks
     label_days: Annotated[int, Field(ge=1)] = 28
     num_windows: Annotated[int, Field(ge=2)] = 3  # closed windows; the newest tests, so two are the least
+    half_life_days: Annotated[float, Field(gt=0)] | None = None  # an older window's rows count less; None: the same
     negative_user_rate: Annotated[float, Field(gt=0, le=1)] = 0.2  # of the users without any positive
 
     @field_validator("tasks", mode="before")

@@ -6,6 +6,8 @@ examples again. Windows are `label_days` long and `label_days` apart; a window i
 
 from datetime import date, timedelta
 
+import numpy as np
+
 
 def closed_windows(run_date: date, label_days: int, num_windows: int) -> tuple[date, ...]:
     """The as_of dates of the newest closed windows, newest first."""
@@ -17,3 +19,8 @@ def closed_windows(run_date: date, label_days: int, num_windows: int) -> tuple[d
 def window_end(as_of: date, label_days: int) -> date:
     """The first date after the label window that opens at as_of."""
     return as_of + timedelta(days=label_days)
+
+
+def fading(day: np.ndarray, newest: int, half_life_days: float) -> np.ndarray:
+    """What rows of past windows count beside the newest one's, float32: half for every half-life of their age."""
+    return np.exp2((np.asarray(day, np.float64) - newest) / half_life_days).astype(np.float32)

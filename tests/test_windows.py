@@ -1,6 +1,8 @@
 from datetime import date
 
-from recspark.windows import closed_windows, window_end
+import numpy as np
+
+from recspark.windows import closed_windows, fading, window_end
 
 
 def test_windows_lie_on_mondays_and_are_closed() -> None:
@@ -15,3 +17,8 @@ def test_a_night_later_finds_the_same_windows() -> None:
 def test_a_window_that_ends_on_the_run_date_is_closed() -> None:
     monday = date(2011, 10, 10)
     assert closed_windows(window_end(monday, 28), 28, 1) == (monday,)
+
+
+def test_windows_fade() -> None:
+    """28 days before the newest is half of a half-life of 56: 2^-.5; 56 days before it, half."""
+    np.testing.assert_allclose(fading(np.array([100, 72, 44]), 100, 56.0), [1.0, 2**-0.5, 0.5], rtol=1e-6)

@@ -30,7 +30,7 @@ from recspark.tables import training_examples
 from recspark.tables.store import Store
 from recspark.training import checkpoint, job
 from recspark.training.feed import read_users
-from recspark.windows import closed_windows
+from recspark.windows import closed_windows, fading
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +138,7 @@ def _train_torch(
         features=features_of(config.retriever.names),
         tasks=tuple((task.name, task.kind, task.loss_weight) for task in config.training_examples.tasks),
         given={task.name: task.given for task in config.training_examples.tasks if task.given},
+        half_life_days=config.training_examples.half_life_days,
         settings=config.ranker.model_dump(mode="json"),
         seed=config.seed,
         reader=config.training.reader,
@@ -192,7 +193,11 @@ def _fit_gbdt(config: Config, found: list[Examples], target: str, num_rounds: in
         features = np.column_stack([rows.pop(name) for name in names])
         key = np.column_stack([rows[name] for name in keys])
         holdout = rows[c.FOLD] == job.STOP_FOLD
-        model = gbdt.fit(features, rows[label], key, holdout, names, config.gbdt, config.seed, num_rounds)
+        half_life, day = config.training_examples.half_life_days, rows[job.AS_OF_DAY]
+        weights = fading(day, int(day.max()), half_life) if half_life else None
+        model = gbdt.fit(
+            features, rows[label], key, holdout, names, config.gbdt, config.seed, num_rounds, weights=weights
+        )
         manifest, texts = gbdt.to_texts(model)
         checkpoint.save(target, manifest, texts=texts)
     manifest = checkpoint.read_manifest(target)

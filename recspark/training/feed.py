@@ -30,6 +30,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from recspark import windows
 from recspark.errors import ConfigError, DataError, SchemaError
 
 Reader = Literal["petastorm", "arrow", "auto"]
@@ -72,6 +73,15 @@ class Folds:
 
 
 @dataclass(frozen=True)
+class Fading:
+    """Weights halve for every `half_life` days that a row's `column`, one of the feed's ints, lies before `newest`."""
+
+    column: str
+    newest: int
+    half_life: float
+
+
+@dataclass(frozen=True)
 class _RowGroup:
     file: int
     number: int
@@ -82,8 +92,9 @@ class Feed:
     """The batches of one rank. See the module's docstring for their order.
 
     `files`: parquet files as paths or URIs; `ints`, `floats`: column names; `weight`: the float column with the row's
-    weight (all 1 without it); `folds`: a row counts if every one of them counts it. Raises DataError when a file is
-    gone or no row is left, SchemaError on a missing column, ConfigError when petastorm is asked for and not installed.
+    weight (all 1 without it); `fading`: of weights; `folds`: a row counts if every one of them counts it. Raises
+    DataError when a file is gone or no row is left, SchemaError on a missing column, ConfigError when petastorm is
+    asked for and not installed.
     """
 
     def __init__(
@@ -99,6 +110,7 @@ class Feed:
         folds: Sequence[Folds] = (),
         reader: Reader = "auto",
         pool_rows: int = POOL_ROWS,
+        fading: Fading | None = None,
     ) -> None:
         self._files = [local_path(file) for file in files]
         self._ints, self._floats = list(ints), list(floats)
@@ -106,6 +118,7 @@ class Feed:
         self._rank, self._world = rank, world_size
         self._weight = self._floats.index(weight) if weight else None
         self._folds, self._pool_rows = tuple(folds), pool_rows
+        self._fading = fading
         self.reader = _choose(reader)
         self._groups = _row_groups(self._files, [*self._ints, *self._floats], folds)
         self.num_rows = sum(group.rows for group in self._groups)
@@ -149,6 +162,9 @@ class Feed:
         short = len(part) < math.ceil(len(order) / self._world)
         taken = rows.take(np.append(part, order[:1]) if short else part)
         weights = np.ones(len(taken), np.float32) if self._weight is None else taken.floats[:, self._weight].copy()
+        if self._fading is not None:
+            day = taken.ints[:, self._ints.index(self._fading.column)]
+            weights *= windows.fading(day, self._fading.newest, self._fading.half_life)
         if short:
             weights[-1] = 0.0
         return Batch(taken.ints, taken.floats, weights, len(order))

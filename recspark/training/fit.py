@@ -23,9 +23,9 @@ from recspark.models.rankers import network
 from recspark.models.rankers.blend import spread
 from recspark.models.rankers.spec import Spec
 from recspark.training import checkpoint, loop, losses, quantise, saved, transfer
-from recspark.training.feed import Batch, Feed, Folds, num_rows
+from recspark.training.feed import Batch, Fading, Feed, Folds, num_rows
 from recspark.training.histories import HistoryBook
-from recspark.training.job import INTS, STEPS, STOP_FOLD, Job, Model, Window
+from recspark.training.job import AS_OF_DAY, INTS, STEPS, STOP_FOLD, Job, Model, Window
 
 log = logging.getLogger("recspark.ranker")
 
@@ -226,6 +226,7 @@ def _feed(job: Job, model: Model, chosen: Sequence[Folds]) -> Feed:
         world_size=dist.get_world_size() if ranked else 1,
         weight=c.WEIGHT,
         folds=chosen,
+        fading=Fading(AS_OF_DAY, model.windows[0].day, job.half_life_days) if job.half_life_days else None,
         reader=job.reader,  # type: ignore[arg-type]  # checked by the configuration
     )
 

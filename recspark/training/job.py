@@ -48,6 +48,7 @@ class Job:
     threads: int
     use_gpu: bool = False
     manifest: dict[str, Any] | None = None  # goes into the manifests
+    half_life_days: float | None = None  # of a window's weight; None: all windows count the same
     given: dict[str, str] = field(default_factory=dict)  # task -> the one before it in its funnel
 
     def to_json(self) -> dict[str, Any]:

@@ -222,13 +222,17 @@ def test_a_funnel_and_the_choice_of_model_reach_the_training(learnt, monkeypatch
         {"name": "buy", "kind": "binary", "sql": "x", "given": "cart"},
         {"name": "cart", "kind": "binary", "sql": "x"},
     ]
-    tree = config.model_dump() | {"training_examples": {"tasks": steps}, "ranker": {"model": "ple", "int8": True}}
+    tree = config.model_dump() | {
+        "training_examples": {"tasks": steps, "half_life_days": 30},
+        "ranker": {"model": "ple", "int8": True},
+    }
     asked = []
     monkeypatch.setattr(ranker, "launch", lambda _, noun, run, job, *__: asked.append(job) or {"models": {}})
     found = ranker.examples(store, config, RUN_DATE)
     ranker._train_torch(store.spark, Config.model_validate(tree), found, {w.as_of: "there" for w in found}, "target")
     assert asked[0]["given"] == {"buy": "cart"}
     assert (asked[0]["settings"]["model"], asked[0]["settings"]["int8"]) == ("ple", True)
+    assert asked[0]["half_life_days"] == 30
 
 
 @pytest.mark.parametrize("copy", ["evaluated", "published"])

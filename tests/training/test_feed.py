@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recspark.errors import DataError, SchemaError
-from recspark.training.feed import Batch, Feed, Folds, local_path, num_rows, read_users
+from recspark.training.feed import Batch, Fading, Feed, Folds, local_path, num_rows, read_users
 
 SIZES = (1000, 3000, 10, 2500, 1)  # rows of the files; 6,511 in all
 ROWS = sum(SIZES)
@@ -116,6 +116,14 @@ def test_rows_count_where_all_folds_count_them(files: list[str]) -> None:
     assert chosen.num_rows == num_rows(files, folds) == len(expected) == 651  # 1, 11 ... 6501
     assert sorted(ids(list(chosen.batches(0)))) == expected
     assert num_rows(files, [Folds("fold", frozenset({11}))]) == 0
+
+
+def test_old_rows_fade(files: list[str]) -> None:
+    """Ids as days: 6,510 is the newest; 1,000 days before it a row counts half, 2,000 a quarter of its own weight."""
+    batches = list(feed(files, fading=Fading("id", 6510, 1000.0)).batches(0))
+    weight = dict(zip(ids(batches).tolist(), np.concatenate([b.weights for b in batches]).tolist(), strict=True))
+    for day, factor in ((6510, 1.0), (5510, 0.5), (4510, 0.25)):
+        assert weight[day] == pytest.approx(factor * (day % 3 + 1))
 
 
 def test_an_abandoned_epoch_ends_its_thread(files: list[str]) -> None:

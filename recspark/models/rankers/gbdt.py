@@ -64,13 +64,14 @@ def fit(
     seed: int,
     num_rounds: int | None = None,
     num_threads: int = 0,
+    weights: np.ndarray | None = None,
 ) -> Model:
     """Learn to rank lists; the same rows in any order give the same model.
 
     `features` (n, F) float32, nan = unknown; `labels` (n,): positive where above 0; `keys` (n, 4) int: as_of, scenario,
     user, item, of which the first three name the list; `holdout` (n,) bool: rows of the users that stop the training
-    early. With `num_rounds` there is no early stopping and the held-out rows are learnt from too.
-    `num_threads` 0 = all cores. Raises DataError when no list has a positive.
+    early. With `num_rounds` there is no early stopping and the held-out rows are learnt from too. `weights` (n,): what
+    rows count, the same within a list. `num_threads` 0 = all cores. Raises DataError when no list has a positive.
     """
     order = np.lexsort(keys.T[::-1])
     sorted_keys = keys[order]
@@ -84,10 +85,10 @@ def fit(
     if not learns.any():  # everybody who did something is held out
         stops, learns = np.zeros_like(stops), useful
     learns &= _sampled(list_idx, learns, settings.max_rows, seed)
-    train = _dataset(features, positive, order, list_idx, learns)
+    train = _dataset(features, positive, order, list_idx, learns, weights)
     booster = _boost(
         train,
-        _dataset(features, positive, order, list_idx, stops, train) if stops.any() else None,
+        _dataset(features, positive, order, list_idx, stops, None, train) if stops.any() else None,
         {
             **PARAMS,
             "objective": settings.objective,
@@ -122,12 +123,18 @@ def _dataset(
     order: np.ndarray,
     list_idx: np.ndarray,
     chosen: np.ndarray,
+    weights: np.ndarray | None,
     reference: lightgbm.Dataset | None = None,
 ) -> lightgbm.Dataset:
     """The chosen rows, list by list; `positive`, `list_idx` and `chosen` are in sorted order already."""
     sizes = np.bincount(list_idx[chosen])
+    rows = order[chosen]
     return lightgbm.Dataset(
-        features[order[chosen]], positive[chosen].astype(np.int8), group=sizes[sizes > 0], reference=reference
+        features[rows],
+        positive[chosen].astype(np.int8),
+        weight=None if weights is None else weights[rows],
+        group=sizes[sizes > 0],
+        reference=reference,
     )
 
 

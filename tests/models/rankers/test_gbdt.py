@@ -61,6 +61,21 @@ def test_saved_is_fresh(model: gbdt.Model) -> None:
     assert texts[gbdt.BOOSTER].startswith("tree")
 
 
+def test_what_counts_nothing_teaches_nothing() -> None:
+    """In the lists of date 0 users want the lowest signal, in those of date 1 the highest; date 0 hardly counts."""
+    features, labels, keys, holdout = planted()
+    old = keys[:, 0] == 0
+    lowest = features[:, 0].reshape(-1, 10).argmin(axis=1)
+    turned = np.zeros_like(labels)
+    turned[np.arange(120) * 10 + lowest] = 1
+    labels = np.where(old, turned, labels)
+    weights = np.where(old, 0.001, 1.0)
+    model = gbdt.fit(features, labels, keys, holdout, NAMES, SMALL, seed=0, num_rounds=20, weights=weights)
+    fresh, wanted, _, _ = planted(seed=1)
+    scores = gbdt.predict(model, fresh).reshape(-1, 10)
+    assert wanted.reshape(-1, 10)[np.arange(len(scores)), scores.argmax(axis=1)].mean() > 0.5
+
+
 def test_lists_without_positives_teach_nothing(model: gbdt.Model) -> None:
     features, labels, keys, holdout = planted()
     idle = keys + np.array([0, 0, 1000, 0])  # other users, who did nothing
