@@ -101,9 +101,19 @@ class Interactions(Section):
     unknown_items: Literal["keep", "reject"] = "keep"  # an item_id that source.items does not have
 
 
-class ItemEmbeddings(Section):
+class Encoder(Section):
+    """A folder, a name on the Hugging Face hub, or the packaged all-MiniLM-L6-v2."""
+
     encoder: str = "all-MiniLM-L6-v2"
     revision: str | None = None
+
+
+class ItemEmbeddings(Encoder):
+    also: tuple[Encoder, ...] = ()  # further ones; the ranker weighs them item by item, the content retriever equally
+
+    @property
+    def all(self) -> tuple[Encoder, ...]:
+        return (Encoder(encoder=self.encoder, revision=self.revision), *self.also)
 
 
 class Linear(Section):

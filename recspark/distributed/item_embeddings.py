@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -14,7 +14,7 @@ from pyspark.sql import DataFrame
 from recspark import columns as c
 from recspark.config import Config
 from recspark.encoders.vectors import array_to_vectors, has_content
-from recspark.encoders.weights import locate
+from recspark.encoders.weights import locate, versions
 from recspark.errors import ConfigError
 from recspark.summary import Summary
 from recspark.tables import item_embeddings as table
@@ -132,19 +132,22 @@ def _load(name: str, revision: str | None, device: str) -> "TextEncoder":
 
 def refresh(store: Store, config: Config, run_date: date, force: bool = False) -> Summary:
     """Embed what is new or changed among the items; nothing is committed when nothing is."""
-    settings = config.item_embeddings
-    version = locate(settings.encoder, settings.revision).version
-    fingerprint = store.fingerprint(config.digest("item_embeddings"), version, store.token(ITEMS))
+    settings, found = config.item_embeddings, versions(config.item_embeddings)
+    note = ", ".join(found)
+    fingerprint = store.fingerprint(config.digest("item_embeddings"), *found, store.token(ITEMS))
     if not force and store.is_fresh(table.TABLE, fingerprint):
-        return Summary("item_embeddings", skipped=True, note=version)
+        return Summary("item_embeddings", skipped=True, note=note)
     items = store.read(ITEMS)
     known = store.exists(table.TABLE) and not force
-    todo = table.only_new(items, store.read(table.TABLE), version) if known else items
-    rows = embed(todo, settings.encoder, settings.revision).persist()  # a merge reads its source twice
+    parts = []
+    for version, one in zip(found, settings.all, strict=True):
+        todo = table.only_new(items, store.read(table.TABLE), version) if known else items
+        parts.append(embed(todo, one.encoder, one.revision))
+    rows = reduce(DataFrame.unionByName, parts).persist()  # one merge, one commit; and a merge reads its source twice
     try:
         count = rows.count()
         metadata = {"fingerprint": fingerprint}
         written = store.merge(table.TABLE, rows, metadata) if count else None
     finally:
         rows.unpersist()
-    return Summary("item_embeddings", items.count(), count, skipped=count == 0, note=version, version=written)
+    return Summary("item_embeddings", items.count(), count, skipped=count == 0, note=note, version=written)

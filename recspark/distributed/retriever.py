@@ -24,7 +24,7 @@ from recspark.distributed import history_shards, learnt_retrievers
 from recspark.distributed.gram import gram
 from recspark.distributed.item_stats import item_stats
 from recspark.encoders.vectors import vectors_to_array
-from recspark.encoders.weights import locate
+from recspark.encoders.weights import versions
 from recspark.errors import ConfigError, DataError
 from recspark.features import ItemStats
 from recspark.models.retrievers import co_occurrence, content, linear, popular
@@ -73,10 +73,10 @@ def as_ofs(run_date: date, config: Config) -> tuple[date, ...]:
 
 def folder(store: Store, config: Config, as_of: date) -> str:
     """Where the bundle of a date lies: named by its inputs, so that another night finds it again."""
-    encoder = locate(config.item_embeddings.encoder, config.item_embeddings.revision).version
+    encoders = versions(config.item_embeddings)
     settings = config.digest("retriever", "scenarios", "interactions", "seed")
     inputs = (store.digest(INTERACTIONS, c.EVENT_DATE, as_of), store.digest(ITEMS, c.FIRST_SEEN, as_of))
-    return f"{store.models('retriever')}/{as_of}-{store.fingerprint(settings, encoder, as_of, *inputs)}"
+    return f"{store.models('retriever')}/{as_of}-{store.fingerprint(settings, *encoders, as_of, *inputs)}"
 
 
 def refresh(store: Store, config: Config, run_date: date, force: bool = False) -> Summary:
@@ -124,7 +124,8 @@ def open_bundle(path: str) -> Bundle:
 
 def _build(store: Store, config: Config, as_of: date, groups: list[Row], target: str) -> None:
     settings = config.retriever
-    items = _items(store, config, as_of)
+    encoders = versions(config.item_embeddings)
+    items = _items(store, encoders, as_of)
     num_items = int(pc.max(items[c.ITEM_IDX]).as_py()) + 1
     if settings.linear is not None:
         require_memory(num_items, settings.linear.max_items)
@@ -140,8 +141,9 @@ def _build(store: Store, config: Config, as_of: date, groups: list[Row], target:
         history_shards.write(histories, history_shards.folder(store, target))  # the ranker's; built here only once
     finally:
         histories.unpersist()
+    about, parts = item_arrays(items, num_items, len(encoders))
     arrays = {
-        **item_arrays(items, num_items),
+        **about,
         "groups": rows,
         "popular": popular.fit(decayed_GI, settings.popular.shrinkage),
         **{f"stats_{name}": getattr(stats, name) for name in STATS},
@@ -154,6 +156,8 @@ def _build(store: Store, config: Config, as_of: date, groups: list[Row], target:
     manifest = {
         **_describe(config, as_of, groups),
         "num_items": num_items,
+        "encoders": encoders,
+        "content_parts": parts,
         "arrays": sorted(arrays),
         "own": list(own),
         "learnt": learnt_retrievers.names(config),
@@ -169,7 +173,6 @@ def _describe(config: Config, as_of: date, groups: list[Row]) -> dict[str, Any]:
         "as_of_day": histories_of.as_of_day(as_of),
         "scenarios": {row[c.SCENARIO]: row[c.SCENARIO_IDX] for row in groups},
         "num_users": {row[c.SCENARIO]: row.num_users for row in groups},
-        "encoder": locate(config.item_embeddings.encoder, config.item_embeddings.revision).version,
         "parameters": config.retriever.model_dump(mode="json"),
     }
 
@@ -202,29 +205,35 @@ def require_memory(num_items: int, max_items: int) -> None:
         )
 
 
-def item_arrays(items: pa.Table, num_items: int) -> dict[str, np.ndarray]:
-    """`known`, `tie_rank` and `content` from rows (item_id, item_idx, embedding)."""
+def item_arrays(items: pa.Table, num_items: int, num_encoders: int) -> tuple[dict[str, np.ndarray], list[int]]:
+    """`known`, `tie_rank` and `content` from rows (item_id, item_idx, embedding_0 ...); and how many numbers of a
+    content vector are whose. Every encoder's part has the same length, so that a cosine is the mean of theirs."""
     item_idx = items[c.ITEM_IDX].to_numpy()
     known = np.zeros(num_items, dtype=bool)
     known[item_idx] = True
     tie_rank = np.empty(num_items, dtype=np.int32)
     tie_rank[item_idx[pc.sort_indices(items[c.ITEM_ID]).to_numpy()]] = np.arange(len(item_idx))
     tie_rank[~known] = np.arange(len(item_idx), num_items)
-    vectors = content.unit(vectors_to_array(items[c.EMBEDDING]))
+    parts = [content.unit(vectors_to_array(items[f"{c.EMBEDDING}_{n}"])) for n in range(num_encoders)]
+    vectors = content.unit(np.concatenate(parts, axis=1))
     content_ID = np.zeros((num_items, max(1, vectors.shape[1])), dtype=np.float32)  # an empty array cannot be mapped
     content_ID[item_idx, : vectors.shape[1]] = vectors
-    return {"known": known, "tie_rank": tie_rank, "content": content_ID}
+    widths = [part.shape[1] for part in parts if part.shape[1]]
+    return {"known": known, "tie_rank": tie_rank, "content": content_ID}, widths or [1]
 
 
-def _items(store: Store, config: Config, as_of: date) -> pa.Table:
-    """(item_id, item_idx, embedding) of the items known at the date; null where the present content has no vector."""
-    known = histories_of.known_items(store, as_of)
+def _items(store: Store, encoders: tuple[str, ...], as_of: date) -> pa.Table:
+    """(item_id, item_idx, embedding_0 ...) of the items known at the date; null where the present content has no
+    vector of that encoder."""
+    found: DataFrame = histories_of.known_items(store, as_of)
     rows = store.read(item_embeddings.TABLE)
-    encoder = locate(config.item_embeddings.encoder, config.item_embeddings.revision).version
-    vectors = rows.where(F.col(c.ENCODER) == F.lit(encoder)).select(c.ITEM_ID, c.CONTENT_HASH, c.EMBEDDING)
-    # item_id and encoder are the key of item_embeddings, so the join keeps one row an item
-    found: DataFrame = known.join(vectors, on=[c.ITEM_ID, c.CONTENT_HASH], how="left")
-    table = found.select(c.ITEM_ID, c.ITEM_IDX, c.EMBEDDING).toArrow()
+    names = [f"{c.EMBEDDING}_{n}" for n in range(len(encoders))]
+    for encoder, name in zip(encoders, names, strict=True):
+        of_one = rows.where(F.col(c.ENCODER) == F.lit(encoder))
+        vectors = of_one.select(c.ITEM_ID, c.CONTENT_HASH, F.col(c.EMBEDDING).alias(name))
+        # item_id and encoder are the key of item_embeddings, so the join keeps one row an item
+        found = found.join(vectors, on=[c.ITEM_ID, c.CONTENT_HASH], how="left")
+    table = found.select(c.ITEM_ID, c.ITEM_IDX, *names).toArrow()
     if not table.num_rows:
         raise DataError(f"no item is known before {as_of} in {store.name(ITEMS.noun)}; run jobs/items.py first")
     return table

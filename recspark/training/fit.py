@@ -235,7 +235,8 @@ def _ranker(job: Job, model: Model, feed: Feed, look: LookUp, width: int = 1) ->
     """A fresh one, its hidden layers `width` times as wide as the settings say."""
     sample = feed.sample(SAMPLE_ROWS)
     dense = sample.floats[:, : len(job.features)]
-    scenarios = checkpoint.read_manifest(model.windows[0].bundle)["scenarios"].values()
+    manifest = checkpoint.read_manifest(model.windows[0].bundle)
+    scenarios = manifest["scenarios"].values()
     tasks = tuple(name for name, _, _ in job.tasks)
     counts = np.bincount(sample.ints[:, INTS.index(c.ITEM_IDX)], minlength=len(look.content))
     rows_C = id_rows(counts, job.settings["min_item_rows"], job.settings["item_buckets"])
@@ -248,6 +249,7 @@ def _ranker(job: Job, model: Model, feed: Feed, look: LookUp, width: int = 1) ->
         num_scenarios=max([*scenarios, int(sample.ints[:, 1].max())]) + 1,
         num_missing=network.num_missing(dense),
         content_dim=look.content.shape[1],
+        content_parts=tuple(manifest.get("content_parts", ())),
         embedding_dim=job.settings["embedding_dim"],
         hidden=tuple(width * size for size in job.settings["hidden"]),
         history_length=job.settings["history_length"],

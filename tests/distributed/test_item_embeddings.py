@@ -6,13 +6,20 @@ import pytest
 import torch
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
+from transformers import BertConfig, BertModel
 
+from recspark.config import Config
 from recspark.distributed import item_embeddings as job
+from recspark.distributed import retriever
 from recspark.encoders import text
 from recspark.encoders.vectors import vectors_to_array
-from recspark.encoders.weights import locate
+from recspark.encoders.weights import locate, versions
 from recspark.errors import ConfigError
 from recspark.tables import item_embeddings as table
+from recspark.tables.store import Store
+from recspark.training import checkpoint
+from tests import world
+from tests.encoders.test_text import SMALL, save_tiny
 
 ENCODER = "all-MiniLM-L6-v2"
 TEXTS = {"a": "WHITE METAL LANTERN", "b": None, "c": "red mug", "d": " ", "e": "set of 6 holders", "f": "red mug"}
@@ -115,6 +122,34 @@ def test_only_changed_content_or_encoder_is_embedded(items, embedded):
     # the same hash at another item is no match: the key has both
     one_hash = embedded.withColumn("content_hash", F.lit("hash-a"))
     assert ids(table.only_new(items, one_hash, version)) == ["b", "c", "d", "e", "f"]
+
+
+def test_a_second_encoder_stands_beside_the_first(spark, tmp_path):
+    """Its vectors alone are made; the retrievers get both parts, and a third run makes nothing."""
+    tiny = save_tiny(tmp_path / "tiny", BertModel(BertConfig(**SMALL)))
+    source = {"format": "parquet", "paths": ["x"], "scenario": "s", "user_id": "u", "item_id": "i", "event_time": "t"}
+    tree = {"warehouse": str(tmp_path / "warehouse"), "source": {"interactions": source}}
+    config = Config.model_validate({**tree, "item_embeddings": {"also": [{"encoder": str(tiny)}]}})
+    store, planted = Store(spark, config, "run"), world.tastes()
+    first, second = versions(config.item_embeddings)
+    assert (first, second) == (locate(ENCODER).version, locate(str(tiny)).version)
+    world.write(planted, store, first)
+    assert job.refresh(store, config, world.AS_OF).rows_out == len(planted.items)
+    dims = {row.encoder: row.dim for row in store.read(table.TABLE).select("encoder", "dim").distinct().collect()}
+    assert dims[second] == SMALL["hidden_size"]
+    assert job.refresh(store, config, world.AS_OF).skipped
+    retriever.refresh(store, config, world.AS_OF)
+    bundle = retriever.folder(store, config, world.AS_OF)
+    assert checkpoint.read_manifest(bundle)["content_parts"] == [dims[first], dims[second]]
+    assert retriever.open_bundle(bundle).content.shape[1] == dims[first] + dims[second]
+
+
+def test_an_encoder_named_twice_is_refused():
+    settings = Config.model_validate({"warehouse": "w", "source": {"interactions": dict.fromkeys(
+        ("scenario", "user_id", "item_id", "event_time"), "x") | {"format": "table", "table": "t"}},
+        "item_embeddings": {"also": [{"encoder": ENCODER}]}})  # fmt: skip
+    with pytest.raises(ConfigError, match=r"found the encoders .* expected different ones"):
+        versions(settings.item_embeddings)
 
 
 # -- the door for notebooks and SQL ------------------------------------------------------------------------------------

@@ -70,14 +70,31 @@ def test_item_arrays_by_hand() -> None:
     rows = pa.table({
         "item_id": ["b", "a", "c"],
         "item_idx": pa.array([0, 2, 3], pa.int32()),
-        "embedding": pa.array([cell, cell, None]),
+        "embedding_0": pa.array([cell, cell, None]),
     })  # fmt: skip
-    found = retriever.item_arrays(rows, 4)
+    found, parts = retriever.item_arrays(rows, 4, 1)
+    assert parts == [2]
     assert found["known"].tolist() == [True, False, True, True]
     assert found["tie_rank"].tolist() == [1, 3, 0, 2]
     np.testing.assert_allclose(found["content"], [[0.6, 0.8], [0, 0], [0.6, 0.8], [0, 0]], rtol=1e-6)
-    without = retriever.item_arrays(rows.set_column(2, "embedding", pa.nulls(3, pa.binary())), 4)
+    without, parts = retriever.item_arrays(rows.set_column(2, "embedding_0", pa.nulls(3, pa.binary())), 4, 1)
+    assert parts == [1]
     assert without["content"].shape == (4, 1) and not without["content"].any()
+
+
+def test_encoders_count_alike_and_a_missing_one_leaves_the_other() -> None:
+    """(3, 4) and (0, 0, 7) at length 1 each, and together: / sqrt 2. The second item has the second vector only."""
+    first, second = (np.array(v, dtype="<f4").tobytes() for v in ([3.0, 4.0], [0.0, 0.0, 7.0]))
+    rows = pa.table({
+        "item_id": ["a", "b"],
+        "item_idx": pa.array([0, 1], pa.int32()),
+        "embedding_0": pa.array([first, None]),
+        "embedding_1": pa.array([second, second]),
+    })  # fmt: skip
+    found, parts = retriever.item_arrays(rows, 2, 2)
+    assert parts == [2, 3]
+    half = 2**-0.5
+    np.testing.assert_allclose(found["content"], [[0.6 * half, 0.8 * half, 0, 0, half], [0, 0, 0, 0, 1]], rtol=1e-6)
 
 
 def test_bundle_is_frozen(night) -> None:

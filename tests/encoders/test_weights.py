@@ -3,7 +3,7 @@
 import sys
 from hashlib import sha256
 
-import huggingface_hub
+import huggingface_hub.constants
 import pytest
 
 from recspark.encoders import weights

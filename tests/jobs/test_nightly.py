@@ -71,7 +71,7 @@ def test_published_runs_and_metrics_tell_the_night(spark: Any, published: Any) -
     metrics = table(spark, warehouse, "model_metrics")
     ndcg = metrics.where("metric = 'ndcg@10' AND scenario = '__all__' AND slice = 'all'")
     values = {r.model: r.value for r in ndcg.collect()}
-    assert {"popular", "linear", "content", "gbdt", "ranker"} <= set(values)
+    assert {"popular", "linear", "content", "gbdt", "ranker", "blend"} <= set(values)
     assert all(0.0 <= v <= 1.0 for v in values.values())
     decisions = metrics.where("metric LIKE 'gain%' AND note IS NOT NULL")
     assert decisions.count() > 0

@@ -7,6 +7,7 @@ from scipy import special
 from recspark.models.layers import (
     KNOTS,
     REACH,
+    ContentFusion,
     FeatureEncoder,
     Inputs,
     Normaliser,
@@ -100,6 +101,26 @@ def test_rare_and_new_items_have_the_vector_of_their_content() -> None:
     )
     vectors = made(x).item_BD
     assert torch.equal(vectors[0], vectors[2]) and not torch.equal(vectors[0], vectors[1])
+
+
+def test_content_of_several_encoders_is_weighed_and_the_missing_left_out() -> None:
+    """Projections that keep a part's first number, and attention that is still 0: equal parts of what there is."""
+    fusion = ContentFusion((2, 3), 1)
+    for layer in fusion.projections:
+        layer.weight.data = torch.eye(1, layer.in_features)
+    found = fusion(torch.tensor([[3.0, 4, 5, 0, 0], [3, 4, 0, 0, 0], [0, 0, 2, 0, 0], [0, 0, 0, 0, 0]]))
+    # parts at length 1: .6 and 1; the mean, the one there is, and nothing
+    np.testing.assert_allclose(found.detach()[:, 0], [0.8, 0.6, 1.0, 0.0], atol=1e-6)
+    fusion.attention.weight.data = torch.tensor([[2.0]])
+    weights = np.exp(2 * np.tanh([0.6, 1.0]))
+    by_hand = weights @ [0.6, 1.0] / weights.sum()
+    np.testing.assert_allclose(fusion(torch.tensor([[3.0, 4, 5, 0, 0]])).detach()[:, 0], [by_hand], atol=1e-6)
+
+
+def test_items_without_content_leave_the_gradient_finite() -> None:
+    fusion = ContentFusion((2, 3), 4)
+    fusion(torch.zeros(5, 5)).sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in fusion.parameters())
 
 
 def encoder() -> FeatureEncoder:

@@ -31,6 +31,7 @@ class Network(nn.Module):
             spec.content_dim,
             spec.embedding_dim,
             spec.num_ids,
+            spec.content_parts,
         )
         self.body = BODIES[spec.model](spec, self.encoder.dim)
         num_tasks = len(spec.tasks)
