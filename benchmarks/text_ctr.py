@@ -2,23 +2,27 @@
 
 DIR: movielens-1m-text-ctr, `{train,valid,test}.parquet`, split by time (uid, iid, label, his = the movies that the user
 liked before, title, not_cold). AUC over all rows, and UAUC, the mean AUC of users with both labels. Practice: a window
-of rows is scored from the rows before it, the last train windows and validation; the stack learns from those, its
+of rows is scored from rows before it, the last train windows and validation; a stack and a ranker learn from those,
 settings are chosen on validation, and the test is scored once from train rows ("ours"), or from train and validation
 rows ("ours, validation known"), and the rows' own `his`.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit
+from scipy.special import expit, logit
 
-from benchmarks.scoreboard import spread, table
+from benchmarks import scoreboard
 from recspark import metrics
+from recspark.config import Gbdt
 from recspark.encoders import text
+from recspark.models.rankers import gbdt
+from recspark.models.rankers.blend import blend, spread
 from recspark.models.ratings import factors, likes
 from recspark.models.ratings.company import standardised
 from recspark.models.ratings.observed import Ratings
@@ -31,6 +35,7 @@ FACTORS = (2, 4, 8)  # models whose mean logit the stack starts from
 FOLDS = 5
 QUICK_PRACTISED = 1
 PARTS = ("train", "valid", "test")
+RANKER = Gbdt(learning_rate=0.03, num_leaves=8)
 TREES = tuple(stack.Settings(learning_rate=0.03, num_leaves=leaves) for leaves in (4, 8, 15))
 
 
@@ -130,29 +135,68 @@ def figures(data: Data, part: np.ndarray, scores: np.ndarray) -> dict[str, float
     return found
 
 
-def one_seed(data: Data, seed: int, quick: bool) -> dict[str, dict[str, float]]:
-    """Every line of the scoreboard for one seed."""
-    settings = factors.Settings(num_burn_in=20, num_samples=10 if quick else 40, ordered=True)
-    valid, test = data.window == WINDOWS, data.window == WINDOWS + 1
-    practised = range(WINDOWS - (QUICK_PRACTISED if quick else PRACTISED), WINDOWS + 1)
-    chosen = np.isin(data.window, practised)
-    parts = [columns(data, data.window < w, data.window == w, settings, seed) for w in practised]
+@dataclass(frozen=True)
+class Learnt:
+    """What scores rows: the stack, and rankers of each user's rows whose mean is blended with it, or none of them."""
+
+    trees: stack.Model
+    rankers: tuple[gbdt.Model, ...]
+    spreads: tuple[float, float]
+
+    def __call__(self, found: pd.DataFrame) -> np.ndarray:
+        values = found.to_numpy(np.float32)
+        chance = stack.predict(self.trees, values, start_of(found))
+        ranks = np.mean([gbdt.predict(ranker, values) for ranker in self.rankers], axis=0)
+        return blend((logit(chance), ranks), self.spreads)
+
+
+def start_of(found: pd.DataFrame) -> np.ndarray:
+    """The logit that the stack starts from."""
+    return stack.base(found[["factors"]].to_numpy())
+
+
+def learn(data: Data, known_until: int, practised: Sequence[int], settings: factors.Settings, seed: int) -> Learnt:
+    """From windows that are practised on with the rows of windows before `known_until` + their own number known.
+
+    The stack learns the labels, which AUC asks for; the rankers learn the order of a user's rows, which UAUC asks for.
+    Settings are chosen by the sum of both on the validation rows, each scored by models of other users.
+    """
+    parts = [columns(data, data.window < w + known_until, data.window == w, settings, seed) for w in practised]
     practice = pd.concat(parts, ignore_index=True)
-    label, user, in_valid = data.label[chosen], data.rows.user_idx[chosen], valid[chosen]
+    chosen = np.isin(data.window, practised)
+    label, user, window = data.label[chosen], data.rows.user_idx[chosen], data.window[chosen]
     fold = np.random.default_rng(seed).integers(0, FOLDS, int(user.max()) + 1)[user]
-    start, values = stack.base(practice[["factors"]].to_numpy()), practice.to_numpy(np.float32)
+    values, start = practice.to_numpy(np.float32), start_of(practice)
+    lists = np.column_stack([window, np.zeros_like(user), user])
+    keys = np.column_stack([lists, np.arange(len(user))])
+    rankers, ranks = [], np.empty(len(label))
+    for f in range(FOLDS):
+        rankers.append(gbdt.fit(values, label, keys, fold == f, tuple(practice), RANKER, seed))
+        ranks[fold == f] = gbdt.predict(rankers[-1], values[fold == f])
     best: tuple[float, Any] = (-np.inf, None)
     for trees in TREES:
         model = stack.fit(values, label, start, fold, trees, seed)
-        seen = figures(data, valid, model.held_out[in_valid])
+        spreads = (spread(lists, logit(model.held_out)), spread(lists, ranks))
+        scores = blend((logit(model.held_out), ranks), spreads)
+        seen = figures(data, data.window == WINDOWS, scores[window == WINDOWS])
         print(f"seed {seed}: {trees}: validation auc {seen['auc']:.4f} uauc {seen['uauc']:.4f}", flush=True)
-        best = max(best, (seen["auc"] + seen["uauc"], model), key=lambda pair: pair[0])
+        best = max(best, (seen["auc"] + seen["uauc"], Learnt(model, tuple(rankers), spreads)), key=lambda pair: pair[0])
+    return best[1]
+
+
+def one_seed(data: Data, seed: int, quick: bool) -> dict[str, dict[str, float]]:
+    """Every line of the scoreboard for one seed."""
+    settings = factors.Settings(num_burn_in=20, num_samples=10 if quick else 40, ordered=True)
+    test = data.window == WINDOWS + 1
+    practised = range(WINDOWS - (QUICK_PRACTISED if quick else PRACTISED), WINDOWS + 1)
     lines = {}
-    for name, known in (("ours", data.window < WINDOWS), ("ours, validation known", data.window <= WINDOWS)):
-        found = columns(data, known, test, settings, seed)
+    # between the train rows and the test lies the validation: a window, which is left out of the practice too
+    for name, known_until in (("ours", -1), ("ours, validation known", 0)):
+        model = learn(data, known_until, practised, settings, seed)
+        found = columns(data, data.window < WINDOWS + 1 + known_until, test, settings, seed)
         if name == "ours":
             lines = {line: found[line].to_numpy() for line in ("item_mean", "company", "content_liked", "factors")}
-        lines[name] = stack.predict(best[1], found.to_numpy(np.float32), stack.base(found[["factors"]].to_numpy()))
+        lines[name] = model(found)
     seen = {name: figures(data, test, np.nan_to_num(scores)) for name, scores in lines.items()}
     for name, values in seen.items():
         print(f"seed {seed}: {name}", "  ".join(f"{k} {v:.4f}" for k, v in values.items()), flush=True)
@@ -164,10 +208,10 @@ def run(data: str, seeds: int, quick: bool) -> dict[str, Any]:
     started, everything = time.monotonic(), read(data)
     runs = [one_seed(everything, seed, quick) for seed in range(seeds)]
     seconds = (time.monotonic() - started) / seeds
-    table(runs, f"text_ctr, {seeds} seeds, {seconds:.0f} s a seed")
-    lines = {line: {f: spread(runs, line, f)[0] for f in ("auc", "uauc")} for line in runs[0]}
+    scoreboard.table(runs, f"text_ctr, {seeds} seeds, {seconds:.0f} s a seed")
+    lines = {line: {f: scoreboard.spread(runs, line, f)[0] for f in ("auc", "uauc")} for line in runs[0]}
     return {
-        **{f: spread(runs, "ours", f)[0] for f in runs[0]["ours"]},
+        **{f: scoreboard.spread(runs, "ours", f)[0] for f in runs[0]["ours"]},
         "lines": lines,
         "seeds": seeds,
         "seconds_a_seed": round(seconds, 1),
