@@ -192,7 +192,7 @@ class ContentFusion(nn.Module):
         present_UP = torch.stack([part.any(dim=1) for part in split], dim=1)
         projected = [layer(F.normalize(part, dim=1)) for layer, part in zip(self.projections, split, strict=True)]
         logits_UP = torch.cat([self.attention(torch.tanh(part_UD)) for part_UD in projected], dim=1)
-        weights_UP = logits_UP.masked_fill(~present_UP, -1e9).softmax(dim=1) * present_UP
+        weights_UP = logits_UP.masked_fill(~present_UP, -1e9).softmax(dim=1)
         return sum(
             weight_U1 * part_UD for weight_U1, part_UD in zip(weights_UP.split(1, dim=1), projected, strict=True)
         )
