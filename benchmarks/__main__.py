@@ -69,6 +69,11 @@ BENCHMARKS = {
         "NDCG@10 of all rankers and transfers on one night's windows, 8-bit scoring; Online Retail",
         "25 min a seed",
     ),
+    "topk": (
+        "benchmarks.topk",
+        "seconds of the K best of every user, against MLlib and a bare product; no data",
+        "6 min",
+    ),
     "nightly": ("benchmarks.nightly", "seconds of a first night, the same again, and the night after", "10 min"),
     "quality": ("benchmarks.quality", "NDCG@10 of published lists on what users then bought, at four dates", "20 min"),
 }

@@ -35,6 +35,32 @@ def test_equals_sorting(case, k) -> None:
     assert (best[~found] == -np.inf).all()
 
 
+@pytest.mark.parametrize("values", ["few", "normal", "constant"])
+def test_many_columns_equal_sorting(values) -> None:
+    """Where only what may be among the best is looked at: also with ties at the cut, rows of hardly anything to choose
+    from, and both zeros."""
+    rng = np.random.default_rng(1)
+    made = {
+        "few": rng.integers(-3, 300, (40, 3000)),
+        "normal": rng.normal(size=(40, 3000)),
+        "constant": np.ones((40, 3000)),
+    }
+    scores = made[values].astype(np.float32)
+    scores[0], scores[1, 7:], scores[2, ::2] = -np.inf, -np.inf, np.nan
+    scores[3] = rng.choice(np.array([0.0, -0.0, -1.0], np.float32), 3000)
+    seen, allowed = sp.random(40, 3000, density=0.05, format="csr", random_state=1), rng.random(3000) < 0.9
+    tie_rank = rng.permutation(3000)
+    idx, best = top_k(scores, 9, seen, allowed, tie_rank)
+    assert np.array_equal(idx, by_sorting(scores, 9, seen, allowed, tie_rank))
+    found = idx >= 0
+    assert np.array_equal(best[found], scores[np.nonzero(found)[0], idx[found]])
+
+
+def test_nothing_to_choose_from() -> None:
+    assert top_k(np.zeros((2, 0), np.float32), 3)[0].tolist() == [[-1, -1, -1]] * 2
+    assert top_k(np.zeros((0, 5), np.float32), 3)[0].shape == (0, 3)
+
+
 def test_by_hand() -> None:
     scores = np.array([[1.0, 3.0, 3.0, 2.0]])
     assert top_k(scores, 2)[0].tolist() == [[1, 2]]  # 3 and 3: the lower column first
