@@ -37,7 +37,7 @@ TASKS = (("purchase", "binary", 1.0), ("spend", "regression", 1.0))
 GROUPS = {"others": 0}  # scenario_idx of the small countries; the United Kingdom has the other one
 WIDE = (512, 256)
 LABEL = "label_purchase"
-TOP, ROUNDS = 10, 3
+TOP, ROUNDS, THREADS = 10, 3, 2
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def learn(night: Night, folder: str, settings: Ranker, modes: Mapping[str, int |
         began = time.monotonic()
         model = job.Model(name, f"{folder}/{name}", night.windows[1:], mode=name.split("/")[0], target=target)
         dumped = settings.model_dump(mode="json")
-        answer = fit.run(job.Job((model,), night.names, TASKS, dumped, seed, "arrow", threads=2).to_json())
+        answer = fit.run(job.Job((model,), night.names, TASKS, dumped, seed, "arrow", threads=THREADS).to_json())
         if "error" in answer:
             raise TrainingError(answer["error"])
         seconds[name] = time.monotonic() - began
