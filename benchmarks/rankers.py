@@ -29,7 +29,7 @@ from recspark.features import features_of
 from recspark.models.rankers import gbdt
 from recspark.models.rankers.catalogue import BODIES
 from recspark.tables.training_examples import EPOCH
-from recspark.training import fit, job, quantise, scoring, transfer
+from recspark.training import checkpoint, fit, job, quantise, scoring, transfer
 from recspark.training.feed import read_users
 
 RUN_DATE = "2011-11-11"
@@ -135,16 +135,17 @@ def gated(lines: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], modes:
 def line(found: tuple[np.ndarray, np.ndarray, np.ndarray], seconds: float, told: np.ndarray) -> dict[str, float]:
     figure, scenario, _ = found
     parts = {"all": np.full(len(figure), True), "UK": scenario != 0, "others": scenario == 0, "told": told}
-    return {name: float(figure[rows].mean()) for name, rows in parts.items()} | {"seconds": seconds}
+    means = {name: float(figure[rows].mean()) if rows.any() else np.nan for name, rows in parts.items()}
+    return means | {"seconds": seconds}
 
 
-def eight_bits(night: Night, folder: str, settings: Ranker, seed: int) -> dict[str, float]:
-    """What 8 bits cost and gain, at one width of the hidden layers."""
-    models = {int8: f"{folder}/int8-{int8}-{settings.hidden[0]}" for int8 in (False, True)}
+def eight_bits(night: Night, place: str, settings: Ranker, seed: int) -> dict[str, float]:
+    """What 8 bits cost and gain at one width of the hidden layers; a float32 ranker in `place` is not learnt again."""
+    models = {False: place, True: f"{place}-int8"}
     every, scores, rate = np.arange(len(night.label)), {}, {}
-    for int8, place in models.items():
-        learn(night, place, settings.model_copy(update={"int8": int8}), {"joint": None}, seed)
-        scores[int8] = score(night, f"{place}/joint", every)
+    for int8, model in models.items():
+        learn(night, model, settings.model_copy(update={"int8": int8}), {"joint": None}, seed)
+        scores[int8] = score(night, f"{model}/joint", every)
     for int8 in [False, True] * ROUNDS:  # in turns, so that both meet the same machine; the best of each counts
         began = time.process_time()
         score(night, f"{models[int8]}/joint", every)
@@ -174,7 +175,8 @@ def one_seed(night: Night, seed: int, quick: bool) -> tuple[dict[str, dict[str, 
             for target in np.unique(night.ids[0]):
                 name, mine = f"{mode}/{target}", np.flatnonzero(night.ids[0] == target)
                 seconds[mode] += learn(night, folder, settings, {name: int(target)}, seed)[name]
-                scores[mine] = score(night, f"{folder}/{name}", mine)
+                own = checkpoint.exists(f"{folder}/{name}")  # not where the target, or its sources, have no rows
+                scores[mine] = score(night, f"{folder}/{name}" if own else f"{folder}/{settings.model}/joint", mine)
             lines[mode] = gains(night, scores)
         modes = ("alone", *(name for name in lines if name != "alone"))
         told = gated(lines, modes)
@@ -182,8 +184,8 @@ def one_seed(night: Night, seed: int, quick: bool) -> tuple[dict[str, dict[str, 
         found = {name: line(values, seconds[name], seen) for name, values in lines.items()}
         found["gate"] = {**dict.fromkeys(("all", "UK", "others", "seconds"), np.nan), "told": float(told[seen].mean())}
         small = {
-            name: eight_bits(night, folder, replaced, seed)
-            for name, replaced in (("default", settings), ("wide", settings.model_copy(update={"hidden": WIDE})))
+            settings.model: eight_bits(night, f"{folder}/{settings.model}", settings, seed),
+            "wide": eight_bits(night, f"{folder}/wide", settings.model_copy(update={"hidden": WIDE}), seed),
         }
     for name, figures in found.items():
         print(f"seed {seed}: {name}", "  ".join(f"{k} {v:.4f}" for k, v in figures.items()), flush=True)

@@ -271,9 +271,7 @@ class Ranker(Section):
     int8: bool = False  # score in 8 bits; the manifest says what it cost on the stopping users
     embedding_dim: Annotated[int, Field(ge=1)] = 32
     min_item_rows: Annotated[int, Field(ge=1)] = 5  # of 100,000; items with fewer are known by their content alone
-    item_buckets: Annotated[int, Field(ge=1)] | None = (
-        None  # items share so many ids by hash: memory of a huge catalogue
-    )
+    item_buckets: Annotated[int, Field(ge=1)] | None = None  # that many ids, shared by hash: for a huge catalogue
     hidden: tuple[int, ...] = (128, 64)
     history_length: Annotated[int, Field(ge=1, le=50)] = 50
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1

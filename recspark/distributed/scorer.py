@@ -60,8 +60,7 @@ class Scorer:
         return {mode: found[mode] for mode in modes}
 
     def _blended(self, probabilities: np.ndarray, trees: np.ndarray) -> np.ndarray:
-        width = float(checkpoint.read_manifest(f"{self.models}/{ranker.RANKER}")["spread"])
-        widths = (width, _open(f"{self.models}/{ranker.GBDT}").spread)
+        widths = (_spread(f"{self.models}/{ranker.RANKER}"), _open(f"{self.models}/{ranker.GBDT}").spread)
         return blend((logit(np.clip(probabilities, EDGE, 1 - EDGE)), trees), widths)
 
     def _boosted(self, rows: pa.Table | pa.RecordBatch) -> np.ndarray:
@@ -111,6 +110,11 @@ def _ranker_of(models: str, mode: str, scenario: int) -> str:
     """Folder of a transfer's ranker for a scenario, or of `ranker` where the scenario had too few rows for its own."""
     own = f"{models}/{mode}/{scenario}"
     return own if checkpoint.exists(own) else f"{models}/{ranker.RANKER}"
+
+
+@lru_cache(maxsize=4)
+def _spread(network: str) -> float:
+    return float(checkpoint.read_manifest(network)["spread"])
 
 
 @lru_cache(maxsize=4)

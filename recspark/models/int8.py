@@ -77,6 +77,10 @@ def layers_of(network: nn.Module) -> dict[str, nn.Module]:
     return found
 
 
+def converted(network: nn.Module) -> bool:
+    return any(isinstance(layer, Int8Linear) for layer in network.modules())
+
+
 def swap(network: nn.Module) -> dict[str, Int8Linear]:
     """Put empty 8-bit layers in their place; name -> layer."""
     made = {name: _empty(layer) for name, layer in layers_of(network).items()}

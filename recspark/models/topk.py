@@ -115,14 +115,17 @@ def _partition(scores: np.ndarray, k: int, ties: Ties) -> tuple[np.ndarray, np.n
 def _ordered(column: np.ndarray, value: np.ndarray, k: int, ties: Ties) -> tuple[np.ndarray, np.ndarray]:
     """The k best of some columns (U, M), best first, and their values.
 
-    One sort of whole numbers: the value's bits, which are in the values' order once those of negative ones are turned
-    round, above the rank in a tie.
+    One sort of whole numbers: the value, above the rank in a tie.
     """
     bits = (value + np.float32(0.0)).view(np.int32).astype(np.int64)  # + 0: there are two zeros, which must tie
     last = len(ties.rank) - 1
-    keys = ((bits ^ ((bits >> 31) & 0x7FFFFFFF)) << 32) | (last - ties.rank[column])
+    keys = (_in_order(bits) << 32) | (last - ties.rank[column])
     keys.sort(axis=1)
     keys = keys[:, : -k - 1 : -1]
-    bits = keys >> 32
-    values = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int32).view(np.float32)
+    values = _in_order(keys >> 32).astype(np.int32).view(np.float32)
     return ties.column[last - (keys & 0xFFFFFFFF)], values
+
+
+def _in_order(bits: np.ndarray) -> np.ndarray:
+    """The bits of float32 as whole numbers in the floats' order, those of negative ones turned round; and back."""
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)

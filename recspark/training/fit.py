@@ -95,14 +95,14 @@ def _fit(job: Job, model: Model, done: Mapping[str, Any], device: torch.device) 
     ground = _ground(job, model, earlier, report, device)
     learnt = transfer.MODES[model.mode](ground)
     rows = {"rows": learnt.feed.num_rows, "reader": learnt.feed.reader}
-    summary = {**asdict(learnt.trained), **rows, "first_epochs": learnt.first_epochs}
+    summary = {**asdict(learnt.trained), **rows, "first_epochs": learnt.first_epochs, "pace": learnt.pace}
     if main:
         manifest = {**(job.manifest or {}), "training": summary, "spread": _spread(learnt, ground.look)}
         if job.settings["int8"]:
             small = _rounded(learnt, ground.look)
             valid = ground.stop("own")
             cost = {"int8": _cost(learnt.network.cpu(), small, valid, ground.look)} if valid is not None else {}
-            saved.save(model.folder, small, {**manifest, **cost}, int8=True)
+            saved.save(model.folder, small, {**manifest, **cost})
         else:
             saved.save(model.folder, learnt.network, manifest)
         checkpoint.remove(f"{model.folder}/{STEPS}")
@@ -149,6 +149,7 @@ def _ground(
         look=look,
         settings=settings,
         first_epochs=earlier["first_epochs"] if earlier else 0,
+        pace=tuple(earlier["pace"]) if earlier else None,
         folder=f"{model.folder}/{STEPS}",
         report=report,
         device=device,

@@ -7,40 +7,39 @@ from typing import Any
 import numpy as np
 import torch
 
-from recspark.models import int8 as layers8
+from recspark.models import int8
 from recspark.models.rankers.network import Network
 from recspark.models.rankers.spec import Spec
 from recspark.training import checkpoint, quantise
 
 
-def save(folder: str, model: Network, manifest: Mapping[str, Any], int8: bool = False) -> None:
-    """`int8`: of a model that `rounded` gave; read back it is the same."""
-    weights = quantise.pack(_weights(model)) if int8 else _weights(model)
-    checkpoint.save(folder, {**manifest, "spec": asdict(model.spec), "eight_bits": int8}, weights=weights)
+def save(folder: str, model: Network, manifest: Mapping[str, Any]) -> None:
+    """A model that `rounded` gave goes in 8 bits; read back it is the same."""
+    weights = quantise.pack(_weights(model)) if int8.converted(model) else _weights(model)
+    checkpoint.save(folder, {**manifest, "spec": asdict(model.spec)}, weights=weights)
 
 
 def load(folder: str) -> Network:
     """In evaluation mode, on the CPU. Raises DataError when the folder holds no whole model."""
-    manifest = checkpoint.read_manifest(folder)
-    spec = {name: tuple(value) if isinstance(value, list) else value for name, value in manifest["spec"].items()}
-    return _network(Spec(**spec), checkpoint.read_weights(folder), manifest["eight_bits"])
+    stored = checkpoint.read_manifest(folder)["spec"]
+    spec = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+    return _network(Spec(**spec), checkpoint.read_weights(folder))
 
 
 def rounded(model: Network, run: Callable[[Network], object]) -> Network:
     """A copy in 8 bits, on the CPU; `run` passes typical rows through a network."""
-    copy = _network(model.spec, _weights(model), int8=False)
-    layers8.convert(copy, lambda: run(copy))
-    return _network(model.spec, quantise.pack(_weights(copy)), int8=True)
+    copy = _network(model.spec, _weights(model))
+    int8.convert(copy, lambda: run(copy))
+    return _network(model.spec, quantise.pack(_weights(copy)))
 
 
 def _weights(model: Network) -> dict[str, np.ndarray]:
     return {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
 
 
-def _network(spec: Spec, stored: Mapping[str, np.ndarray], int8: bool) -> Network:
-    model = Network(spec)
-    if int8:
-        layers8.swap(model)
-    weights = quantise.unpack(stored)
+def _network(spec: Spec, stored: Mapping[str, np.ndarray]) -> Network:
+    model, weights = Network(spec), quantise.unpack(stored)
+    if len(weights) < len(stored):  # something was packed
+        int8.swap(model)
     model.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in weights.items()})
     return model.eval()

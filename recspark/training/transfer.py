@@ -52,6 +52,7 @@ class Ground:
     look: Prepare
     settings: Settings
     first_epochs: int
+    pace: tuple[int, int] | None  # with given epochs: what an epoch of theirs was, see `pace`
     folder: str  # for checkpoints
     report: Callable[[str], None]
     device: torch.device
@@ -59,19 +60,19 @@ class Ground:
 
 @dataclass(frozen=True)
 class Learnt:
-    """`feed`: the rows of the last stage; `first_epochs`: of the stage before it, 0 = there was none."""
+    """`feed`: the rows of the last stage; `first_epochs`: of the stage before it, 0 = there was none; `pace`: of the
+    last stage."""
 
     network: Network
     trained: Trained
     feed: Feed
     first_epochs: int = 0
+    pace: tuple[int, int] = (1, 1)
 
 
 def alone(ground: Ground) -> Learnt:
     """The target's own rows: what every transfer is measured by."""
-    own = ground.feed("own")
-    network = ground.network(own, 1)
-    return Learnt(network, _learn_own(ground, network, loop.PLAIN), own)
+    return _learn_own(ground, ground.network(ground.feed("own"), 1), loop.PLAIN)
 
 
 def joint(ground: Ground) -> Learnt:
@@ -86,9 +87,9 @@ def finetune(ground: Ground) -> Learnt:
     thrown away before they do (Howard and Ruder 2018, gradual unfreezing)."""
     network = ground.network(ground.feed("all"), 1)
     first = _stage(ground, network, ground.feed("sources"), "sources", "pretrain")
-    own, (checks, _) = ground.feed("own"), pace(ground)
-    head_first = Extras(frozen=lambda name, epoch: epoch < HEAD_EPOCHS * checks and not is_head(name))
-    return Learnt(network, _learn_own(ground, network, head_first), own, first.num_epochs)
+    checks, _ = pace(ground)
+    heads_first = Extras(frozen=lambda name, epoch: epoch < HEAD_EPOCHS * checks and not is_head(name))
+    return replace(_learn_own(ground, network, heads_first), first_epochs=first.num_epochs)
 
 
 def reweight(ground: Ground) -> Learnt:
@@ -118,20 +119,18 @@ def mmd(ground: Ground) -> Learnt:
 def distill(ground: Ground) -> Learnt:
     """A wide teacher learns all rows; the student learns the target's, from labels and teacher in equal parts (Hinton
     et al. 2015). Cross-entropy is linear in its target, so their mean is the target."""
-    rows, own = ground.feed("all"), ground.feed("own")
+    rows = ground.feed("all")
     teacher = ground.network(rows, TEACHER_WIDTH)
     first = _stage(ground, teacher, rows, "all", "teacher")
-    student = ground.network(own, 1)
+    student = ground.network(ground.feed("own"), 1)
     practice = softened(ground.look, teacher.eval(), ground.device)
-    return Learnt(student, _learn_own(ground, student, Extras(practice=practice)), own, first.num_epochs)
+    return replace(_learn_own(ground, student, Extras(practice=practice)), first_epochs=first.num_epochs)
 
 
 def augment(ground: Ground) -> Learnt:
     """The target's rows, in every epoch with other parts of their histories; see augmentation.py."""
-    own = ground.feed("own")
-    network = ground.network(own, 1)
     practice = augmentation.varied(ground.look, ground.settings.seed)
-    return Learnt(network, _learn_own(ground, network, Extras(practice=practice)), own)
+    return _learn_own(ground, ground.network(ground.feed("own"), 1), Extras(practice=practice))
 
 
 MODES: dict[str, Callable[[Ground], Learnt]] = {
@@ -199,7 +198,9 @@ def is_head(parameter: str) -> bool:
 
 def pace(ground: Ground) -> tuple[int, int]:
     """In as many steps on the target's rows as an epoch of all rows takes: looks at the held-out users, and passes over
-    the target's rows before each."""
+    the target's rows before each. Given epochs are epochs of their own pace."""
+    if ground.pace is not None:
+        return ground.pace
     passes = max(1, round(ground.feed("all").num_steps / ground.feed("own").num_steps))
     checks = min(CHECKS, passes)
     return checks, math.ceil(passes / checks)
@@ -230,13 +231,13 @@ def _learn(ground: Ground, network: Network, rows: loop.Batches, stop: Part, ext
     return loop.train(network, rows, ground.look, ground.settings, ground.folder, valid, report, device, extras)
 
 
-def _learn_own(ground: Ground, network: Network, extras: Extras) -> Trained:
+def _learn_own(ground: Ground, network: Network, extras: Extras) -> Learnt:
     """From the target's rows; an epoch is what lies between two looks at its held-out users."""
-    (checks, passes), settings = pace(ground), ground.settings
+    (checks, passes), settings, own = pace(ground), ground.settings, ground.feed("own")
     if ground.stop("own") is not None:
         settings = replace(settings, max_epochs=settings.max_epochs * checks, patience=settings.patience * checks)
-    rows = Repeated(ground.feed("own"), passes)
-    return _learn(replace(ground, settings=settings), network, rows, "own", extras)
+    trained = _learn(replace(ground, settings=settings), network, Repeated(own, passes), "own", extras)
+    return Learnt(network, trained, own, pace=(checks, passes))
 
 
 def _features(network: Network, dense: np.ndarray) -> np.ndarray:

@@ -112,6 +112,7 @@ def test_a_published_one_takes_the_epochs_of_both_stages(window: Window, tmp_pat
     done = run(replace(planted.job((first, second), max_epochs=2), tasks=TASKS).to_json())["models"]
     for stage in ("num_epochs", "first_epochs"):
         assert done["second"][stage] == done["first"][stage] > 0
+    assert tuple(done["second"]["pace"]) == tuple(done["first"]["pace"]) != (1, 1)
     assert done["second"]["rows"] > done["first"]["rows"]  # with the users that stopped the first
 
 
@@ -200,10 +201,15 @@ def test_the_pace_of_a_poor_target(own: int, expected: tuple[int, int]) -> None:
             self.num_steps = num_steps
 
     class Ground:
+        pace: tuple[int, int] | None = None
+
         def feed(self, part: str) -> Steps:
             return Steps(own if part == "own" else 100)
 
     assert transfer.pace(Ground()) == expected  # type: ignore[arg-type]
+    given = Ground()
+    given.pace = (3, 2)
+    assert transfer.pace(given) == (3, 2)  # type: ignore[arg-type]
 
 
 def test_a_poor_target_has_the_steps_of_the_rich(window: Window, trained: dict[str, str]) -> None:

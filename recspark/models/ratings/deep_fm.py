@@ -53,6 +53,7 @@ class DeepFM(nn.Module):
         return self.bias + self.linear(rows_NF).sum(dim=(1, 2)) + pairs_N + deep_N
 
 
+@torch.random.fork_rng(devices=[])
 def fit(
     codes_NF: np.ndarray,
     labels: np.ndarray,
@@ -65,19 +66,7 @@ def fit(
 
     The global generator is left as it was.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return _fit(codes_NF, labels, valid, sizes, settings, seed)
-
-
-def _fit(
-    codes_NF: np.ndarray,
-    labels: np.ndarray,
-    valid: tuple[np.ndarray, np.ndarray],
-    sizes: tuple[int, ...],
-    settings: Settings,
-    seed: int,
-) -> DeepFM:
+    torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     model, codes, y = DeepFM(sizes, settings), torch.from_numpy(codes_NF), torch.from_numpy(labels).float()
     adam = torch.optim.Adam(model.parameters(), settings.learning_rate, weight_decay=settings.l2)

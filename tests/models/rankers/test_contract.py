@@ -130,7 +130,7 @@ def small(trained: Trained) -> Trained:
 
 def test_eight_bits_keep_the_order(trained: Trained, tmp_path: Path) -> None:
     eight, rows = small(trained), batch()
-    saved.save(f"{tmp_path}/small", eight.network, {}, int8=True)
+    saved.save(f"{tmp_path}/small", eight.network, {})
     weights = checkpoint.read_weights(f"{tmp_path}/small")
     assert weights["encoder.item_id.weight"].dtype == np.int8
     exact, rounded = scores(trained, rows), scores(eight, rows)
