@@ -101,11 +101,9 @@ def retrieve(lists: Lists, scores: Scores, bundle: Bundle, settings: Settings) -
     for kind, at in _alike(lists, settings.rules):
         mask, hide = allowed[kind], exclude[kind]
         for name in (*scores.user_UI, *scores.list_LD):
-            found = [
-                top_k(matrix, settings.depth, scores.seen_UI[users] if hide else None, mask, bundle.tie_rank)[0][back]
-                for users, back, matrix in evidence(name, scores, bundle, at, lists.user_pos)
-            ]
-            tops[name][at] = np.concatenate(found)
+            users, back, said = evidence(name, scores, bundle, at, lists.user_pos)
+            seen_UI = scores.seen_UI[users] if hide else None
+            tops[name][at] = top_k(said, settings.depth, seen_UI, mask, bundle.tie_rank, above=0.0)[0][back]
         for row in np.unique(lists.group_row[at]):
             part = at[lists.group_row[at] == row]
             members, back = np.unique(lists.user_pos[part], return_inverse=True)

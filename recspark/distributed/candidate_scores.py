@@ -1,11 +1,11 @@
 """What every retriever of a bundle says of every item, for a block of users.
 
-Memory: a dense float32 matrix of users x items for each retriever that scores a user; what depends on the scenario
-asked about (BY_LIST) is scored list by list, in chunks of as many lists as the block has users.
+Memory: a dense float32 matrix of users x items for each retriever that scores a user; of what depends on the scenario
+asked about (BY_LIST), scores are made a tile at a time.
 Shapes: U users of a block, L lists (a user in a scenario), n candidate rows, I items, D numbers of a vector.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from recspark.distributed.retriever import Bundle
 from recspark.features import Histories, take
 from recspark.models.retrievers import affinity, content, linear
 from recspark.models.retrievers.pool import Pool, because
+from recspark.models.topk import Product
 
 BY_LIST = "sequence"  # what it says of a user depends on the scenario asked about
 
@@ -59,25 +60,17 @@ def score(histories: Histories, bundle: Bundle, user_pos: np.ndarray, scenario_i
 
 def evidence(
     name: str, scores: Scores, bundle: Bundle, lists: np.ndarray, user_pos: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """What the retriever says of every item in some of the lists, in parts that follow each other along `lists`.
-
-    Yields (users (m,), back (l,), float32 matrix (m, I)): of the part's next l lists, the i-th has row back[i]. -inf
-    where the retriever offers nothing: only a score above 0 does.
-    """
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | Product]:
+    """What the retriever says of every item in some of the lists: (users (m,), back (l,), scores (m, I)), where the
+    i-th list has row back[i]."""
     if name in scores.user_UI:
         users, back = np.unique(user_pos[lists], return_inverse=True)
-        yield users, back, _above_zero(scores.user_UI[name][users])
-        return
-    vectors_DI = bundle.learnt[name].vectors_ID.T
-    chunk = max(1, scores.seen_UI.shape[0])
-    for low in range(0, len(lists), chunk):
-        some = lists[low : low + chunk]
-        yield user_pos[some], np.arange(len(some)), _above_zero(scores.list_LD[name][some] @ vectors_DI)
-
-
-def _above_zero(found: np.ndarray) -> np.ndarray:
-    return np.where(found > 0, found, -np.inf).astype(np.float32, copy=False)
+        return users, back, scores.user_UI[name][users]
+    return (
+        user_pos[lists],
+        np.arange(len(lists)),
+        Product(scores.list_LD[name][lists], bundle.learnt[name].vectors_ID.T),
+    )
 
 
 def of_rows(rows: Pool, user_pos: np.ndarray, group_row: np.ndarray, scores: Scores, bundle: Bundle) -> np.ndarray:

@@ -1,6 +1,9 @@
 """The K best columns of every row, with each row's own masked columns left out inside the kernel.
 
-Shapes: U users (rows), I items (columns).
+A tile of scores at a time, while a core's cache holds it: mask it, compare it with what each row's k-th best is so far,
+and keep the few that reach it. Nothing of size rows x columns is ever sorted, copied or, for a `Product`, made.
+
+Shapes: U users (rows), I items (columns), F factors, M kept.
 """
 
 from dataclasses import dataclass
@@ -8,122 +11,133 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-CHUNK_CELLS = 1 << 20  # scores worked on at once: 4 MB of float32, which a cache holds
-GROUP = 32  # columns whose maximum counts for all of them
-GROUPED = 8  # from so many times k columns on
+ROWS, TILE = 512, 512  # 1 MB of float32
+ROOM = 4  # times k, what is kept of a row before the best are picked out
+NOTHING = np.iinfo(np.int64).min  # below every key
+
+
+@dataclass(frozen=True)
+class Product:
+    """Scores made a tile at a time: row u, column i = queries_UF[u] . items_FI[:, i], float32."""
+
+    queries_UF: np.ndarray
+    items_FI: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.queries_UF), self.items_FI.shape[1]
 
 
 def top_k(
-    scores_UI: np.ndarray,
+    scores: np.ndarray | Product,
     k: int,
     seen_UI: sp.csr_matrix | None = None,
     allowed: np.ndarray | None = None,
     tie_rank: np.ndarray | None = None,
+    above: float = -np.inf,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Item numbers (U, k) int32 and their scores (U, k) float32, best first; -1 and -inf where a row has no more items.
 
-    `seen_UI`: stored entries are masked, at the cost of their number. `allowed` bool (I,) or (U, I). Scores of nan or
-    -inf are never chosen. Equal scores: the lower `tie_rank` (int (I,), all different; default the column) wins, at the
-    cut too. A row's result depends on that row only.
+    `scores` (U, I). `seen_UI`: stored entries are masked, at the cost of their number. `allowed` bool (I,) or (U, I).
+    Only scores over `above` are chosen, nan and -inf never. Equal scores: the lower `tie_rank` (int (I,), all
+    different; default the column) wins, at the cut too. A row's result depends on that row only.
     """
-    num_users, num_items = scores_UI.shape
-    tie_rank = np.arange(num_items) if tie_rank is None else np.asarray(tie_rank)
-    ties = Ties(tie_rank.astype(np.int64), np.argsort(tie_rank))
+    num_users, num_items = scores.shape
+    ranks = np.arange(num_items) if tie_rank is None else np.asarray(tie_rank)
+    first, column_at = num_items - 1 - ranks.astype(np.int64), np.argsort(ranks)[::-1]
     idx = np.full((num_users, k), -1, dtype=np.int32)
     best = np.full((num_users, k), -np.inf, dtype=np.float32)
-    step, width = max(1, CHUNK_CELLS // max(num_items, 1)), min(k, num_items)
-    for low in range(0, num_users if width else 0, step):
-        rows = slice(low, min(low + step, num_users))
-        masked = _masked(scores_UI, rows, seen_UI, allowed)
-        found, value = _select(masked, width, ties)
-        idx[rows, :width] = np.where(value > -np.inf, found, -1)
-        best[rows, :width] = value
+    for low in range(0, num_users if num_items else 0, ROWS):
+        rows = slice(low, min(low + ROWS, num_users))
+        keys = _best_keys(scores, rows, k, Mask(rows, seen_UI, allowed), first, above)
+        width, found = keys.shape[1], keys != NOTHING
+        idx[rows, :width] = np.where(found, column_at[np.where(found, keys & 0xFFFFFFFF, 0)], -1)
+        best[rows, :width] = np.where(found, _values(keys), -np.inf)
     return idx, best
 
 
-@dataclass(frozen=True)
-class Ties:
-    """Which column wins a tie: `rank` int64 (I,), and its inverse `column` (I,)."""
+class Mask:
+    """What may not be chosen in some rows."""
 
-    rank: np.ndarray
-    column: np.ndarray
+    def __init__(self, rows: slice, seen_UI: sp.csr_matrix | None, allowed: np.ndarray | None) -> None:
+        by_item = None if seen_UI is None else seen_UI[rows].tocsc()
+        self.seen = None if by_item is None else (by_item.indptr, by_item.indices)
+        self.barred = None if allowed is None else ~(allowed[rows] if allowed.ndim == 2 else allowed[None])
+
+    def all(self, columns: slice) -> bool:
+        return self.barred is not None and bool(self.barred[:, columns].all())
+
+    def apply(self, tile: np.ndarray, columns: slice) -> None:
+        if self.barred is not None:
+            np.copyto(tile, -np.inf, where=self.barred[:, columns])
+        if self.seen is not None:
+            ends, row = self.seen[0][columns.start : columns.stop + 1], self.seen[1]
+            tile[row[ends[0] : ends[-1]], np.repeat(np.arange(len(ends) - 1), np.diff(ends))] = -np.inf
 
 
-def _masked(
-    scores_UI: np.ndarray, rows: slice, seen_UI: sp.csr_matrix | None, allowed: np.ndarray | None
+def _best_keys(
+    scores: np.ndarray | Product, rows: slice, k: int, mask: Mask, first: np.ndarray, above: float
 ) -> np.ndarray:
-    """A copy of some rows, -inf where nothing may be chosen."""
-    masked = np.array(scores_UI[rows], dtype=np.float32)
-    masked[np.isnan(masked)] = -np.inf
-    if allowed is not None:
-        masked[~(allowed[rows] if allowed.ndim == 2 else np.broadcast_to(allowed, masked.shape))] = -np.inf
-    if seen_UI is not None:
-        ends = seen_UI.indptr[rows.start : rows.stop + 1]
-        owner = np.repeat(np.arange(len(ends) - 1), np.diff(ends))
-        masked[owner, seen_UI.indices[ends[0] : ends[-1]]] = -np.inf
-    return masked
+    """Keys (U, up to k) of the best of every row, best first; NOTHING in empty places."""
+    num_users, num_items = rows.stop - rows.start, scores.shape[1]
+    room = ROOM * k + min(TILE, num_items)
+    keys = np.full((num_users, room), NOTHING)
+    size = np.zeros(num_users, dtype=np.int64)
+    bound = np.full(num_users, np.nextafter(np.float32(above), np.float32(np.inf)))
+    buffer, due = np.empty(num_users * min(TILE, num_items), np.float32), 2 * TILE
+    for left in range(0, num_items, TILE):
+        columns = slice(left, min(left + TILE, num_items))
+        if mask.all(columns):
+            continue
+        tile = buffer[: num_users * (columns.stop - left)].reshape(num_users, -1)
+        if isinstance(scores, Product):
+            np.matmul(scores.queries_UF[rows], scores.items_FI[:, columns], out=tile)
+        else:
+            tile[:] = scores[rows, columns]
+        mask.apply(tile, columns)
+        if left == 0 and tile.shape[1] > k:
+            tile[np.isnan(tile)] = -np.inf
+            bound = np.maximum(bound, np.partition(tile, tile.shape[1] - k, axis=1)[:, tile.shape[1] - k])
+        _keep(keys, size, tile, bound, first[columns])
+        # after every doubling the bound is worth renewing: each costs a sort, and then k more columns pass
+        if columns.stop >= due or size.max() > room - tile.shape[1]:
+            due = max(due, 2 * columns.stop)
+            size, bound = _pick(keys, size, k, bound)
+    size, _ = _pick(keys, size, k, bound)
+    return keys[:, :k]
 
 
-def _select(scores: np.ndarray, k: int, ties: Ties) -> tuple[np.ndarray, np.ndarray]:
-    """Columns (U, k) of the k best of every row, best first, and their scores.
-
-    The k-th best of the maxima of groups of columns is a bound that k columns at least reach, and not many more: two
-    passes over the scores instead of a partition of them.
-    """
-    num_users, num_items = scores.shape
-    if num_items < GROUPED * k:
-        return _partition(scores, k, ties)
-    num_groups = max(GROUPED * k // 2, num_items // GROUP)
-    most = scores[:, : num_items // num_groups * num_groups]  # what bounds the best of most bounds the best of all
-    maxima = most.reshape(num_users, -1, num_groups).max(axis=1)
-    bound = np.partition(maxima, num_groups - k, axis=1)[:, num_groups - k, None]
-    at = np.flatnonzero(scores >= bound)
-    row = at // num_items
-    size = np.bincount(row, minlength=num_users)
-    many = size > GROUPED * k  # columns that hardly differ, or nothing left to choose from
-    few = ~many[row]
-    at, row, size = (at[few], row[few], np.where(many, 0, size)) if many.any() else (at, row, size)
-    place = np.arange(len(at)) - np.repeat(np.cumsum(size) - size, size)
-    value = np.full((num_users, max(k, int(size.max(initial=0)))), -np.inf, dtype=np.float32)
-    column = np.zeros(value.shape, dtype=np.int64)  # what reaches the bound, side by side
-    column[row, place], value[row, place] = at % num_items, scores.ravel()[at]
-    columns, values = _ordered(column, value, k, ties)
-    if many.any():
-        columns[many], values[many] = _partition(scores[many], k, ties)
-    return columns, values
+def _keep(keys: np.ndarray, size: np.ndarray, tile: np.ndarray, bound: np.ndarray, first: np.ndarray) -> None:
+    """Add what reaches each row's bound."""
+    at = np.flatnonzero(tile >= bound[:, None])
+    row = at // tile.shape[1]
+    added = np.bincount(row, minlength=len(tile))
+    start = np.arange(len(tile)) * keys.shape[1] + size - (np.cumsum(added) - added)
+    column = at - row * tile.shape[1]
+    keys.ravel()[start[row] + np.arange(len(at))] = _keys(tile.ravel()[at], first[column])
+    size += added
 
 
-def _partition(scores: np.ndarray, k: int, ties: Ties) -> tuple[np.ndarray, np.ndarray]:
-    """The same by the k-th best score itself."""
-    num_users, num_items = scores.shape
-    if k == num_items:
-        return _ordered(np.broadcast_to(np.arange(num_items), scores.shape), scores, k, ties)
-    cut = np.partition(scores, num_items - k, axis=1)[:, num_items - k, None]
-    chosen = scores >= cut
-    crowded = np.flatnonzero(np.count_nonzero(chosen, axis=1) > k)  # several at the cut: only the first ones fit
-    if len(crowded):
-        above = (scores[crowded] > cut[crowded])[:, ties.column]
-        equal = (scores[crowded] == cut[crowded])[:, ties.column]
-        room = k - np.count_nonzero(above, axis=1)[:, None]
-        resolved = np.empty_like(above)
-        resolved[:, ties.column] = above | (equal & (np.cumsum(equal, axis=1, dtype=np.int32) <= room))
-        chosen[crowded] = resolved
-    column = np.nonzero(chosen)[1].reshape(num_users, k)
-    return _ordered(column, np.take_along_axis(scores, column, axis=1), k, ties)
+def _pick(keys: np.ndarray, size: np.ndarray, k: int, bound: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Leave the k best of every row, best first; their number and the new bound."""
+    used = keys[:, : max(int(size.max(initial=0)), min(k, keys.shape[1]))]
+    used.sort(axis=1)
+    width = min(k, used.shape[1])
+    best = used[:, : -width - 1 : -1].copy()
+    used[:] = NOTHING
+    keys[:, :width] = best
+    size = np.minimum(size, k)
+    return size, np.where(size == k, np.maximum(bound, _values(best[:, -1])), bound)
 
 
-def _ordered(column: np.ndarray, value: np.ndarray, k: int, ties: Ties) -> tuple[np.ndarray, np.ndarray]:
-    """The k best of some columns (U, M), best first, and their values.
-
-    One sort of whole numbers: the value, above the rank in a tie.
-    """
+def _keys(value: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """One whole number that orders as the value (float32) does and, among equals, as `first`."""
     bits = (value + np.float32(0.0)).view(np.int32).astype(np.int64)  # + 0: there are two zeros, which must tie
-    last = len(ties.rank) - 1
-    keys = (_in_order(bits) << 32) | (last - ties.rank[column])
-    keys.sort(axis=1)
-    keys = keys[:, : -k - 1 : -1]
-    values = _in_order(keys >> 32).astype(np.int32).view(np.float32)
-    return ties.column[last - (keys & 0xFFFFFFFF)], values
+    return (_in_order(bits) << 32) | first
+
+
+def _values(keys: np.ndarray) -> np.ndarray:
+    return _in_order(keys >> 32).astype(np.int32).view(np.float32)
 
 
 def _in_order(bits: np.ndarray) -> np.ndarray:

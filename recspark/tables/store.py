@@ -45,6 +45,13 @@ class Table:
     def columns(self) -> list[str]:
         return self.schema.fieldNames()
 
+    @property
+    def ranged(self) -> list[str]:
+        """Columns whose range in every file Delta notes, for filters: key and dates. Its default is the first 32, which
+        costs as much as writing them."""
+        wanted = {*self.key, *(field.name for field in self.schema if isinstance(field.dataType, T.DateType))}
+        return [name for name in self.columns if name in wanted and name not in self.partition_by]
+
 
 class Store:
     """The tables of one warehouse, as folders or in a catalog."""
@@ -153,6 +160,7 @@ class Store:
         if not self.exists(table):
             # feed.py reads the files themselves, so a deleted row must be gone from its file
             writer = writer.option("delta.enableDeletionVectors", "false").partitionBy(*table.partition_by)
+            writer = writer.option("delta.dataSkippingStatsColumns", ",".join(table.ranged))
         return writer
 
     @contextmanager

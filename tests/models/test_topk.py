@@ -3,7 +3,7 @@ import pytest
 import scipy.sparse as sp
 
 from recspark.models import topk
-from recspark.models.topk import top_k
+from recspark.models.topk import Product, top_k
 
 
 def by_sorting(scores, k, seen, allowed, tie_rank):
@@ -56,6 +56,33 @@ def test_many_columns_equal_sorting(values) -> None:
     assert np.array_equal(best[found], scores[np.nonzero(found)[0], idx[found]])
 
 
+@pytest.mark.parametrize("order", ["rising", "falling", "equal"])
+def test_any_order_of_the_columns(order) -> None:
+    """Rising: every tile is better than what was kept before it."""
+    made = {"rising": np.arange(5000), "falling": -np.arange(5000), "equal": np.zeros(5000)}
+    scores = np.tile(made[order].astype(np.float32), (3, 1))
+    expected = np.arange(4999, 4979, -1) if order == "rising" else np.arange(20)
+    assert np.array_equal(top_k(scores, 20)[0], np.tile(expected, (3, 1)))
+
+
+def test_a_product_equals_its_matrix() -> None:
+    rng = np.random.default_rng(2)
+    queries, items = (rng.integers(-3, 4, (n, 8)).astype(np.float32) for n in (700, 1300))  # exact, with many ties
+    seen, allowed = sp.random(700, 1300, density=0.05, format="csr", random_state=1), rng.random(1300) < 0.9
+    tie_rank = rng.permutation(1300)
+    made = top_k(Product(queries, items.T), 30, seen, allowed, tie_rank)
+    given = top_k(queries @ items.T, 30, seen, allowed, tie_rank)
+    assert np.array_equal(made[0], given[0]) and np.array_equal(made[1], given[1])
+    alone = [top_k(Product(queries[u : u + 1], items.T), 30, seen[u], allowed, tie_rank)[0][0] for u in range(20)]
+    assert np.array_equal(alone, given[0][:20])
+
+
+def test_only_above() -> None:
+    scores = np.array([[0.0, -0.0, 2.0, -1.0, 1e-45, np.inf]])
+    assert top_k(scores, 4, above=0.0)[0].tolist() == [[5, 2, 4, -1]]
+    assert top_k(scores, 6)[0].tolist() == [[5, 2, 4, 0, 1, 3]]
+
+
 def test_nothing_to_choose_from() -> None:
     assert top_k(np.zeros((2, 0), np.float32), 3)[0].tolist() == [[-1, -1, -1]] * 2
     assert top_k(np.zeros((0, 5), np.float32), 3)[0].shape == (0, 3)
@@ -85,7 +112,10 @@ def test_blocks_single_rows_and_order_agree(case, monkeypatch) -> None:
     assert np.array_equal(whole, single)
     turned = top_k(scores[::-1], 7, seen[::-1], allowed, tie_rank)[0][::-1]
     assert np.array_equal(whole, turned)
-    monkeypatch.setattr(topk, "CHUNK_CELLS", 3 * 40)  # three rows at a time
+    monkeypatch.setattr(topk, "ROWS", 3)
+    monkeypatch.setattr(topk, "TILE", 11)  # more than 7: the first one gives a bound; 40 = 3 x 11 + 7
+    assert np.array_equal(whole, top_k(scores, 7, seen, allowed, tie_rank)[0])
+    monkeypatch.setattr(topk, "TILE", 5)  # less than 7
     assert np.array_equal(whole, top_k(scores, 7, seen, allowed, tie_rank)[0])
 
 

@@ -1,5 +1,6 @@
 """Where tables lie, slices that are replaced, versions, fingerprints and content digests."""
 
+import json
 from datetime import date, datetime
 
 import pytest
@@ -62,6 +63,15 @@ def test_life_of_a_table(spark, tmp_path):
     day_files = store.files(THINGS, 2, {"day": "2024-01-02"})
     assert len(day_files) == 1 and set(day_files) < set(store.files(THINGS, 2))
     assert spark.read.parquet(day_files[0]).select("id").first()[0] == "c"
+
+
+def test_ranges_of_key_and_dates_alone(spark, tmp_path):
+    store = make(spark, tmp_path)
+    store.replace(THINGS, rows(spark, FIRST))
+    log = spark.read.json(f"{tmp_path}/things/_delta_log/*.json").where("add IS NOT NULL").select("add.stats")
+    ranges = {tuple(json.loads(row.stats)["minValues"]) for row in log.collect()}
+    assert ranges == {("id",)}  # `day` is the folder, `n` is neither key nor date
+    assert store.read(THINGS).where("id = 'b'").collect() == [(date(2024, 1, 2), "b", 2)]
 
 
 def test_a_retried_transaction_is_committed_once(spark, tmp_path):
