@@ -1,26 +1,30 @@
 """interactions: who did what with which item in which scenario, one row a key; and what of the raw rows was rejected.
 
-A raw snapshot is the truth about all days before run_date: each night builds those days from it and replaces only the
-days whose content changed. So a late event arrives with the next run, days that the snapshot no longer has (an erased
-user, a corrected feed) disappear, the same snapshot commits nothing, and days from run_date on are left as they are.
+A raw snapshot is the truth about all days before run_date: each night hashes its rows, builds the days whose raw rows
+changed, and replaces those whose events did. So a late event arrives with the next run, days that the snapshot no
+longer has (an erased user, a corrected feed) disappear, the same snapshot commits nothing, and days from run_date on
+are left as they are.
 """
 
 import logging
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
+from types import MappingProxyType
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recspark import columns as c
 from recspark.config import Config, InteractionSource, Source
 from recspark.errors import ConfigError, DataError, SchemaError
 from recspark.summary import Summary
-from recspark.tables import catalogue, index, raw, users
-from recspark.tables.events import COPIES, DISTINCT, KEY, LATER, OK, SECTION, STATE, merge, parse
+from recspark.tables import catalogue, index, interaction_days, raw, users
+from recspark.tables.events import KEY, LATER, OK, SECTION, STATE, merge, parse
+from recspark.tables.interaction_days import Day, digests, from_digests, merged_days, raw_days
 from recspark.tables.store import Store, Table, day_digests
 from recspark.tables.users import eligible_users
 
@@ -70,34 +74,49 @@ class Counts:
 class Built:
     """What one raw snapshot holds before run_date; the frames are valid inside `building` only."""
 
-    accepted: DataFrame  # TABLE's columns
-    rejected: DataFrame  # REJECTED's columns, identical raw rows once
-    counts: Counts
-    days: dict[str, str]  # day -> digest of its accepted rows
+    accepted: DataFrame  # TABLE's columns; of the days that changed
+    rejected: DataFrame  # REJECTED's columns, identical raw rows once; of the days that changed
+    counts: Counts  # of all days
+    days: dict[date | None, Day]
 
 
 @contextmanager
 def building(
-    rows: DataFrame, source: InteractionSource, run_date: date, known_items: DataFrame | None = None
+    rows: DataFrame,
+    source: InteractionSource,
+    run_date: date,
+    known_items: DataFrame | None = None,
+    before: Mapping[date | None, Day] = MappingProxyType({}),
 ) -> Iterator[Built]:
-    """Sort the raw rows into accepted, merged, rejected, duplicates and later ones, reading them once.
+    """Sort the raw rows into accepted, merged, rejected, duplicates and later ones.
 
-    `known_items` (item_id, unique): when given, other items are rejected.
+    `known_items` (item_id, unique): when given, other items are rejected. `before`: days that were built already; those
+    whose raw rows are the same are not built again. Raw rows are read once without it, else twice.
     Raises SchemaError and ConfigError for wrong expressions, DataError when no row before run_date is usable.
     """
-    parsed = parse(rows, source, run_date, known_items).persist()
-    merged = merge(parsed, tuple(source.context)).persist()
+    parsed = parse(rows, source, run_date, known_items)
+    if not before:
+        parsed = parsed.persist()
+    found = raw_days(parsed)
+    same = {day for day, now in found.days.items() if day in before and before[day].raw_hash == now.raw_hash}
+    some = parsed.where(_on(found.days.keys() - same)).persist() if before else parsed
+    merged = merge(some, tuple(source.context)).persist()
     try:
-        states = parsed.groupBy(STATE).agg(F.count("*").alias("n"), F.min(c.EVENT_TIME).alias("first")).collect()
-        accepted = merged.select(TABLE.columns)
-        days = day_digests(accepted, c.EVENT_DATE)
-        counts = _count({row[STATE]: row.n for row in states}, merged, days)
+        made = merged_days(merged)
+        days = {day: before[day] if day in same else now.of(made.get(day)) for day, now in found.days.items()}
+        counts = _count(days.values(), found.later)
         counts.check()
-        _require_accepted(counts, run_date, next((row.first for row in states if row[STATE] == LATER), None))
-        yield Built(accepted, rejected(parsed, run_date), counts, days)
+        _require_accepted(counts, run_date, found.first_later)
+        yield Built(merged.select(TABLE.columns), rejected(some, run_date), counts, days)
     finally:
         merged.unpersist()
-        parsed.unpersist()
+        some.unpersist()
+
+
+def _on(days: Set[date | None]) -> Column:
+    """Rows of those days; None: rows without a time."""
+    day = F.to_date(c.EVENT_TIME)
+    return day.isin([found for found in days if found is not None]) | (day.isNull() if None in days else F.lit(False))
 
 
 def rejected(parsed: DataFrame, run_date: date) -> DataFrame:
@@ -122,24 +141,25 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
         return Summary(TABLE.noun, skipped=True, note=stamp.get("counts", ""), version=stamp.get("version"))
     source = config.source.interactions
     known = catalogue.known(store.spark, config, run_date) if config.interactions.unknown_items == "reject" else None
-    with building(raw.read(store.spark, source, SECTION), source, run_date, known) as built:
+    before = interaction_days.read(store, config, TABLE) if indexed and not force else {}
+    with building(raw.read(store.spark, source, SECTION), source, run_date, known, before) as built:
         log.info("%s", built.counts)
         user_ids, scenarios = _people(store, config, built.accepted)
         index.refresh(store, index.USER_INDEX, user_ids)
         index.refresh(store, index.SCENARIO_INDEX, scenarios)
         _add_rejected(store, built)
-        version = _replace_days(store, built, run_date, {"fingerprint": fingerprint, "counts": str(built.counts)})
+        version = _replace_days(store, config, built, before, run_date, fingerprint)
         counts = built.counts
     return Summary(TABLE.noun, counts.raw, counts.accepted, counts.rejected, note=str(counts), version=version)
 
 
-def _count(states: dict[str, int], merged: DataFrame, days: dict[str, str]) -> Counts:
-    """The raw side is counted on the parsed rows, the accepted side on the merged ones, so that a loss shows."""
-    total = merged.agg(F.sum(COPIES).alias("copies"), F.sum(DISTINCT).alias("distinct")).first()
-    copies, distinct = total.copies or 0, total.distinct or 0
-    accepted = sum(int(digest.split(":")[0]) for digest in days.values())
-    reasons = {state: n for state, n in sorted(states.items()) if state not in (OK, LATER)}
-    return Counts(sum(states.values()), accepted, distinct - accepted, copies - distinct, states.get(LATER, 0), reasons)
+def _count(days: Collection[Day], later: int) -> Counts:
+    """The raw side was counted on the parsed rows, the accepted side on the merged ones, so that a loss shows."""
+    reasons = sum((Counter(day.rejected) for day in days), Counter[str]())
+    raw, accepted, merged, duplicates = (
+        sum(getattr(day, name) for day in days) for name in ("raw", "accepted", "merged", "duplicates")
+    )
+    return Counts(raw + later, accepted, merged, duplicates, later, dict(sorted(reasons.items())))
 
 
 def _require_accepted(counts: Counts, run_date: date, first_later: object) -> None:
@@ -186,27 +206,32 @@ def _add_rejected(store: Store, built: Built) -> None:
     rows.unpersist()
 
 
-def _replace_days(store: Store, built: Built, run_date: date, metadata: dict[str, str]) -> int:
+def _replace_days(
+    store: Store, config: Config, built: Built, before: Mapping[date | None, Day], run_date: date, fingerprint: str
+) -> int:
     """Write the days that changed; returns the version that readers see."""
     exists = store.exists(TABLE)
-    old = day_digests(store.read(TABLE), c.EVENT_DATE) if exists else {}
-    days = changed_days(built.days, old, run_date)
+    old = digests(before) if before else day_digests(store.read(TABLE), c.EVENT_DATE) if exists else {}
+    new = digests(built.days)
+    days = changed_days(new, old, run_date)
     later = {day: digest for day, digest in old.items() if day >= run_date.isoformat()}
-    if not days:
-        store.remember_days(TABLE, old)
-        return store.version(TABLE)
-    gone = [day for day in days if day not in built.days]
-    if gone:
-        log.warning("%d days (%s to %s) left the raw snapshot and are removed", len(gone), gone[0], gone[-1])
-    rows = sum(int(built.days[day].split(":")[0]) for day in days if day in built.days)
-    where = f"{c.EVENT_DATE} IN ({', '.join(f'DATE{day!r}' for day in days)})" if exists else None
-    changed = built.accepted.where(where) if where else built.accepted
-    files = _num_files(rows)
-    ranged = changed.repartitionByRange(files, c.EVENT_DATE) if files > 1 else changed.coalesce(1)
-    ordered = ranged.sortWithinPartitions(c.EVENT_DATE, *KEY)
-    version = store.replace(TABLE, ordered.select(TABLE.columns), where=where, metadata=metadata)
-    store.remember_days(TABLE, {**built.days, **later})
-    return version
+    if days:
+        gone = [day for day in days if day not in new]
+        if gone:
+            log.warning("%d days (%s to %s) left the raw snapshot and are removed", len(gone), gone[0], gone[-1])
+        rows = sum(int(new[day].split(":")[0]) for day in days if day in new)
+        where = f"{c.EVENT_DATE} IN ({', '.join(f'DATE{day!r}' for day in days)})" if exists else None
+        changed = built.accepted.where(where) if where else built.accepted
+        files = _num_files(rows)
+        ranged = changed.repartitionByRange(files, c.EVENT_DATE) if files > 1 else changed.coalesce(1)
+        ordered = ranged.sortWithinPartitions(c.EVENT_DATE, *KEY)
+        metadata = {"fingerprint": fingerprint, "counts": str(built.counts)}
+        store.replace(TABLE, ordered.select(TABLE.columns), where=where, metadata=metadata)
+    store.remember_days(TABLE, {**new, **later})
+    kept = built.days | from_digests(later, before)
+    if kept != before:
+        interaction_days.write(store, config, TABLE, kept)
+    return store.version(TABLE)
 
 
 def _num_files(rows: int) -> int:

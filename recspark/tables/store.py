@@ -272,7 +272,11 @@ def _quoted(name: str) -> Any:
 
 
 def day_digests(rows: DataFrame, date_column: str) -> dict[str, str]:
-    """day -> `count:hash`, whatever the order and the files; the hashes are summed without overflow as decimals."""
-    summed = F.sum(row_hash(rows).cast("decimal(38,0)"))
+    """day -> `count:hash`, whatever the order and the files."""
     days = rows.groupBy(F.col(date_column).cast("date").cast("string").alias("day"))
-    return {str(r.day): f"{r.n}:{r.h}" for r in days.agg(F.count("*").alias("n"), summed.alias("h")).collect()}
+    return {str(r.day): f"{r.n}:{r.h}" for r in days.agg(F.count("*").alias("n"), rows_hash(rows).alias("h")).collect()}
+
+
+def rows_hash(rows: DataFrame) -> Any:
+    """Aggregate: the rows' hashes, summed without overflow as decimals."""
+    return F.sum(row_hash(rows).cast("decimal(38,0)"))

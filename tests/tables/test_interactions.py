@@ -8,9 +8,9 @@ from pyspark.sql import functions as F
 from recspark import columns as c
 from recspark.config import Config, InteractionSource
 from recspark.errors import ConfigError, DataError, SchemaError
-from recspark.tables import events, index, interactions
+from recspark.tables import events, index, interaction_days, interactions
 from recspark.tables.interactions import REJECTED, TABLE, Counts, building, changed_days, refresh
-from recspark.tables.store import Store
+from recspark.tables.store import Store, day_digests
 
 HEADER = "country,user,item,time,kind,amount,n"
 RUN_DATE = date(2024, 1, 3)
@@ -119,11 +119,11 @@ def test_whole_quantities_stay_whole_and_odd_ones_are_left(spark):
 def test_sums_do_not_depend_on_the_order_of_rows(spark):
     key = "fr,ann,i1,2024-01-01 10:00:00,buy"
     lines = [f"{key},{v},1" for v in ("0.1", "0.2", "0.3", "1e16", "-1e16", "0.7")]
-    digests = set()
+    found = []
     for order in (lines, lines[::-1]):
         with building(rows_of(spark, order).repartition(2), SOURCE, RUN_DATE) as built:
-            digests.add(tuple(built.days.items()))
-    assert len(digests) == 1
+            found.append(built.days)
+    assert found[0] == found[1]
 
 
 def test_counts_that_do_not_add_up_are_an_error():
@@ -188,6 +188,76 @@ def test_nights(spark, tmp_path):
     _, store = night(spark, tmp_path, date(2024, 1, 3))  # earlier: it judges the days before the 3rd only
     assert events_of(store) == [("ann", "2024-01-01"), ("cid", "2024-01-03"), ("late", "2024-01-03")]
     assert set(store.files(TABLE, 2)) - set(first_files) <= set(store.files(TABLE, 3))
+
+
+def built_again(monkeypatch):
+    """Days whose rows are merged again: each night adds a set."""
+    found = []
+
+    def spy(merged):
+        made = interaction_days.merged_days(merged)
+        found.append({str(day) for day in made})
+        return made
+
+    monkeypatch.setattr(interactions, "merged_days", spy)
+    return found
+
+
+def test_only_changed_days_are_built_again(spark, tmp_path, monkeypatch):
+    """And what comes out is what a night that builds all days makes of the same files."""
+    merged = built_again(monkeypatch)
+    lines = [GOOD, GOOD, "fr,bob,i1,2024-01-02 10:00:00,buy,1,1", "fr,cid,i1,2024-01-03 09:00:00,buy,1,1"]
+    bad = [",bad,i1,2024-01-02 10:00:00,buy,1,1", "fr,ann,i1,yesterday,buy,1,1"]
+    write(tmp_path / "raw1.csv", lines + bad)
+    summary, _ = night(spark, tmp_path)
+    assert summary.note == "6 raw = 2 accepted + 0 merged + 2 rejected + 1 duplicates + 1 later"
+    late = ["fr,ann,i1,2024-01-01 10:00:00,buy,4,1", "fr,ann,i1,tomorrow,buy,1,1"]  # same key as GOOD: it is merged
+    write(tmp_path / "raw2.csv", late)
+    summary, store = night(spark, tmp_path, date(2024, 1, 4))
+    assert summary.note == "8 raw = 3 accepted + 1 merged + 3 rejected + 1 duplicates + 0 later"
+    assert merged == [{"2024-01-01", "2024-01-02"}, {"2024-01-01", "2024-01-03"}]
+    assert summary.rejected == {"null scenario": 1, "unparsable event_time": 2}
+    assert store.read(REJECTED).count() == 3
+    values = {r.user_id: r.value for r in store.read(TABLE).collect()}
+    assert values == {"ann": 2.5 + 4, "bob": 1, "cid": 1}
+
+    other = tmp_path / "other"
+    other.mkdir()
+    for number, part in enumerate((lines + bad, late)):
+        write(other / f"raw{number}.csv", part)
+    fresh, at_once = night(spark, other, date(2024, 1, 4))
+    assert fresh.note == summary.note
+    assert store.digest(TABLE, c.EVENT_DATE, date(2024, 1, 4)) == at_once.digest(TABLE, c.EVENT_DATE, date(2024, 1, 4))
+    assert day_digests(store.read(TABLE), c.EVENT_DATE) == day_digests(at_once.read(TABLE), c.EVENT_DATE)
+
+
+def test_all_days_are_built_again_where_the_table_was_touched(spark, tmp_path, monkeypatch):
+    merged = built_again(monkeypatch)
+    write(tmp_path / "raw.csv", [GOOD, "fr,bob,i1,2024-01-02 10:00:00,buy,1,1"])
+    _, store = night(spark, tmp_path)
+    store.delta(TABLE).delete("user_id = 'ann'")
+    _, store = night(spark, tmp_path, date(2024, 1, 4))
+    assert merged[1] == {"2024-01-01", "2024-01-02"}
+    assert events_of(store) == [("ann", "2024-01-01"), ("bob", "2024-01-02")]
+
+    write(tmp_path / "raw.csv", [GOOD, "fr,bob,i1,2024-01-02 10:00:00,buy,1,1"])
+    night(spark, tmp_path, date(2024, 1, 4), interactions={"event_weights": {"buy": 2.0}})  # read in another way
+    assert merged[2] == {"2024-01-01", "2024-01-02"}
+
+
+def test_an_item_that_becomes_known_brings_its_days_back(spark, tmp_path, monkeypatch):
+    merged = built_again(monkeypatch)
+    items = {"format": "csv", "options": {"header": "true"}, "paths": [str(tmp_path / "items.csv")], "item_id": "id"}
+    source = {**config_of(tmp_path).source.model_dump(exclude={"items"}), "items": items}
+    settings = {"source": source, "interactions": {"unknown_items": "reject"}}
+    write(tmp_path / "raw.csv", [GOOD, "fr,bob,i2,2024-01-02 10:00:00,buy,1,1"])
+    write(tmp_path / "items.csv", ["i1"], header="id")
+    summary, _ = night(spark, tmp_path, **settings)
+    assert summary.rejected == {"unknown item": 1}
+    write(tmp_path / "items.csv", ["i1", "i2"], header="id")
+    summary, store = night(spark, tmp_path, **settings)
+    assert summary.rejected == {} and merged[1] == {"2024-01-02"}
+    assert events_of(store) == [("ann", "2024-01-01"), ("bob", "2024-01-02")]
 
 
 def test_given_users_and_unknown_items_need_their_sources(spark, tmp_path):
