@@ -74,6 +74,16 @@ BENCHMARKS = {
         "seconds of the K best of every user, against MLlib and a bare product; no data",
         "6 min",
     ),
+    "night": (
+        "benchmarks.night",
+        "seconds and memory of a first night against the bare work in it, on Online Retail once, 4 and 16 times over",
+        "60 min",
+    ),
+    "increment": (
+        "benchmarks.increment",
+        "a night with 1 % new events against the same night from nothing, on Online Retail 16 times over",
+        "90 min",
+    ),
     "nightly": ("benchmarks.nightly", "seconds of a first night, the same again, and the night after", "10 min"),
     "quality": ("benchmarks.quality", "NDCG@10 of published lists on what users then bought, at four dates", "20 min"),
 }
