@@ -69,6 +69,11 @@ BENCHMARKS = {
         "NDCG@10 of all rankers and transfers on one night's windows, 8-bit scoring; Online Retail",
         "25 min a seed",
     ),
+    "gpu": (
+        "benchmarks.gpu",
+        "rows a second of embedding, training, scoring and top-K in torch alone, on a GPU if there is one",
+        "5 min",
+    ),
     "topk": (
         "benchmarks.topk",
         "seconds of the K best of every user, against MLlib and a bare product; no data",
