@@ -38,7 +38,8 @@ Reader = Literal["petastorm", "arrow", "auto"]
 Columns = dict[str, np.ndarray]
 POOL_ROWS = 1_000_000
 PART_ROWS = 1 << 16  # decoded at once
-FILL_ROWS = 1 << 12  # put together at once: these, and their columns, fit into a core's cache
+READ_BYTES = 1 << 16  # from a local file at once
+FILL_ROWS = 1 << 14  # put together at once: these, and their columns, about fit into a core's cache
 SAMPLE_BUCKETS = 4096
 
 
@@ -122,6 +123,7 @@ class Feed:
         self._lanes = num_lanes(self._groups, batch_size, pool_rows)
         self._shares = shares(self._lanes, rank, world_size)
         self._kept: np.ndarray | None = None
+        self._spare: list[np.ndarray] = []  # an earlier epoch's memory: new one costs the kernel more than the filling
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """This rank's batches of an epoch, from step `start` on: those that a reading from step 0 would give."""
@@ -200,23 +202,30 @@ class Feed:
         return [group for file in files for group in by_file[file]]
 
     def _pools(self, plan: list[list[Piece]]) -> Generator[np.ndarray, None, None]:
+        """Each overwrites the one before the last."""
         if self.num_rows <= self._pool_rows and plan:
             if self._kept is None:
-                self._kept = next(self._read(plan))
+                self._kept = next(self._read(plan, []))
             yield self._kept
-        elif len(plan) == 1:
-            yield from self._read(plan)
-        else:
-            yield from ahead(self._read(plan))
+            return
+        buffers = [self._spare.pop() for _ in range(min(2, len(self._spare)))]
+        yield from ahead(self._read(plan, buffers)) if len(plan) > 1 else self._read(plan, buffers)
+        self._spare += buffers
 
-    def _read(self, plan: list[list[Piece]]) -> Generator[np.ndarray, None, None]:
-        """Pools as one matrix each, (n, I + F) int32, floats by their bits: a batch gathers a row from one place."""
+    def _read(self, plan: list[list[Piece]], buffers: list[np.ndarray]) -> Generator[np.ndarray, None, None]:
+        """Pools as one matrix each, (n, I + F) int32, floats by their bits: a batch gathers a row from one place.
+
+        `buffers`: two are used in turn, and made here where they are missing or too small.
+        """
         names = list(dict.fromkeys([*self._ints, *self._floats, *(fold.column for fold in self._folds)]))
         open_groups = _petastorm_groups if self.reader == "petastorm" else _arrow_groups
         groups = open_groups(self._files, [piece.group for pool in plan for piece in pool], names)
-        for pool in plan:
-            rows = np.empty((_num_rows(pool), len(self._ints) + len(self._floats)), np.int32)
-            at = 0
+        largest, width = max(map(_num_rows, plan), default=0), len(self._ints) + len(self._floats)
+        buffers[:] = [buffer for buffer in buffers if len(buffer) >= largest]
+        for number, pool in enumerate(plan):
+            if len(buffers) < min(number + 1, 2):
+                buffers.append(np.empty((largest, width), np.int32))
+            rows, at = buffers[number % 2][: _num_rows(pool)], 0
             for piece in pool:
                 self._fill(rows[at : (at := at + piece.stop - piece.start)], piece, next(groups))
             yield rows
@@ -291,7 +300,7 @@ def _choose(reader: Reader) -> Literal["petastorm", "arrow"]:
 def _open(path: str) -> pq.ParquetFile:
     try:
         if "://" not in path:
-            return pq.ParquetFile(path, memory_map=True)
+            return pq.ParquetFile(path, buffer_size=READ_BYTES)
         fs, name = fsspec.core.url_to_fs(path)
         return pq.ParquetFile(fs.open(name))
     except FileNotFoundError:

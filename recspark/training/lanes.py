@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-MAX_LANES = 8
+MAX_LANES = 4  # each has pools and a thread of its own
 GROUPS_A_LANE = 2  # at least so many of the largest: what two lanes share is read twice
 
 
