@@ -60,8 +60,9 @@ def pools(groups: Sequence[RowGroup], lane: int, lanes: int, pool_rows: int) -> 
     at, rows = 0, pool_rows
     for group in groups:
         low, high = max(start - at, 0), min(stop - at, group.rows)
+        inside = start < at < stop  # petastorm reads row groups one after the other, those without a row as well
         at += group.rows
-        if low >= high:
+        if low > high or (low == high and not inside):
             continue
         if rows * lanes >= pool_rows:
             found.append([])

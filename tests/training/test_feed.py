@@ -177,6 +177,16 @@ def test_folds_are_kept_or_left_out(files: list[str], keep: bool) -> None:
     assert sorted(ids(list(chosen.batches(0)))) == expected
 
 
+@pytest.mark.parametrize("reader", ["arrow", "petastorm"])
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_row_group_of_which_no_row_counts(files: list[str], reader: str, epoch: int) -> None:
+    """Ids 1700 to 2399 are the second row group of the second file."""
+    folds = [Folds("id", frozenset(range(1700, 2400)), keep=False)]
+    seen = [feed(files, rank, 2, reader, folds=folds) for rank in range(2)]
+    found = np.concatenate([ids(list(part.batches(epoch))) for part in seen])
+    assert sorted(found) == [*range(1700), *range(2400, ROWS)]
+
+
 def test_rows_count_where_all_folds_count_them(files: list[str]) -> None:
     folds = [Folds("fold", frozenset({0, 1})), Folds("fold", frozenset({0}), keep=False)]
     chosen = feed(files, folds=folds, reader="petastorm")
