@@ -89,6 +89,16 @@ BENCHMARKS = {
         "a night with 1 % new events against the same night from nothing, on Online Retail 16 times over",
         "90 min",
     ),
+    "feed": (
+        "benchmarks.feed",
+        "rows a second of the training feed, two ranks, against petastorm's loaders and bare readers; no data",
+        "4 min",
+    ),
+    "train": (
+        "benchmarks.train",
+        "rows a second of training the ranker from Delta, against a bare torch loop, one and two processes; no data",
+        "7 min",
+    ),
     "nightly": ("benchmarks.nightly", "seconds of a first night, the same again, and the night after", "10 min"),
     "quality": ("benchmarks.quality", "NDCG@10 of published lists on what users then bought, at four dates", "20 min"),
 }

@@ -21,6 +21,7 @@ from recspark.errors import TrainingError
 from recspark.models.layers import Inputs, RowNoise
 from recspark.models.rankers.network import Network
 from recspark.training import checkpoint, losses
+from recspark.training.ahead import ahead
 from recspark.training.feed import Batch
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ LOG_SECONDS = 10.0
 MAX_GRADIENT_NORM = 10.0  # far above an ordinary step (about 1): one odd batch must not throw the weights away
 
 Prepare = Callable[[Batch], tuple[Inputs, Tensor]]  # a batch of the feed -> model inputs and (B, T) targets
+Ready = tuple[Batch, Inputs, Tensor]  # a batch and what it was prepared into
 Penalty = Callable[[Batch, int], Tensor]  # a batch, just passed through the model, and its step -> what joins the loss
 
 
@@ -129,8 +131,9 @@ def train(
         model.train()
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(not extras.frozen(name, progress.epoch))
-        for batch in feed.batches(progress.epoch, progress.step):
-            loss = _step(model, optimizer, batch, prepare, settings, progress, device, extras)
+        for ready in _prepared(feed.batches(progress.epoch, progress.step), extras.practice or prepare):
+            batch = ready[0]
+            loss = _step(model, optimizer, ready, settings, progress, device, extras)
             progress.step += 1
             progress.taken += 1
             progress.loss_sum += loss * batch.size
@@ -164,8 +167,7 @@ def train(
 def _step(
     model: Network,
     optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    prepare: Prepare,
+    ready: Ready,
     settings: Settings,
     progress: Progress,
     device: torch.device,
@@ -173,7 +175,7 @@ def _step(
 ) -> float:
     """One optimizer step; returns the loss over the whole batch, before the step."""
     noise = RowNoise(_generator(settings.seed, progress.taken, device), _rank(), _world())
-    sums_T, weights_T = _sums(model, batch, extras.practice or prepare, device, noise)
+    sums_T, weights_T = _sums(model, ready, device, noise)
     totals_T = _all_sum(weights_T.detach())
     losses_T = sums_T * (torch.tensor(settings.loss_weights, device=device) / losses.rows_of(totals_T).clamp_min(1e-12))
     if model.log_variance_T is None:
@@ -181,7 +183,7 @@ def _step(
     else:
         part = losses.by_uncertainty(losses_T, model.log_variance_T, model.spec.kinds, totals_T > 0, _world())
     if extras.penalty is not None:
-        part = part + extras.penalty(batch, progress.taken) / _world()
+        part = part + extras.penalty(ready[0], progress.taken) / _world()
     optimizer.zero_grad()
     part.backward()
     loss = _all_reduce_gradients(model, part.detach())
@@ -203,17 +205,20 @@ def evaluate(model: Network, feed: Batches, prepare: Prepare, device: torch.devi
     num_tasks = len(model.spec.tasks)
     totals = torch.zeros(2 * num_tasks, dtype=torch.float64, device=device)
     with torch.no_grad():
-        for batch in feed.batches(0):
-            totals += torch.cat(_sums(model, batch, prepare, device, None)).double()
+        for ready in _prepared(feed.batches(0), prepare):
+            totals += torch.cat(_sums(model, ready, device, None)).double()
     sums_T, weights_T = _all_sum(totals).cpu().split(num_tasks)
     first = int(torch.argmax((weights_T > 0).to(torch.int64)))
     return float(sums_T[first] / weights_T[first].clamp_min(1e-12))
 
 
-def _sums(
-    model: Network, batch: Batch, prepare: Prepare, device: torch.device, noise: RowNoise | None
-) -> tuple[Tensor, Tensor]:
-    inputs, targets_BT = prepare(batch)
+def _prepared(batches: Iterator[Batch], prepare: Prepare) -> Iterator[Ready]:
+    """The next batch is looked up in a thread while the network learns from one."""
+    return ahead((batch, *prepare(batch)) for batch in batches)
+
+
+def _sums(model: Network, ready: Ready, device: torch.device, noise: RowNoise | None) -> tuple[Tensor, Tensor]:
+    batch, inputs, targets_BT = ready
     weights_B = torch.from_numpy(batch.weights).to(device)
     logits_BT = model(inputs.to(device), noise)
     mean_T, std_T = model.target_mean_T, model.target_std_T
@@ -222,7 +227,7 @@ def _sums(
 
 def _optimizer(model: Network, settings: Settings) -> torch.optim.Optimizer:
     return torch.optim.AdamW(
-        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, eps=ADAM_EPS
+        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, eps=ADAM_EPS, fused=True
     )
 
 

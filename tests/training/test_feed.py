@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recspark.errors import DataError, SchemaError
+from recspark.training import feed as module
 from recspark.training.feed import Batch, Fading, Feed, Folds, local_path, num_rows, read_users
 
 SIZES = (1000, 3000, 10, 2500, 1)  # rows of the files; 6,511 in all
@@ -51,12 +52,79 @@ def test_every_row_once_and_equal_steps(files: list[str], world: int, pool: int)
     assert sorted(np.concatenate([ids(batches) for batches in epochs])) == list(range(ROWS))
 
 
+def reference(files: list[str], epoch: int, pool: int, lanes: int, size: int = 256, seed: int = 7) -> list[np.ndarray]:
+    """Ids of an epoch's batches, without a thought for memory or speed."""
+    groups = [
+        [np.arange(low, min(low + 700, stop)) for low in range(start, stop, 700)]
+        for start, stop in zip(np.cumsum([0, *SIZES[:-1]]), np.cumsum(SIZES), strict=True)
+    ]
+    order = range(len(SIZES)) if pool >= ROWS else np.random.default_rng((seed, epoch)).permutation(len(SIZES))
+    group = np.concatenate([np.full(len(g), 100 * file + n) for file in order for n, g in enumerate(groups[file])])
+    row = np.concatenate([g for file in order for g in groups[file]])
+    streams = []
+    for lane, (mine, of) in enumerate(zip(np.array_split(row, lanes), np.array_split(group, lanes), strict=True)):
+        pools, last = [[]], None  # type: ignore[var-annotated]
+        for one, its in zip(mine, of, strict=True):
+            if its != last and len(pools[-1]) * lanes >= pool:
+                pools.append([])
+            pools[-1].append(one)
+            last = its
+        keys = [(seed, epoch, number, lane)[: 3 + (lanes > 1)] for number in range(len(pools))]
+        streams.append(
+            np.concatenate([np.random.default_rng(k).permutation(p) for k, p in zip(keys, pools, strict=True)])
+        )
+    stream = np.array([streams[at % lanes][at // lanes] for at in range(ROWS)])
+    return [stream[at : at + size] for at in range(0, ROWS, size)]
+
+
+@pytest.mark.parametrize(("pool", "size", "lanes"), [(1500, 256, 4), (1500, 250, 2), (1500, 255, 1), (10_000, 256, 1)])
+def test_batches_are_those_of_a_plain_reading(files: list[str], pool: int, size: int, lanes: int) -> None:
+    for epoch in range(2):
+        expected = reference(files, epoch, pool, lanes, size)
+        found = list(feed(files, pool=pool, batch_size=size).batches(epoch))
+        assert [batch.ints[:, 0].tolist() for batch in found] == [batch.tolist() for batch in expected]
+
+
 def test_columns_and_weights_stay_together(files: list[str]) -> None:
     for batch in feed(files).batches(0):
         np.testing.assert_array_equal(
             batch.floats, np.stack([batch.ints[:, 0] + x for x in (0.25, 0.5)] + [batch.weights], 1)
         )
         np.testing.assert_array_equal(batch.weights, batch.ints[:, 0] % 3 + 1)
+
+
+@pytest.mark.parametrize("pool", [1500, 10_000], ids=["pools", "one pool"])
+@pytest.mark.parametrize("world", [2, 3, 4, 8, 12])
+def test_any_number_of_ranks_shares_the_batches_of_one(files: list[str], world: int, pool: int) -> None:
+    whole = list(feed(files, pool=pool).batches(1))
+    for rank in range(world):
+        for one, part in zip(whole, feed(files, rank, world, pool=pool).batches(1), strict=True):
+            assert len(part) == -(-len(one) // world)
+            np.testing.assert_array_equal(part.floats[part.weights > 0], one.floats[rank::world])
+
+
+@pytest.mark.parametrize("reader", ["arrow", "petastorm"])
+def test_two_ranks_read_no_row_group_twice_but_at_the_seam(
+    files: list[str], reader: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """4 lanes of 13 row groups that are cut at three places: each rank reads its half and two more at most."""
+    read: list[list[tuple[int, int]]] = []
+    for name in ("_arrow_groups", "_petastorm_groups"):
+        real = getattr(module, name)
+
+        def counted(paths, groups, names, real=real):  # type: ignore[no-untyped-def]
+            read[-1] += [(group.file, group.number) for group in groups]
+            return real(paths, groups, names)
+
+        monkeypatch.setattr(module, name, counted)
+    for rank in range(2):
+        read.append([])
+        list(feed(files, rank, 2, reader=reader).batches(0))
+    num_groups = sum(-(-size // 700) for size in SIZES)
+    assert num_groups == 13 and set(read[0]) | set(read[1]) == {
+        (file, number) for file, size in enumerate(SIZES) for number in range(-(-size // 700))
+    }
+    assert len(read[0]) + len(read[1]) <= num_groups + 3
 
 
 @pytest.mark.parametrize("pool", [1500, 10_000], ids=["pools", "one pool"])
@@ -107,6 +175,16 @@ def test_folds_are_kept_or_left_out(files: list[str], keep: bool) -> None:
     expected = [n for n in range(ROWS) if (n % 10 == 0) == keep]
     assert chosen.num_rows == len(expected) == (652 if keep else 5859)  # 0, 10 ... 6510
     assert sorted(ids(list(chosen.batches(0)))) == expected
+
+
+@pytest.mark.parametrize("reader", ["arrow", "petastorm"])
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_row_group_of_which_no_row_counts(files: list[str], reader: str, epoch: int) -> None:
+    """Ids 1700 to 2399 are the second row group of the second file."""
+    folds = [Folds("id", frozenset(range(1700, 2400)), keep=False)]
+    seen = [feed(files, rank, 2, reader, folds=folds) for rank in range(2)]
+    found = np.concatenate([ids(list(part.batches(epoch))) for part in seen])
+    assert sorted(found) == [*range(1700), *range(2400, ROWS)]
 
 
 def test_rows_count_where_all_folds_count_them(files: list[str]) -> None:

@@ -164,7 +164,7 @@ def gradients(trained: Trained, rows: Batch, rank: int, world_size: int) -> list
     network.load_state_dict(trained.network.state_dict())
     noise = RowNoise(torch.Generator().manual_seed(3), rank, world_size)
     mine = chosen(rows, np.arange(rank, rows.size, world_size))
-    sums_T, _ = loop._sums(network, mine, trained.look, CPU, noise)
+    sums_T, _ = loop._sums(network, (mine, *trained.look(mine)), CPU, noise)
     sums_T.sum().backward()
     assert all(parameter.grad is not None for parameter in network.parameters())  # so every rank sends as many
     return [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
@@ -182,7 +182,7 @@ def test_a_task_without_any_label_is_no_trouble(trained: Trained) -> None:
     rows = batch(64)
     rows.floats[:, 4] = np.nan
     inputs, targets = trained.look(rows)
-    sums_T, weights_T = loop._sums(trained.network, rows, lambda _: (inputs, targets), CPU, None)
+    sums_T, weights_T = loop._sums(trained.network, (rows, inputs, targets), CPU, None)
     assert torch.isfinite(sums_T).all() and weights_T.tolist() == [64, 0]
 
 
