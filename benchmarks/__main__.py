@@ -74,6 +74,11 @@ BENCHMARKS = {
         "seconds of the K best of every user, against MLlib and a bare product; no data",
         "6 min",
     ),
+    "embed": (
+        "benchmarks.embed",
+        "seconds of 20,000 texts to vectors, against SentenceTransformer and pandas UDFs; DIR: the folder of all data",
+        "8 min",
+    ),
     "nightly": ("benchmarks.nightly", "seconds of a first night, the same again, and the night after", "10 min"),
     "quality": ("benchmarks.quality", "NDCG@10 of published lists on what users then bought, at four dates", "20 min"),
 }
