@@ -99,6 +99,11 @@ BENCHMARKS = {
         "rows a second of training the ranker from Delta, against a bare torch loop, one and two processes; no data",
         "7 min",
     ),
+    "embed": (
+        "benchmarks.embed",
+        "seconds of 20,000 texts to vectors, against SentenceTransformer and pandas UDFs; DIR: the folder of all data",
+        "8 min",
+    ),
     "nightly": ("benchmarks.nightly", "seconds of a first night, the same again, and the night after", "10 min"),
     "quality": ("benchmarks.quality", "NDCG@10 of published lists on what users then bought, at four dates", "20 min"),
 }

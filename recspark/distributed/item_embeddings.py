@@ -7,6 +7,7 @@ from datetime import date
 from functools import lru_cache, reduce
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 from pyspark import TaskContext
 from pyspark.sql import DataFrame
@@ -39,6 +40,11 @@ def embed(items: DataFrame, encoder_name: str, revision: str | None = None) -> D
     Lazy, and each reading of the result runs the model again: persist it if it is read twice (a merge does).
     Raises ConfigError where the encoder is missing here; on a worker, where that has another version.
     """
+    return table.build(embed_with_reasons(items, encoder_name, revision))
+
+
+def embed_with_reasons(items: DataFrame, encoder_name: str, revision: str | None = None) -> DataFrame:
+    """As `embed`, with a column more: `reason`, why the embedding of an item that has a text is null."""
     version = locate(encoder_name, revision).version
     tasks = num_tasks(items.count(), items.sparkSession.sparkContext.defaultParallelism)
     rows = items.select(c.ITEM_ID, c.TEXT, c.CONTENT_HASH).repartition(tasks)
@@ -48,19 +54,39 @@ def embed(items: DataFrame, encoder_name: str, revision: str | None = None) -> D
             if batch.num_rows:  # no row, no model
                 yield _embed_batch(batch, task_encoder(encoder_name, revision, version))
 
-    return table.build(rows.mapInArrow(embed_batches, table.SCHEMA))
+    return rows.mapInArrow(embed_batches, f"{table.SCHEMA}, {c.REASON} string")
 
 
 def _embed_batch(batch: pa.RecordBatch, encoder: "TextEncoder") -> pa.RecordBatch:
-    vectors = encoder.encode(batch.column(c.TEXT).to_pylist())
+    texts, reasons = _read_texts(batch.column(c.TEXT))
+    vectors = encoder.encode(texts)
+    for row in np.flatnonzero(~np.isfinite(vectors).all(axis=1)):
+        vectors[row], reasons[row] = 0.0, table.NOT_FINITE
     columns = {
         c.ITEM_ID: batch.column(c.ITEM_ID),
         c.ENCODER: pa.repeat(encoder.version, batch.num_rows),
         c.CONTENT_HASH: batch.column(c.CONTENT_HASH),
         c.EMBEDDING: array_to_vectors(vectors),
         c.DIM: pa.repeat(pa.scalar(encoder.dim, pa.int32()), batch.num_rows),
+        c.REASON: pa.array(reasons, pa.string()),
     }
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+
+
+def _read_texts(column: pa.Array) -> tuple[list[str | None], list[str | None]]:
+    """The texts, and why one is null that was not: a Spark string may hold any bytes."""
+    reasons: list[str | None] = [None] * len(column)
+    try:
+        return column.to_pylist(), reasons
+    except UnicodeDecodeError:
+        cells = column.cast(pa.binary()).to_pylist()
+    texts: list[str | None] = [None] * len(column)
+    for row, cell in enumerate(cells):
+        try:
+            texts[row] = None if cell is None else cell.decode()
+        except UnicodeDecodeError:
+            reasons[row] = table.NOT_UTF8
+    return texts, reasons
 
 
 def embed_udf(encoder_name: str, revision: str | None = None) -> Callable[..., object]:
@@ -77,7 +103,8 @@ def embed_udf(encoder_name: str, revision: str | None = None) -> Callable[..., o
     def embed_text(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
         for texts in batches:
             vectors = task_encoder(encoder_name, revision, version).encode(texts.tolist())
-            cells = [vector if ok else None for vector, ok in zip(vectors, has_content(vectors), strict=True)]
+            good = has_content(vectors) & np.isfinite(vectors).all(axis=1)
+            cells = [vector if ok else None for vector, ok in zip(vectors, good, strict=True)]
             yield pd.Series(cells, dtype=object)
 
     return embed_text
@@ -91,8 +118,9 @@ def num_tasks(rows: int, slots: int) -> int:
 def task_encoder(name: str, revision: str | None, version: str) -> "TextEncoder":
     """The encoder of this Python worker, on this task's device and with this task's cores. Call it inside a task.
 
-    Loaded once: Spark keeps the worker process for later tasks. Raises ConfigError where the worker's copy differs
-    from the driver's, since its vectors would be stored under a wrong version.
+    Loaded once: Spark keeps the worker process for later tasks. Worker processes cannot share a model, so a GPU holds
+    one copy for each task that runs on it at a time: `spark.task.resource.gpu.amount=1` makes that one.
+    Raises ConfigError where the worker's copy differs from the driver's: its vectors would stand under a wrong version.
     """
     context = TaskContext.get()
     assert context is not None, "only in a task"
@@ -142,12 +170,15 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     parts = []
     for version, one in zip(found, settings.all, strict=True):
         todo = table.only_new(items, store.read(table.TABLE), version) if known else items
-        parts.append(embed(todo, one.encoder, one.revision))
+        parts.append(embed_with_reasons(todo, one.encoder, one.revision))
     rows = reduce(DataFrame.unionByName, parts).persist()  # one merge, one commit; and a merge reads its source twice
     try:
-        count = rows.count()
-        metadata = {"fingerprint": fingerprint}
-        written = store.merge(table.TABLE, rows, metadata) if count else None
+        counts = {row[0]: row[1] for row in rows.groupBy(c.REASON).count().collect()}
+        count = sum(counts.values())
+        rejected = {reason: n for reason, n in counts.items() if reason is not None}
+        if rejected:
+            table.keep_rejected(store, rows, run_date)
+        written = store.merge(table.TABLE, table.build(rows), {"fingerprint": fingerprint}) if count else None
     finally:
         rows.unpersist()
-    return Summary("item_embeddings", items.count(), count, skipped=count == 0, note=note, version=written)
+    return Summary("item_embeddings", items.count(), count, rejected, count == 0, note, written)

@@ -5,18 +5,23 @@ Shapes: B texts of a batch, L tokens, D numbers of a vector; hidden_BLD, mask_BL
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
+from recspark.encoders.packed import pack
 from recspark.encoders.weights import PACKAGED, locate
 from recspark.errors import ConfigError
 
 TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 65536}  # with padding; larger batches leave a CPU's caches and lose a fifth
+TEXTS_PER_CHUNK = 2048  # tokenised at once; fewer make more batches that are not full
 MAX_TOKENS = 512  # where neither the model nor its tokenizer says
+
+Chunk, Done = TypeVar("Chunk"), TypeVar("Done")
 
 
 def mean(hidden_BLD: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
@@ -62,27 +67,46 @@ class TextEncoder:
         """float32 (n, dim) in the order of `texts`; a text without content (null, blank, no token) is a row of zeros.
 
         Batches hold texts of like length up to a number of tokens: order and batch change a vector by rounding only.
+        While the model works on one chunk, a thread tokenises the next.
         """
         vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
-        tokens = self._tokenise(texts)
+        filled = [row for row, text in enumerate(texts) if isinstance(text, str) and text.strip()]
+        filled.sort(key=lambda row: -len(texts[row]))  # so that a chunk has texts of like length
+        chunks = [filled[low : low + TEXTS_PER_CHUNK] for low in range(0, len(filled), TEXTS_PER_CHUNK)]
+        given = [[texts[row] for row in rows] for rows in chunks]
         budget = TOKENS_PER_BATCH[torch.device(self.device).type]
-        for rows in token_batches(np.array([len(ids) for ids in tokens], dtype=np.int64), budget):
-            vectors[rows] = self._forward([tokens[row] for row in rows])
+        for rows, tokens in zip(chunks, one_ahead(self._tokenise, given), strict=True):
+            vectors[rows], budget = self._encode_tokens(tokens, budget)
         return vectors
 
-    def _tokenise(self, texts: Sequence[str | None]) -> list[list[int]]:
+    def _tokenise(self, texts: list[str]) -> list[list[int]]:
         """Token ids of every text, cut to `max_tokens`; empty where only the model's special tokens would stand."""
-        tokens: list[list[int]] = [[] for _ in texts]
-        rows = [row for row, text in enumerate(texts) if isinstance(text, str) and text.strip()]
-        if not rows:
-            return tokens
-        given = [texts[row].lower() if self.recipe.lower else texts[row] for row in rows]
+        given = [text.lower() for text in texts] if self.recipe.lower else texts
         found = self.tokenizer(given, truncation=True, max_length=self.max_tokens, return_attention_mask=False)
         special = self.tokenizer.num_special_tokens_to_add()
-        for row, ids in zip(rows, found["input_ids"], strict=True):
-            if len(ids) > special:
-                tokens[row] = ids
-        return tokens
+        return [ids if len(ids) > special else [] for ids in found["input_ids"]]
+
+    def _encode_tokens(self, tokens: list[list[int]], budget: int) -> tuple[np.ndarray, int]:
+        """(n, dim), and the budget of padded tokens a batch that was left: a GPU without memory for one halves it.
+
+        Raises torch.OutOfMemoryError where a single text is too much.
+        """
+        vectors = np.zeros((len(tokens), self.dim), dtype=np.float32)
+        lengths = np.array([len(ids) for ids in tokens], dtype=np.int64)
+        todo = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]  # longest first, empty ones left out
+        while len(todo):
+            longest = int(lengths[todo[0]])
+            rows = todo[: max(1, budget // longest)]
+            try:
+                vectors[rows] = self._forward([tokens[row] for row in rows])
+                todo = todo[len(rows) :]
+                continue
+            except torch.OutOfMemoryError:
+                if len(rows) == 1:
+                    raise
+            budget = len(rows) * longest // 2
+            torch.cuda.empty_cache()  # outside the except, whose traceback holds the batch
+        return vectors, budget
 
     def _forward(self, tokens: list[list[int]]) -> np.ndarray:
         longest = max(len(ids) for ids in tokens)
@@ -109,14 +133,15 @@ def load(name: str = PACKAGED, revision: str | None = None, device: str | None =
     recipe = read_recipe(weights.path)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer, model = _load_transformer(name, recipe.folder)
+    max_tokens = recipe.max_tokens or _max_tokens(tokenizer, model)
     return TextEncoder(
         version=weights.version,
         dim=model.config.hidden_size,
         device=device,
         recipe=recipe,
-        max_tokens=recipe.max_tokens or _max_tokens(tokenizer, model),
+        max_tokens=max_tokens,
         tokenizer=tokenizer,
-        model=model.to(device),
+        model=pack(model) if torch.device(device).type == "cpu" else model.to(device),
     )
 
 
@@ -194,11 +219,14 @@ def _read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def token_batches(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
-    """Row numbers, longest text first, cut so that rows x longest <= budget (one row at least); empty texts in none."""
-    order = np.argsort(-lengths, kind="stable")
-    order = order[lengths[order] > 0]
-    while len(order):
-        size = max(1, budget // int(lengths[order[0]]))
-        yield order[:size]
-        order = order[size:]
+def one_ahead(work: Callable[[Chunk], Done], chunks: Sequence[Chunk]) -> Iterator[Done]:
+    """work(chunk) of every chunk in order; a thread does the next one while the caller uses this one."""
+    if len(chunks) < 2:  # nothing to be ahead of
+        yield from map(work, chunks)
+        return
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        coming = thread.submit(work, chunks[0])
+        for chunk in chunks[1:]:
+            done, coming = coming, thread.submit(work, chunk)
+            yield done.result()
+        yield coming.result()

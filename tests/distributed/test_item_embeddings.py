@@ -1,5 +1,7 @@
 """Item embeddings in Spark equal the encoder called directly; only changed content is embedded."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -16,6 +18,8 @@ from recspark.encoders.vectors import vectors_to_array
 from recspark.encoders.weights import locate, versions
 from recspark.errors import ConfigError
 from recspark.tables import item_embeddings as table
+from recspark.tables.interactions import REJECTED
+from recspark.tables.items import TABLE as ITEMS
 from recspark.tables.store import Store
 from recspark.training import checkpoint
 from tests import world
@@ -106,6 +110,50 @@ def test_model_is_loaded_once_in_a_worker(spark):
 
     found = spark.range(4).mapInArrow(same_object, "same boolean, threads long").distinct().collect()
     assert [(row.same, row.threads) for row in found] == [(True, 1)]  # spark.task.cpus = 1
+
+
+# -- texts that no vector can be made of -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def broken(tmp_path) -> str:
+    """A model that makes no number of `green`, the word with id 5."""
+    model = BertModel(BertConfig(**SMALL))
+    with torch.no_grad():
+        model.embeddings.word_embeddings.weight[5] = float("nan")
+    return str(save_tiny(tmp_path / "broken", model))
+
+
+def test_a_corrupt_text_is_null_with_its_reason_and_the_rest_goes_on(spark, tmp_path, broken):
+    source = {"format": "parquet", "paths": ["x"], "scenario": "s", "user_id": "u", "item_id": "i", "event_time": "t"}
+    tree = {"warehouse": str(tmp_path / "warehouse"), "source": {"interactions": source}}
+    config = Config.model_validate({**tree, "item_embeddings": {"encoder": broken}})
+    store = Store(spark, config, "run")
+    rows = [("a", "red mug"), ("b", "green mug"), ("c", "bytes"), ("d", None), ("e", "mug lamp")]
+    listed = spark.createDataFrame(rows, "item_id string, text string").select(
+        "item_id",
+        F.expr("CASE text WHEN 'bytes' THEN CAST(unhex('C328') AS string) ELSE text END AS text"),  # no UTF-8
+        F.expr("CAST(map() AS map<string,string>) AS attributes"),
+        F.expr("CAST(null AS string) AS media"),
+        F.concat(F.lit("hash-"), "item_id").alias("content_hash"),
+        F.lit(world.AS_OF).alias("first_seen"),
+    )
+    store.merge(ITEMS, listed)
+    summary = job.refresh(store, config, world.AS_OF)
+    assert (summary.rows_in, summary.rows_out) == (5, 5)
+    assert summary.rejected == {table.NOT_UTF8: 1, table.NOT_FINITE: 1}
+    found = {row.item_id: row.embedding for row in store.read(table.TABLE).collect()}
+    assert {item for item, cell in found.items() if cell is None} == {"b", "c", "d"}
+    direct = text.load(broken, device="cpu").encode(["red mug", "mug lamp"])
+    np.testing.assert_allclose(vectors_to_array([found["a"], found["e"]]), direct, atol=1e-5)
+    kept = {(json.loads(row.raw)["item_id"], row.reason) for row in store.read(REJECTED).collect()}
+    assert kept == {("b", table.NOT_FINITE), ("c", table.NOT_UTF8)}
+    again = job.refresh(store, config, world.AS_OF, force=True)
+    assert again.rejected == summary.rejected and store.read(REJECTED).count() == 2 and store.version(REJECTED) == 0
+    store.merge(ITEMS, listed.where("item_id = 'a'").withColumn("content_hash", F.lit("changed")))
+    assert job.refresh(store, config, world.AS_OF).rows_out == 1  # the corrupt ones are not tried every night
+    udf = listed.where("item_id IN ('a', 'b')").orderBy("item_id").select(job.embed_udf(broken)("text").alias("v"))
+    assert [row.v is None for row in udf.collect()] == [False, True]
 
 
 # -- only what changed -------------------------------------------------------------------------------------------------

@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import threading
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -126,12 +129,94 @@ def test_long_text_is_cut_at_the_models_length(encoder):
 # -- batches -----------------------------------------------------------------------------------------------------------
 
 
-def test_batches_keep_to_the_budget():
-    # longest first: 9 alone (2 x 9 > 12), then 4 with 3 and 3 (3 x 4 = 12), then 2; rows of length 0 in none
-    batches = [rows.tolist() for rows in text.token_batches(np.array([3, 9, 0, 4, 3, 2]), 12)]
-    assert batches == [[1], [3, 0, 4], [5]]
-    assert [r.tolist() for r in text.token_batches(np.array([50]), 12)] == [[0]]  # one text may exceed it
-    assert list(text.token_batches(np.array([0, 0]), 12)) == []
+class Lengths(torch.nn.Module):
+    """Every token's state is the text's length; notes (rows, longest) of the batches, refuses those above `room`."""
+
+    def __init__(self, room: int = 1_000_000) -> None:
+        super().__init__()
+        self.room, self.batches = room, []
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> SimpleNamespace:
+        self.batches.append(tuple(input_ids.shape))
+        if input_ids.numel() > self.room:
+            raise torch.OutOfMemoryError("no room")
+        state_BL1 = attention_mask.sum(dim=1, keepdim=True).expand_as(input_ids).unsqueeze(-1).float()
+        return SimpleNamespace(last_hidden_state=state_BL1)
+
+
+def counting(encoder: text.TextEncoder, model: Lengths) -> text.TextEncoder:
+    return replace(encoder, model=model, dim=1, recipe=replace(encoder.recipe, normalize=False))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "budget", "expected"),
+    [
+        # longest first: 9 alone (2 x 9 > 12), then 4 with 3 and 3 (3 x 4 = 12), then 2; no row of length 0
+        ([3, 9, 0, 4, 3, 2], 12, [(1, 9), (3, 4), (1, 2)]),
+        ([50], 12, [(1, 50)]),  # one text may exceed it
+        ([0, 0], 12, []),
+    ],
+)
+def test_batches_keep_to_the_budget(encoder, lengths, budget, expected):
+    model = Lengths()
+    found, left = counting(encoder, model)._encode_tokens([[5] * n for n in lengths], budget)
+    assert model.batches == expected and left == budget
+    np.testing.assert_array_equal(found[:, 0], lengths)
+
+
+def test_a_batch_without_memory_is_halved_and_the_rest_goes_on(encoder):
+    model = Lengths(room=10)
+    lengths = [4, 4, 4, 4, 4, 4, 2, 2]
+    found, left = counting(encoder, model)._encode_tokens([[5] * n for n in lengths], 24)
+    # 6 x 4 = 24 > 10, so 12: 3 x 4 > 10, so 6: one text of 4 at a time, then three of 2
+    assert model.batches == [(6, 4), (3, 4), *[(1, 4)] * 6, (2, 2)] and left == 6
+    np.testing.assert_array_equal(found[:, 0], lengths)
+
+
+def test_a_single_text_without_memory_is_an_error(encoder):
+    with pytest.raises(torch.OutOfMemoryError):
+        counting(encoder, Lengths(room=3))._encode_tokens([[5, 5], [5] * 4], 8)
+
+
+def test_a_halved_budget_stays_for_the_next_chunks(encoder, monkeypatch):
+    monkeypatch.setattr(text, "TEXTS_PER_CHUNK", 4)
+    monkeypatch.setitem(text.TOKENS_PER_BATCH, "cpu", 12)
+    model = Lengths(room=6)
+    found = counting(encoder, model).encode(["mug"] * 8)  # [CLS] mug [SEP]: 3 tokens each
+    assert model.batches == [(4, 3), *[(2, 3)] * 4]  # 12 > 6 once, and never again
+    assert (found == 3.0).all()
+
+
+# -- chunks, tokenised ahead -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 3, 5, 100])
+def test_chunks_change_only_rounding(encoder, monkeypatch, size):
+    texts = [f"{'glass ' * (i % 7)}lantern {i}" for i in range(14)] + [None, " ", "\u200b"]
+    together = encoder.encode(texts)
+    monkeypatch.setattr(text, "TEXTS_PER_CHUNK", size)
+    np.testing.assert_allclose(encoder.encode(texts), together, atol=1e-6)
+
+
+def test_the_next_chunk_is_made_while_one_is_used():
+    done = [threading.Event() for _ in range(3)]
+
+    def work(chunk: int) -> tuple[int, int]:
+        done[chunk].set()
+        return chunk, threading.get_ident()
+
+    for turn, (chunk, thread) in enumerate(text.one_ahead(work, range(3))):
+        assert chunk == turn and thread != threading.get_ident()
+        if turn < 2:
+            assert done[turn + 1].wait(10)  # without asking for it
+        assert not any(event.is_set() for event in done[turn + 2 :])  # one ahead, not more
+
+
+def test_one_chunk_needs_no_thread_and_errors_arrive():
+    assert list(text.one_ahead(lambda _: threading.get_ident(), [0])) == [threading.get_ident()]
+    assert list(text.one_ahead(str, [])) == []
+    with pytest.raises(ZeroDivisionError):
+        list(text.one_ahead(lambda chunk: 1 // chunk, [1, 0, 1]))
 
 
 # -- folders -----------------------------------------------------------------------------------------------------------
