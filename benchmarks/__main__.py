@@ -74,6 +74,11 @@ BENCHMARKS = {
         "seconds of the K best of every user, against MLlib and a bare product; no data",
         "6 min",
     ),
+    "score": (
+        "benchmarks.score",
+        "rows a second of the torch ranker by Spark, against a pandas UDF with all towers and the bare network; no data",
+        "5 min",
+    ),
     "nightly": ("benchmarks.nightly", "seconds of a first night, the same again, and the night after", "10 min"),
     "quality": ("benchmarks.quality", "NDCG@10 of published lists on what users then bought, at four dates", "20 min"),
 }

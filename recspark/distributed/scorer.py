@@ -97,7 +97,8 @@ def scorer(store: Store, config: Config, run_date: date, as_of: date, copy: str)
 
 
 def _dense(rows: pa.Table | pa.RecordBatch, names: Sequence[str]) -> np.ndarray:
-    return np.column_stack([_numbers(rows, name) for name in names]).astype(np.float32, copy=False)
+    """(n, F) float32, in Fortran order: Arrow's columns as they lie, one after the other."""
+    return np.stack([_numbers(rows, name) for name in names]).astype(np.float32, copy=False).T
 
 
 def _numbers(rows: pa.Table | pa.RecordBatch, name: str) -> np.ndarray:
