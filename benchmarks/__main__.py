@@ -76,7 +76,7 @@ BENCHMARKS = {
     ),
     "score": (
         "benchmarks.score",
-        "rows a second of the torch ranker by Spark, against a pandas UDF with all towers and the bare network; no data",
+        "rows a second of the torch ranker by Spark, against a plain pandas UDF and the bare network; no data",
         "5 min",
     ),
     "nightly": ("benchmarks.nightly", "seconds of a first night, the same again, and the night after", "10 min"),

@@ -58,7 +58,7 @@ class Sizes:
 
 
 def features(rng: np.random.Generator, item: np.ndarray, num_items: int) -> dict[str, np.ndarray]:
-    """FEATURES of BLOCK lists, `item` (BLOCK * LIST,): what belongs to user or item is the same in all of their rows."""
+    """FEATURES of BLOCK lists, `item` (BLOCK * LIST,): what is of a user or an item is the same in all its rows."""
     of_item = np.log1p(np.random.default_rng(1).gamma(1.0, 20.0, (len(ITEM_FEATURES), num_items)).astype(np.int64))
     found = {name: values[item] for name, values in zip(ITEM_FEATURES, of_item, strict=True)}
     found |= {name: np.repeat(rng.normal(size=BLOCK), LIST) for name in USER_FEATURES}
@@ -132,7 +132,7 @@ def made_up(model: str, sizes: Sizes) -> network.Network:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in found.parameters():  # not what they start as: a scenario's own part, scales and shifts count
-            weight += 0.05 * torch.randn(weight.shape, generator=generator)
+            weight.add_(torch.randn(weight.shape, generator=generator), alpha=0.05)
     return found
 
 
