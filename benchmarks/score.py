@@ -5,8 +5,7 @@ scenario; `shared_bottom`: the default). Ours is the stage's own path: distribut
 
 (a) a plain scalar pandas UDF with the same weights, the whole network a batch, all towers for every row and each row's
     own picked afterwards; on the same session, with its model open and its columns pruned, on fewer rows;
-(b) the network alone, in this process, all cores as its threads, its inputs looked up beforehand: no reading, no
-    histories, no content, no writing.
+(b) the network alone, in this process, all cores as its threads, over arrays in memory: nothing is read or written.
 
 Everybody's workers are started, and have their model open, before the clock is. Figures are rows a second.
 """
@@ -31,7 +30,7 @@ from recspark import columns as c
 from recspark.distributed import lists, ranker
 from recspark.distributed.scorer import Scorer
 from recspark.features import FEATURES, ITEM_FEATURES, USER_FEATURES, features_of
-from recspark.models.layers import Inputs, look_up
+from recspark.models.layers import look_up
 from recspark.models.rankers import network
 from recspark.models.rankers.single import Single
 from recspark.models.rankers.spec import Spec
@@ -47,7 +46,8 @@ DAY, SCENARIOS, CONTENT_DIM = 15_000, 30, 384
 LIST, BLOCK = 100, 500  # candidates of a user; users that are drawn together
 MISSING = 0.3  # of a retriever's features: it did not find the item
 MODELS = ("single", "shared_bottom")
-BATCHES = 24  # for (b), each as large as those that are scored at once
+FILES = 8
+BARE_ROWS = 500_000  # for (b)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def blocks(batches: Iterator[pa.RecordBatch], num_items: int) -> Iterator[pa.Rec
 
 def plant(spark: SparkSession, folder: str, sizes: Sizes) -> None:
     """Candidates, histories, content and the rankers, where a night would have left them."""
-    made = spark.range(sizes.users // BLOCK, numPartitions=8).mapInArrow(
+    made = spark.range(sizes.users // BLOCK, numPartitions=FILES).mapInArrow(
         partial(blocks, num_items=sizes.items), ", ".join(f"{name} {kind}" for name, kind in TYPES.items())
     )
     made.write.format("delta").mode("overwrite").save(f"{folder}/candidates")
@@ -178,7 +178,8 @@ def written(
     found: Callable[[DataFrame, str, str], DataFrame], frame: DataFrame, folder: str, model: str, users: int
 ) -> float:
     """Seconds until the scores of the first `users` users are in Delta, by workers that have their model open."""
-    found(frame.where(F.col(c.USER_IDX) < BLOCK // 5), folder, model).write.format("noop").mode("overwrite").save()
+    few = frame.where(F.col(c.USER_IDX) < BLOCK // 10).repartition(FILES)
+    found(few, folder, model).write.format("noop").mode("overwrite").save()
     rows = frame.where(F.col(c.USER_IDX) < users)
     began = time.monotonic()
     found(rows, folder, model).write.format("delta").mode("overwrite").save(f"{folder}/{found.__name__}")
@@ -187,34 +188,24 @@ def written(
 
 def bare(folder: str, model: str, sizes: Sizes, cores: int) -> float:
     """Peer (b): rows a second, best of three."""
-    made, book, content = opened(folder, model)
-    torch.set_num_threads(cores)
-    inputs = []
-    for rows in arrays(sizes, BATCHES * scoring.ROWS):
-        dense, (scenario, user, item) = rows
-        inputs.append(look_up(dense, scenario, item, book.block(user, np.full(len(user), DAY), LENGTH), content))
+    where = (f"{folder}/{model}/{ranker.RANKER}", f"{folder}/histories", f"{folder}/bundle", DAY)
+    dense, ids = arrays(sizes, BARE_ROWS)
+    dense = np.asfortranarray(dense)
     seconds = []
-    for _ in range(3):
+    for _ in range(4):  # the first one opens the model
         began = time.monotonic()
-        forward(made, inputs)
+        scoring.probabilities(*where, dense, ids)
         seconds.append(time.monotonic() - began)
+        torch.set_num_threads(cores)
     torch.set_num_threads(1)
-    return sum(len(x.item_B) for x in inputs) / min(seconds)
+    return len(dense) / min(seconds[1:])
 
 
-@torch.inference_mode()
-def forward(made: network.Network, inputs: list[Inputs]) -> None:
-    for x in inputs:
-        torch.sigmoid(made(x)[:, 0].double())
-
-
-def arrays(sizes: Sizes, num_rows: int) -> Iterator[tuple[np.ndarray, tuple[np.ndarray, ...]]]:
-    """(dense, ids) of the first rows, in batches of scoring.ROWS."""
+def arrays(sizes: Sizes, num_rows: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """(dense, ids) of the first rows."""
     numbers = range(min(-(-num_rows // (BLOCK * LIST)), sizes.users // BLOCK))
-    table = pa.Table.from_batches([block(number, sizes.items) for number in numbers])
-    for batch in table.slice(0, num_rows).combine_chunks().to_batches(max_chunksize=scoring.ROWS):
-        ids = tuple(batch.column(name).to_numpy() for name in IDS)
-        yield np.column_stack([batch.column(name).to_numpy() for name in NAMES]), ids
+    table = pa.Table.from_batches([block(number, sizes.items) for number in numbers]).slice(0, num_rows)
+    return np.column_stack([table[name].to_numpy() for name in NAMES]), tuple(table[name].to_numpy() for name in IDS)
 
 
 def largest_gap(spark: SparkSession, folder: str, model: str, sizes: Sizes) -> float:
@@ -226,9 +217,10 @@ def largest_gap(spark: SparkSession, folder: str, model: str, sizes: Sizes) -> f
         assert len(rows) == users * LIST
         return rows.sort_values([c.USER_IDX, c.ITEM_IDX])[f"score_{ranker.RANKER}"].to_numpy()
 
-    parts = list(arrays(sizes, users * LIST))
-    user, item = (np.concatenate([ids[at] for _, ids in parts]) for at in (1, 2))
-    expected = np.concatenate([scores_of_all(folder, model, *part) for part in parts])[np.lexsort((item, user))]
+    dense, ids = arrays(sizes, users * LIST)
+    parts = [slice(low, low + 10_000) for low in range(0, len(dense), 10_000)]
+    found = [scores_of_all(folder, model, dense[part], tuple(column[part] for column in ids)) for part in parts]
+    expected = np.concatenate(found)[np.lexsort((ids[2], ids[1]))]
     assert expected.std() > 0.01
     mine = stored(ours.__name__)
     return float(max(np.abs(mine - expected).max(), np.abs(mine - stored(pandas_udf.__name__)).max()))
@@ -236,7 +228,7 @@ def largest_gap(spark: SparkSession, folder: str, model: str, sizes: Sizes) -> f
 
 def run(data: str, seeds: int, quick: bool) -> dict[str, Any]:
     """No data set is read, and one run is made whatever `seeds` says."""
-    sizes = Sizes(users=1_000, items=2_000, udf_users=500) if quick else Sizes()
+    sizes = Sizes(users=BLOCK, items=2_000, udf_users=BLOCK) if quick else Sizes()
     cores = os.cpu_count() or 1
     figures: dict[str, Any] = {"rows": sizes.users * LIST, "udf_rows": sizes.udf_users * LIST}
     with tempfile.TemporaryDirectory() as folder:
