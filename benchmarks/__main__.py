@@ -104,6 +104,16 @@ BENCHMARKS = {
         "seconds of 20,000 texts to vectors, against SentenceTransformer and pandas UDFs; DIR: the folder of all data",
         "8 min",
     ),
+    "score": (
+        "benchmarks.score",
+        "rows a second of the torch ranker by Spark, against a plain pandas UDF and the bare network; no data",
+        "5 min",
+    ),
+    "metrics": (
+        "benchmarks.metrics",
+        "seconds of six metrics at four cutoffs by Spark, against RePlay (REPLAY_PYTHON) or MLlib; no data",
+        "10 min",
+    ),
     "nightly": ("benchmarks.nightly", "seconds of a first night, the same again, and the night after", "10 min"),
     "quality": ("benchmarks.quality", "NDCG@10 of published lists on what users then bought, at four dates", "20 min"),
 }

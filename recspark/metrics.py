@@ -43,10 +43,54 @@ def ndcg_at_k(relevance: np.ndarray, offsets: np.ndarray, num_relevant: np.ndarr
     return dcg / ideal[np.minimum(num_relevant, k)]
 
 
-def recall_at_k(relevance: np.ndarray, offsets: np.ndarray, num_relevant: np.ndarray, k: int) -> np.ndarray:
-    """(L,) share of a list's `num_relevant` (L,) items that stand among its first k rows; nan where there are none."""
+def hits_at_k(relevance: np.ndarray, offsets: np.ndarray, num_relevant: np.ndarray, k: int) -> np.ndarray:
+    """(L,) relevant rows among the first k; nan where a list has no relevant item, as in all that follow."""
     hits = _sums(np.where(_positions(offsets) < k, relevance, 0.0), offsets)
-    return hits / np.where(num_relevant > 0, num_relevant, np.nan)
+    return np.where(num_relevant > 0, hits, np.nan)
+
+
+def recall_at_k(relevance: np.ndarray, offsets: np.ndarray, num_relevant: np.ndarray, k: int) -> np.ndarray:
+    """(L,) share of a list's `num_relevant` (L,) items that stand among its first k rows."""
+    return hits_at_k(relevance, offsets, num_relevant, k) / np.maximum(num_relevant, 1)
+
+
+def precision_at_k(relevance: np.ndarray, offsets: np.ndarray, num_relevant: np.ndarray, k: int) -> np.ndarray:
+    """(L,) share of k places that hold a relevant item; a place that a short list leaves empty holds none."""
+    return hits_at_k(relevance, offsets, num_relevant, k) / k
+
+
+def hit_rate_at_k(relevance: np.ndarray, offsets: np.ndarray, num_relevant: np.ndarray, k: int) -> np.ndarray:
+    """(L,) 1 where the first k rows hold a relevant item, else 0."""
+    return np.minimum(hits_at_k(relevance, offsets, num_relevant, k), 1.0)
+
+
+def map_at_k(relevance: np.ndarray, offsets: np.ndarray, num_relevant: np.ndarray, k: int) -> np.ndarray:
+    """(L,) average precision: the sum of precision@rank over the relevant rows among the first k, over min(k,
+    `num_relevant`), the most there could be."""
+    so_far = np.concatenate(([0.0], np.cumsum(relevance)))
+    position = _positions(offsets)
+    precision = (so_far[1:] - np.repeat(so_far[offsets[:-1]], np.diff(offsets))) / (position + 1.0)
+    total = _sums(np.where(position < k, relevance * precision, 0.0), offsets)
+    return total / np.where(num_relevant > 0, np.minimum(num_relevant, k), np.nan)
+
+
+def mrr_at_k(relevance: np.ndarray, offsets: np.ndarray, num_relevant: np.ndarray, k: int) -> np.ndarray:
+    """(L,) 1 over the rank of the first relevant row, 0 where there is none among the first k."""
+    rows = np.flatnonzero(relevance > 0)[::-1]  # the first one of a list is written last
+    rank = np.full(len(offsets) - 1, np.inf)
+    rank[_list_of_row(offsets)[rows]] = _positions(offsets)[rows] + 1.0
+    return np.where(num_relevant > 0, np.where(rank <= k, 1.0 / rank, 0.0), np.nan)
+
+
+# What is measured of the first k rows of lists, by name; all have the same arguments.
+AT_K = {
+    "ndcg": ndcg_at_k,
+    "recall": recall_at_k,
+    "precision": precision_at_k,
+    "hit_rate": hit_rate_at_k,
+    "map": map_at_k,
+    "mrr": mrr_at_k,
+}
 
 
 def coverage(item_idx: np.ndarray, num_items: int) -> float:

@@ -31,6 +31,8 @@ LOCAL = {
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "2",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     "spark.sql.debug.maxToStringFields": "200",
+    # Code for rows as wide as candidates outgrows what the JVM compiles; Spark's other way is compiled then.
+    "spark.sql.codegen.hugeMethodLimit": "8000",
 }
 
 

@@ -27,6 +27,32 @@ def test_recall_counts_what_was_not_retrieved() -> None:
     np.testing.assert_allclose(found, [1 / 4, np.nan])
 
 
+# list 0: hits at ranks 2 and 3, four relevant; list 1: empty, one relevant; list 2: nothing relevant; list 3: hit at
+# rank 1, two relevant
+HITS, OFFSETS, RELEVANT = np.array([0.0, 1.0, 1.0, 0.0, 1.0]), np.array([0, 3, 3, 4, 5]), np.array([4, 1, 0, 2])
+NAN = np.nan
+
+
+@pytest.mark.parametrize(
+    ("name", "k", "expected"),
+    [
+        ("hit_rate", 1, [0, 0, NAN, 1]),
+        ("hit_rate", 3, [1, 0, NAN, 1]),
+        ("recall", 2, [1 / 4, 0, NAN, 1 / 2]),
+        ("precision", 2, [1 / 2, 0, NAN, 1 / 2]),  # the last list's second place is empty
+        ("precision", 10, [2 / 10, 0, NAN, 1 / 10]),
+        ("mrr", 1, [0, 0, NAN, 1]),
+        ("mrr", 3, [1 / 2, 0, NAN, 1]),
+        ("map", 2, [(1 / 2) / 2, 0, NAN, 1 / 2]),
+        ("map", 3, [(1 / 2 + 2 / 3) / 3, 0, NAN, 1 / 2]),
+        ("map", 10, [(1 / 2 + 2 / 3) / 4, 0, NAN, 1 / 2]),  # at most four to find
+        ("ndcg", 1, [0, 0, NAN, 1]),
+    ],
+)
+def test_what_is_measured_of_the_first_k(name: str, k: int, expected: list[float]) -> None:
+    np.testing.assert_allclose(metrics.AT_K[name](HITS, OFFSETS, RELEVANT, k), expected)
+
+
 def test_coverage_counts_distinct_items() -> None:
     assert metrics.coverage(np.array([3, 3, 5]), 8) == 2 / 8
 
@@ -81,10 +107,11 @@ def test_a_list_has_the_same_figures_in_any_block() -> None:
     sizes = rng.integers(0, 30, 50)
     offsets = np.concatenate(([0], np.cumsum(sizes)))
     relevance, relevant = rng.integers(0, 2, offsets[-1]).astype(float), rng.integers(1, 9, 50)
-    together = metrics.ndcg_at_k(relevance, offsets, relevant, 10)
-    for at, (low, high) in enumerate(pairwise(offsets)):
-        alone = metrics.ndcg_at_k(relevance[low:high], np.array([0, high - low]), relevant[at : at + 1], 10)
-        assert alone[0] == together[at]
+    for measured in metrics.AT_K.values():
+        together = measured(relevance, offsets, relevant, 10)
+        for at, (low, high) in enumerate(pairwise(offsets)):
+            alone = measured(relevance[low:high], np.array([0, high - low]), relevant[at : at + 1], 10)
+            assert alone[0] == together[at]
 
 
 def test_poisson_weights_belong_to_the_user_and_have_mean_and_variance_one() -> None:

@@ -1,18 +1,21 @@
 """How good lists were: NDCG, recall, coverage and AUC of every mode, summed per scenario on the workers.
 
-Only sums leave a block of users: of the metrics, of their Poisson bootstrap replicates and of the products that the
-gate needs. Shapes: n rows, L lists of users who did something, M modes, C = figures (columns), B replicates.
+`list_metrics` is the door for any two tables, of lists and of what users did. Only sums leave a block of users: of the
+metrics, of their Poisson bootstrap replicates and of the products that the gate needs. Shapes: n rows, L lists of users
+who did something, M modes, C = figures (columns), B replicates.
 """
 
 import io
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
 
 from recspark import columns as c
 from recspark import metrics
@@ -20,7 +23,7 @@ from recspark.config import RETRIEVERS
 from recspark.distributed import lists
 from recspark.distributed.blocks import whole_users
 from recspark.tables.candidates import REPEAT
-from recspark.tables.model_metrics import ALL, COLD, EVERYONE
+from recspark.tables.model_metrics import ALL, COLD, EVERYONE, PUBLISHED
 
 BLOCK_ROWS = 100_000
 RETRIEVED = "candidates"  # the `model` of what the retrievers found together
@@ -48,19 +51,26 @@ MERGED = (
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured. `learnt`: the modes whose AUC is of interest; `tie_rank` opens (I,) on a worker."""
+    """What is measured. `learnt`: the modes whose AUC is of interest; `tie_rank` opens (I,) on a worker, None where
+    lists have no ties. `at_k`: names of metrics.AT_K; the first one at the first of `cutoffs` is what the gate sees."""
 
     modes: tuple[str, ...]
     learnt: tuple[str, ...]
-    k: int
+    cutoffs: tuple[int, ...]
     num_replicates: int
     seed: int
-    tie_rank: Callable[[], np.ndarray]
+    tie_rank: Callable[[], np.ndarray] | None
+    at_k: tuple[str, ...] = ("ndcg", "recall")
+
+    @property
+    def ranked(self) -> list[tuple[str, int, str]]:
+        """(metric, k, model) of the columns that are about ranks."""
+        return [(name, k, mode) for name in self.at_k for k in self.cutoffs for mode in self.modes]
 
     @property
     def figures(self) -> list[tuple[str, str]]:
         """(model, metric) of the C columns."""
-        ranked = [(mode, f"{name}@{self.k}") for name in ("ndcg", "recall") for mode in self.modes]
+        ranked = [(mode, f"{name}@{k}") for name, k, mode in self.ranked]
         return [*ranked, (RETRIEVED, "recall"), *((mode, "gauc") for mode in self.learnt)]
 
 
@@ -79,18 +89,59 @@ class Rows:
     scores: dict[str, np.ndarray]
 
 
+def list_metrics(recommendations: DataFrame, truth: DataFrame, cutoffs: Sequence[int] = (1, 5, 10, 20)) -> DataFrame:
+    """Every metric of metrics.AT_K at every cutoff: (scenario, metric, value, num_users), means over the users who did
+    something; who got no list counts as 0.
+
+    `recommendations`: user_id, item_id, rank (from 1); `truth`: user_id, item_id, rows may repeat. A `scenario` in
+    both splits the users' lists; without it, and for all scenarios together, it says `__all__`. Integer ids are used
+    as they are, others by their 64-bit hash.
+    """
+    settings = Settings((PUBLISHED,), (), tuple(cutoffs), 0, 0, None, tuple(metrics.AT_K))
+    numbered = [
+        rows.withColumns({c.USER_IDX: _number(rows, c.USER_ID), c.ITEM_IDX: _number(rows, c.ITEM_ID)})
+        for rows in (recommendations, truth)
+    ]
+    found = ranked_lists(*numbered, settings).where((F.col("model") == PUBLISHED) & F.col("metric").contains("@"))
+    return found.select(c.SCENARIO, "metric", "value", "num_users")
+
+
+def _number(rows: DataFrame, name: str) -> Column:
+    whole = rows.schema[name].dataType.typeName() in ("byte", "short", "integer", "long")
+    return F.col(name).cast("bigint") if whole else F.xxhash64(name)
+
+
+def ranked_lists(recommendations: DataFrame, truth: DataFrame, settings: Settings) -> DataFrame:
+    """`evaluate` for lists that are in order, as mode PUBLISHED: user_idx, item_idx, rank, and user_idx, item_idx; in
+    both, if at all, slice and scenario."""
+    keys = [name for name in ("slice", c.SCENARIO) if name in recommendations.columns]
+    keys += [c.USER_IDX, c.ITEM_IDX]
+    found = recommendations.select(*keys, (-F.col(c.RANK)).cast("double").alias(f"score_{PUBLISHED}"))
+    return evaluate(together(found, truth.select(*keys)), settings)
+
+
+def together(found: DataFrame, truth: DataFrame) -> DataFrame:
+    """Candidates and what users did as rows of one table, which `evaluate` takes."""
+    rows = found.withColumn("truth", F.lit(False))
+    return rows.unionByName(truth.withColumn("truth", F.lit(True)), allowMissingColumns=True)
+
+
 def evaluate(rows: DataFrame, settings: Settings) -> DataFrame:
     """Rows of MERGED for every slice and scenario, and the scenario `__all__`.
 
-    `rows`: slice, NARROW, `score_<mode>` ..., truth (bool), cold (bool). What users did is rows of its own (truth), so
-    that a purchase that was not retrieved, or of a user without any list, counts.
+    `rows`: user_idx, item_idx, `score_<mode>` ..., truth (bool); where they matter slice (else ALL), scenario (else
+    `__all__` only), source, popular_score, cold (bool). What users did is rows of its own (truth), so that a purchase
+    that was not retrieved, or of a user without any list, counts.
     """
+    needed = ["slice", c.SCENARIO, c.USER_IDX, c.ITEM_IDX, c.SOURCE, lists.POPULAR, "truth", "cold"]
+    needed += [f"score_{mode}" for mode in settings.modes]
+    rows = rows.select(*(name for name in needed if name in rows.columns))
     blocks = lists.by_user(rows).mapInArrow(partial(_partials, settings=settings), PARTIAL)
     return blocks.groupBy("slice", c.SCENARIO).applyInArrow(partial(_merge, settings=settings), MERGED)
 
 
 def _partials(batches: Iterator[pa.RecordBatch], settings: Settings) -> Iterator[pa.RecordBatch]:
-    tie_rank = settings.tie_rank()
+    tie_rank = settings.tie_rank() if settings.tie_rank else None
     for table in whole_users(batches, BLOCK_ROWS):
         found = list(measure(_rows(table, settings.modes), settings, tie_rank))
         columns = list(zip(*found, strict=True))
@@ -98,29 +149,31 @@ def _partials(batches: Iterator[pa.RecordBatch], settings: Settings) -> Iterator
 
 
 def _rows(table: pa.Table, modes: tuple[str, ...]) -> Rows:
-    keys = pc.binary_join_element_wise(table["slice"], table[c.SCENARIO], "\x1f").combine_chunks().dictionary_encode()
+    def optional(name: str, default: object) -> pa.ChunkedArray:
+        found = table[name] if name in table.column_names else pa.chunked_array([pa.repeat(default, len(table))])
+        return found.fill_null(default)
+
+    keys = pc.binary_join_element_wise(optional("slice", ALL), optional(c.SCENARIO, EVERYONE), "\x1f")
+    keys = keys.combine_chunks().dictionary_encode()
     return Rows(
         names=[tuple(name.split("\x1f", 1)) for name in keys.dictionary.to_pylist()],
         group=keys.indices.to_numpy(),
         user_idx=table[c.USER_IDX].to_numpy(),
         item_idx=table[c.ITEM_IDX].to_numpy(),
         truth=table["truth"].to_numpy(),
-        cold=table["cold"].to_numpy(),
-        repeat=pc.equal(table[c.SOURCE].fill_null(""), REPEAT).to_numpy(),
-        popular=table[lists.POPULAR].to_numpy(),
+        cold=optional("cold", False).to_numpy(),
+        repeat=pc.equal(optional(c.SOURCE, ""), REPEAT).to_numpy(),
+        popular=optional(lists.POPULAR, math.nan).to_numpy(),
         scores={mode: table[f"score_{mode}"].to_numpy() for mode in modes},
     )
 
 
-def measure(rows: Rows, settings: Settings, tie_rank: np.ndarray) -> Iterator[tuple[str, str, bytes]]:
+def measure(rows: Rows, settings: Settings, tie_rank: np.ndarray | None) -> Iterator[tuple[str, str, bytes]]:
     """(slice, scenario, payload) of every scenario of a block and of all of them together."""
     list_idx, first = lists.list_numbers(rows.group, rows.user_idx)
     num_lists = len(first)
-    relevant = np.bincount(list_idx[rows.truth], minlength=num_lists)
     found = ~rows.truth
-    width = int(rows.item_idx.max(initial=0)) + 1
-    key = list_idx.astype(np.int64) * width + rows.item_idx
-    hit = np.isin(key[found], key[rows.truth]).astype(np.float64)
+    hit, relevant = _hits(list_idx, rows.item_idx, rows.truth, num_lists)
     block = _Block(
         list_idx[found], rows.item_idx[found], hit, metrics.offsets_of(list_idx[found], num_lists), relevant,
         rows.group[first], rows.user_idx[first], np.bincount(list_idx[rows.truth & rows.cold], minlength=num_lists) > 0,
@@ -129,9 +182,25 @@ def measure(rows: Rows, settings: Settings, tie_rank: np.ndarray) -> Iterator[tu
     for mode, scores in rows.scores.items():
         popular = rows.popular[found] if mode in RETRIEVERS else None
         final = lists.final_scores(block.list_idx, num_lists, scores[found], popular, rows.repeat[found])
-        order = lists.ordered(block.list_idx, final, tie_rank[block.item_idx])
+        ties = np.zeros(len(final), np.int8) if tie_rank is None else tie_rank[block.item_idx]
+        order = lists.ordered(block.list_idx, final, ties)
         ranked[mode] = (final, order)
     yield from _sums(block, rows.names, ranked, settings)
+
+
+def _hits(
+    list_idx: np.ndarray, item_idx: np.ndarray, truth: np.ndarray, num_lists: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each found row's item is among the list's true ones, float64, and how many distinct ones (L,) there
+    are."""
+    if item_idx.min(initial=0) < 0 or item_idx.max(initial=0) >= 2**62 // max(num_lists, 1):
+        item_idx = lists.dense_numbers(item_idx)[0]
+    width = int(item_idx.max(initial=0)) + 1
+    key = list_idx.astype(np.int64) * width + item_idx
+    true, asked = np.unique(key[truth]), key[~truth]
+    place = np.minimum(np.searchsorted(true, asked), max(len(true) - 1, 0))
+    hit = true[place] == asked if len(true) else np.zeros(len(asked), bool)
+    return hit.astype(np.float64), np.bincount(true // width, minlength=num_lists)
 
 
 @dataclass(frozen=True)
@@ -163,9 +232,9 @@ def _sums(
     half = (hashes >> np.uint64(60)) % np.uint64(2)
     labels = sorted({label for label, _ in names})
     label_of_list = np.array([labels.index(label) for label, _ in names])[block.group]
-    groups = [(name, block.group == at) for at, name in enumerate(names)]
-    groups += [((label, EVERYONE), label_of_list == at) for at, label in enumerate(labels)]
-    for (label, scenario), members in groups:
+    groups = {name: block.group == at for at, name in enumerate(names)}
+    groups |= {(label, EVERYONE): label_of_list == at for at, label in enumerate(labels)}
+    for (label, scenario), members in groups.items():
         at = members[active]
         payload: dict[str, np.ndarray] = {}
         for name, chosen in ((ALL, at), (COLD, at & block.cold[active])):
@@ -180,15 +249,14 @@ def _sums(
 
 def _figures(block: _Block, ranked: Ranked, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
     """Figures (L, C) as in `Settings.figures`, and what each counts for in a mean; 0 where it is not defined."""
-    by_rank = [block.hit[ranked[mode][1]] for mode in settings.modes]
-    ndcg = [metrics.ndcg_at_k(x, block.offsets, block.relevant, settings.k) for x in by_rank]
-    recall = [metrics.recall_at_k(x, block.offsets, block.relevant, settings.k) for x in by_rank]
+    by_rank = {mode: block.hit[ranked[mode][1]] for mode in settings.modes}
+    places = [metrics.AT_K[name](by_rank[mode], block.offsets, block.relevant, k) for name, k, mode in settings.ranked]
     everything = metrics.recall_at_k(block.hit, block.offsets, block.relevant, max(1, len(block.hit)))
     gauc = [metrics.auc_per_list(block.hit, ranked[mode][0], block.offsets) for mode in settings.learnt]
-    values = np.column_stack((*ndcg, *recall, everything, *gauc))
+    values = np.column_stack((*places, everything, *gauc))
     sizes = np.isfinite(values).astype(np.float64)
     rows = np.diff(block.offsets)[:, None]
-    sizes[:, len(values[0]) - len(gauc) :] *= rows  # GAUC weighs a list by its rows
+    sizes[:, values.shape[1] - len(gauc) :] *= rows  # GAUC weighs a list by its rows
     return np.nan_to_num(values), sizes
 
 
@@ -209,7 +277,7 @@ def _tops(block: _Block, members: np.ndarray, ranked: Ranked, settings: Settings
     found: dict[str, np.ndarray] = {}
     for mode in settings.modes:
         scores, order = ranked[mode]
-        found[f"top_{mode}"] = np.unique(block.item_idx[order][inside[order] & (position < settings.k)])
+        found[f"top_{mode}"] = np.unique(block.item_idx[order][inside[order] & (position < settings.cutoffs[0])])
         if mode in settings.learnt:
             bins, at = np.unique(metrics.score_bins(scores[inside]), return_inverse=True)
             positive = np.bincount(at, weights=block.hit[inside], minlength=len(bins))

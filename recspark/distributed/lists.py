@@ -4,8 +4,9 @@ Scoring looks at rows, so it takes the wide candidates as they lie; only what a 
 Shapes: n rows, L lists (a user in a scenario).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -16,12 +17,20 @@ from recspark import columns as c
 from recspark.config import RETRIEVERS
 from recspark.tables.candidates import BECAUSE
 
-# (rows of candidates, modes) -> mode -> (n,); travels to the workers
-Scorer = Callable[[pa.Table, Sequence[str]], Mapping[str, np.ndarray]]
 POPULAR = "popular_score"  # orders what a retriever has no score for
 
 NARROW = f"{c.SCENARIO} string, {c.USER_IDX} int, {c.ITEM_IDX} int, {c.SOURCE} string, {BECAUSE} int, {POPULAR} float"
 NAMES = [part.split()[0] for part in NARROW.split(", ")]
+
+
+class Scorer(Protocol):
+    """Travels to the workers."""
+
+    def columns(self, modes: Sequence[str]) -> Sequence[str]:
+        """Columns of candidates that the modes read."""
+
+    def __call__(self, rows: pa.Table, modes: Sequence[str]) -> Mapping[str, np.ndarray]:
+        """Rows of candidates -> mode -> (n,)"""
 
 
 def scored(candidates: DataFrame, scorer: Scorer, modes: tuple[str, ...]) -> DataFrame:
@@ -35,7 +44,10 @@ def scored(candidates: DataFrame, scorer: Scorer, modes: tuple[str, ...]) -> Dat
     if not learnt:
         return candidates.select(*NAMES, *own).select(names)
     ddl = ", ".join((NARROW, *(f"score_{mode} double" for mode in modes)))
-    return candidates.mapInArrow(partial(_score, scorer=scorer, modes=modes), ddl)
+    scores = [f"{mode}_score" for mode in modes if mode in RETRIEVERS]
+    # Spark would hand the workers every column, row by row
+    read = candidates.select(*dict.fromkeys((*NAMES, *scores, *scorer.columns(learnt))))
+    return read.mapInArrow(partial(_score, scorer=scorer, modes=modes), ddl)
 
 
 def _score(batches: Iterator[pa.RecordBatch], scorer: Scorer, modes: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
@@ -58,10 +70,17 @@ def by_user(rows: DataFrame) -> DataFrame:
 
 def list_numbers(scenario: np.ndarray, user_idx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Dense number of each row's list (n,), in order of user and scenario, and the position of one row of each (L,)."""
-    width = int(scenario.max(initial=0)) + 1
-    key = (user_idx.astype(np.int64) + 1) * width + scenario  # the default user is -1
-    _, first, at = np.unique(key, return_index=True, return_inverse=True)
-    return at, first
+    key = dense_numbers(user_idx)[0] * (int(scenario.max(initial=0)) + 1) + scenario
+    return dense_numbers(key)
+
+
+def dense_numbers(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers (n,) from 0 in order of value, and the position of one row of each; no sort where sorted."""
+    if (values[1:] < values[:-1]).any():
+        _, first, at = np.unique(values, return_index=True, return_inverse=True)
+        return at, first
+    new = np.concatenate((np.ones(min(len(values), 1), bool), values[1:] > values[:-1]))
+    return np.cumsum(new) - 1, np.flatnonzero(new)
 
 
 def final_scores(

@@ -130,7 +130,9 @@ def measure_window(store: Store, config: Config, night: Night) -> Iterable[Row]:
     truth = with_numbers(store, table.truth(done, before, owed, config.scenarios)).withColumn("slice", F.lit(ALL))
     rows = store.read(candidates.TABLE).where((F.col(c.AS_OF) == F.lit(as_of)) & (F.col(c.USER_IDX) >= 0))
     found = lists.scored(rows, night.scorer, night.modes).withColumn("slice", F.lit(ALL))
-    return evaluation.evaluate(together(found, truth), _settings(store, config, night.modes, as_of)).collect()
+    return evaluation.evaluate(
+        evaluation.together(found, truth), _settings(store, config, night.modes, as_of)
+    ).collect()
 
 
 def measure_earlier(store: Store, config: Config, night: Night) -> Iterable[Row]:
@@ -148,24 +150,11 @@ def measure_earlier(store: Store, config: Config, night: Night) -> Iterable[Row]
     first = events.groupBy(c.USER_ID, c.ITEM_ID).agg(F.min(c.EVENT_DATE).alias("first_date"))
     due = lists_.select(c.RUN_DATE, c.SCENARIO, c.USER_ID).distinct()
     done = table.positives(since, task, weights, by=(c.RUN_DATE,))
-    truth = with_numbers(store, table.earlier_truth(done, first, due, config.scenarios))
-    found = with_numbers(store, lists_).withColumn(f"score_{PUBLISHED}", -F.col(c.RANK).cast("double"))
-    label = F.concat(F.lit(EARLIER), F.col(c.RUN_DATE).cast("string")).alias("slice")
-    numbers = (label, c.SCENARIO, c.USER_IDX, c.ITEM_IDX)
-    rows = together(
-        found.select(*numbers, c.SOURCE, f"score_{PUBLISHED}"),
-        truth.select(*numbers, F.lit(False).alias("cold")),
-    )
-    return evaluation.evaluate(rows, _settings(store, config, (PUBLISHED,), night.run_date)).collect()
-
-
-def together(found: DataFrame, truth: DataFrame) -> DataFrame:
-    """Candidates and what users did as rows of one table, which `evaluation.evaluate` takes."""
-    false = F.lit(False)
-    rows = found.withColumns({"truth": false, "cold": false})
-    both = rows.unionByName(truth.withColumn("truth", F.lit(True)), allowMissingColumns=True)
-    absent = [F.lit(None).cast("float").alias(lists.POPULAR)] if lists.POPULAR not in both.columns else []
-    return both.select("*", *absent)
+    truth = table.earlier_truth(done, first, due, config.scenarios)
+    label = F.concat(F.lit(EARLIER), F.col(c.RUN_DATE).cast("string"))
+    found, done = (with_numbers(store, rows).withColumn("slice", label) for rows in (lists_, truth))
+    settings = _settings(store, config, (PUBLISHED,), night.run_date)
+    return evaluation.ranked_lists(found, done, settings).collect()
 
 
 def with_numbers(store: Store, rows: DataFrame) -> DataFrame:
@@ -179,7 +168,7 @@ def _settings(store: Store, config: Config, modes: tuple[str, ...], as_of: date)
     return evaluation.Settings(
         modes=modes,
         learnt=tuple(mode for mode in modes if mode not in RETRIEVERS and mode != PUBLISHED),
-        k=min(TOP, config.recommendations.k),
+        cutoffs=(min(TOP, config.recommendations.k),),
         num_replicates=config.model_metrics.bootstrap,
         seed=config.seed,
         tie_rank=partial(checkpoint.open_array, retriever.folder(store, config, as_of), "tie_rank"),

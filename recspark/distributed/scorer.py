@@ -49,6 +49,15 @@ class Scorer:
         """What can order a list tonight: the learnt modes, which are asked of this object, then the retrievers."""
         return (*(self.learnt if self.models else ()), *self.retrievers)
 
+    def columns(self, modes: Sequence[str]) -> tuple[str, ...]:
+        """Columns of candidates that the modes read."""
+        parts = {ranker.RANKER, ranker.GBDT} if ranker.BLEND in modes else set()
+        wanted = parts.union(modes) - {ranker.BLEND}
+        found = [checkpoint.read_manifest(f"{self.models}/{ranker.GBDT}")["features"]] if ranker.GBDT in wanted else []
+        if wanted - {ranker.GBDT}:
+            found.append(checkpoint.read_manifest(f"{self.models}/{ranker.RANKER}")["spec"]["features"])
+        return (c.SCENARIO_IDX, c.USER_IDX, c.ITEM_IDX, *dict.fromkeys(name for names in found for name in names))
+
     def __call__(self, rows: pa.Table | pa.RecordBatch, modes: Sequence[str]) -> dict[str, np.ndarray]:
         """Learnt mode -> float64 (n,), higher is better within a list; a torch ranker's: probability of the first
         task."""
@@ -97,7 +106,8 @@ def scorer(store: Store, config: Config, run_date: date, as_of: date, copy: str)
 
 
 def _dense(rows: pa.Table | pa.RecordBatch, names: Sequence[str]) -> np.ndarray:
-    return np.column_stack([_numbers(rows, name) for name in names]).astype(np.float32, copy=False)
+    """(n, F) float32, in Fortran order: Arrow's columns as they lie, one after the other."""
+    return np.stack([_numbers(rows, name) for name in names]).astype(np.float32, copy=False).T
 
 
 def _numbers(rows: pa.Table | pa.RecordBatch, name: str) -> np.ndarray:

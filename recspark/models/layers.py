@@ -15,7 +15,7 @@ from scipy import special
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-KNOTS = 32
+KNOTS = 32  # a power of two
 REACH = 3.0  # of the normal scores: beyond the quantiles .00135 and .99865 everything is the same
 SCALE = 0.5  # of a normal score: beside small embeddings, larger numbers would be all that a first layer sees
 ID_DROPOUT = 0.1  # share of training rows whose item id is hidden, so that the unknown id learns to lean on content
@@ -25,7 +25,11 @@ SCENARIO_DIM = 8
 
 @dataclass(frozen=True)
 class Inputs:
-    """A batch, looked up. `item_B`, `history_BL`: places in `codes_U`; `codes_U`: item_idx + 1, ascending from 0."""
+    """A batch, looked up. `item_B`, `history_BL`: places in `codes_U`; `codes_U`: item_idx + 1, ascending from 0.
+
+    In scoring, `vectors_UD` stands for codes and content, which are empty then, and rows of a user share one history:
+    `history_BL` has a row a user, and row b reads that of `user_B[b]`.
+    """
 
     dense_BF: Tensor  # float32, nan = unknown
     scenario_B: Tensor
@@ -33,9 +37,16 @@ class Inputs:
     history_BL: Tensor  # newest first, 0 = padding
     codes_U: Tensor
     content_UC: Tensor  # float32, zeros = no content
+    vectors_UD: Tensor | None = None  # as of FeatureEncoder.vectors
+    user_B: Tensor | None = None
+
+    def of_rows(self, history_BX: Tensor) -> Tensor:
+        """What was computed of each of `history_BL`, for every row."""
+        return history_BX if self.user_B is None else history_BX[self.user_B]
 
     def to(self, device: torch.device) -> "Inputs":
-        return Inputs(**{name: tensor.to(device, non_blocking=True) for name, tensor in vars(self).items()})
+        tensors = {name: tensor for name, tensor in vars(self).items() if tensor is not None}
+        return Inputs(**{name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()})
 
 
 def look_up(
@@ -134,14 +145,27 @@ class Normaliser(nn.Module):
     @torch.no_grad()
     def forward(self, x_BF: Tensor) -> Tensor:
         """(B, F) -> (B, F + M)"""
-        unknown_BF = ~torch.isfinite(x_BF)
-        x_FB = x_BF.masked_fill(unknown_BF, 0.0).T.contiguous()
-        x_FB = torch.maximum(x_FB, self.starts_FK[:, :1])
-        segment_FB = torch.searchsorted(self.starts_FK, x_FB, right=True) - 1
-        x_FB -= self.starts_FK.gather(1, segment_FB)
-        placed_FB = torch.addcmul(self.places_FK.gather(1, segment_FB), x_FB, self.slopes_FK.gather(1, segment_FB))
-        placed_BF = placed_FB.T.masked_fill(unknown_BF, 0.0)
-        return torch.cat((placed_BF, unknown_BF[:, self.missing_M].to(x_BF.dtype)), dim=1)
+        x_FB = x_BF.T.contiguous()
+        x_FB = x_FB + (x_FB - x_FB)  # infinite -> nan, which stays nan to the end
+        placed_FB = self._placed(torch.maximum(x_FB, self.starts_FK[:, :1]))
+        unknown_MB = placed_FB[self.missing_M].isnan().to(x_BF.dtype)
+        return torch.cat((placed_FB.nan_to_num_(0.0), unknown_MB)).T.contiguous()
+
+    def _placed(self, x_FB: Tensor) -> Tensor:
+        """Place of each number within its segment, which a binary search without a branch finds: torch.searchsorted
+        guesses the processor's way through each search, and pays for every wrong guess (4 times as long)."""
+        starts, places, slopes = (table_FK.view(-1) for table_FK in (self.starts_FK, self.places_FK, self.slopes_FK))
+        x, knot = x_FB.view(-1), torch.empty_like(x_FB).view(-1)
+        first_F1 = torch.arange(0, len(starts), KNOTS, dtype=torch.int32, device=x.device).unsqueeze(1)
+        segment = first_F1.expand_as(x_FB).contiguous().view(-1)
+        above = torch.empty_like(segment)
+        step = KNOTS // 2
+        while step:
+            torch.index_select(starts[step:], 0, segment, out=knot)
+            segment.add_(torch.ge(x, knot, out=above), alpha=step)
+            step //= 2
+        start, place, slope = (table.index_select(0, segment) for table in (starts, places, slopes))
+        return torch.addcmul(place, x - start, slope).view_as(x_FB)
 
 
 def missing_features(sample: np.ndarray) -> np.ndarray:
@@ -239,19 +263,29 @@ class FeatureEncoder(nn.Module):
 
     def forward(self, x: Inputs, noise: RowNoise | None = None) -> Encoded:
         num_scenarios = self.scenario.num_embeddings
-        id_UD = self.item_id(self.row_C[torch.where(x.codes_U < len(self.row_C), x.codes_U, 0)])
-        content_UD = self.content(x.content_UC)
-        id_BD = id_UD[x.item_B]
+        if x.vectors_UD is None:
+            id_UD, content_UD = self._parts(x.codes_U, x.content_UC)
+            vectors_UD = id_UD + content_UD
+        else:
+            vectors_UD = x.vectors_UD
+        item_BD = F.embedding(x.item_B, vectors_UD)
         if noise is not None:
             kept_B1 = noise.keep(len(x.item_B), 1, ID_DROPOUT)
-            id_BD = torch.where(kept_B1, id_BD, self.item_id.weight[0])
-        item_BD = id_BD + content_UD[x.item_B]
-        vectors_UD = id_UD + content_UD
-        history_BD, any_B1 = self._history(x.history_BL, vectors_UD)
+            item_BD = torch.where(kept_B1, item_BD, self.item_id.weight[0] + F.embedding(x.item_B, content_UD))
+        history_BD, any_B1 = (x.of_rows(part) for part in self._history(x.history_BL, vectors_UD))
         scenario_BS = self.scenario(torch.where(x.scenario_B < num_scenarios, x.scenario_B, 0))
         dense_BF = self.normaliser(x.dense_BF)
         x_BX = torch.cat((dense_BF, scenario_BS, item_BD, history_BD, item_BD * history_BD, any_B1), dim=1)
         return Encoded(x_BX, scenario_BS, item_BD, history_BD, vectors_UD)
+
+    def vectors(self, codes_U: Tensor, content_UC: Tensor) -> Tensor:
+        """The items' vectors (U, D), id and content together: all that the rest of the network knows of them."""
+        id_UD, content_UD = self._parts(codes_U, content_UC)
+        return id_UD + content_UD
+
+    def _parts(self, codes_U: Tensor, content_UC: Tensor) -> tuple[Tensor, Tensor]:
+        id_UD = self.item_id(self.row_C[torch.where(codes_U < len(self.row_C), codes_U, 0)])
+        return id_UD, self.content(content_UC)
 
     @staticmethod
     def _history(history_BL: Tensor, vectors_UD: Tensor) -> tuple[Tensor, Tensor]:

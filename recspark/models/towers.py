@@ -84,8 +84,11 @@ class GroupedMlp(nn.Module):
 
 def grouped_norm(x_BH: Tensor, scale_GH: Tensor, shift_GH: Tensor, groups: Groups) -> Tensor:
     """LayerNorm of sorted rows with scale and shift of their tower."""
-    scale_BH, shift_BH = F.embedding(groups.tower_B, scale_GH), F.embedding(groups.tower_B, shift_GH)
-    return torch.addcmul(shift_BH, F.layer_norm(x_BH, x_BH.shape[1:]), scale_BH)
+    if not groups.towers:
+        return x_BH
+    scales, shifts = scale_GH.unbind(0), shift_GH.unbind(0)
+    parts = zip(groups.towers, x_BH.split(groups.sizes), strict=True)
+    return torch.cat([F.layer_norm(part_BH, part_BH.shape[1:], scales[at], shifts[at]) for at, part_BH in parts])
 
 
 class Router(nn.Module):

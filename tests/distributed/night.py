@@ -40,6 +40,9 @@ class StubScorer:
     def modes(self):
         return (*self.answer, "linear", "content", "popular")
 
+    def columns(self, modes):
+        return (c.ITEM_IDX,)
+
     def __call__(self, rows, modes):
         return {mode: self.answer[mode](rows.column(c.ITEM_IDX).to_numpy()) for mode in modes}
 

@@ -26,7 +26,7 @@ def ties():
 
 
 def settings(k=2, learnt=("ranker",), num_replicates=50):
-    return evaluation.Settings(MODES, learnt, k, num_replicates, 0, ties)
+    return evaluation.Settings(MODES, learnt, (k,), num_replicates, 0, ties)
 
 
 def found(scenario, user, item, ranker, linear, source="linear"):
@@ -172,7 +172,7 @@ def test_spark_gives_the_same_whatever_the_partitions(spark):
 def test_half_and_replicates_belong_to_the_seed():
     rows = random_rows(100)
     base = settings()
-    other = evaluation.Settings(MODES, base.learnt, base.k, base.num_replicates, 1, ties)
+    other = evaluation.Settings(MODES, base.learnt, base.cutoffs, base.num_replicates, 1, ties)
     key = (ALL, "DE", "ranker", "ndcg@2")
     left, right = merged([rows], base)[key], merged([rows], other)[key]
     assert left["value"] == right["value"]
@@ -185,3 +185,44 @@ def test_what_users_hash_to_is_used_once_only():
     weights = metrics.poisson_weights(hashes, 20)
     for half in (0, 1):
         assert weights[(hashes >> np.uint64(60)) % np.uint64(2) == half].mean() == pytest.approx(1.0, abs=0.02)
+
+
+def by_definition(found, truth, k):
+    """Name -> mean over the users of `truth` (user -> set) by the NumPy definition; `found`: user -> ordered list."""
+    users = sorted(truth)
+    lists_ = [found.get(user, []) for user in users]
+    offsets = np.concatenate(([0], np.cumsum([len(items) for items in lists_])))
+    hits = [float(item in truth[user]) for user, items in zip(users, lists_, strict=True) for item in items]
+    relevant = np.array([len(truth[user]) for user in users])
+    return {name: measured(np.array(hits), offsets, relevant, k).mean() for name, measured in metrics.AT_K.items()}
+
+
+@pytest.mark.parametrize("kind", [int, "user {}".format])
+def test_metrics_of_any_two_tables_are_those_of_the_definition(spark, kind):  # type: ignore[no-untyped-def]
+    """Users 0..19 have lists, 10..29 did something, one of them the same thing twice."""
+    rng = np.random.default_rng(0)
+    found = {user: rng.permutation(40)[: rng.integers(1, 25)].tolist() for user in range(20)}
+    truth = {user: set(rng.integers(0, 40, rng.integers(1, 9)).tolist()) for user in range(10, 30)}
+    rows = [(kind(user), kind(item), rank) for user, items in found.items() for rank, item in enumerate(items, 1)]
+    done = [(kind(user), kind(item)) for user, items in truth.items() for item in items]
+    name = "bigint" if kind is int else "string"
+    recommendations = spark.createDataFrame(rows, f"user_id {name}, item_id {name}, rank int").repartition(3)
+    did = spark.createDataFrame([*done, done[0]], f"user_id {name}, item_id {name}").repartition(2)
+    got = {row.metric: row for row in evaluation.list_metrics(recommendations, did).collect()}
+    assert len(got) == 24 and {row.scenario for row in got.values()} == {EVERYONE}
+    for k in (1, 5, 10, 20):
+        for metric, value in by_definition(found, truth, k).items():
+            assert got[f"{metric}@{k}"].value == pytest.approx(value, abs=1e-12), (metric, k)
+            assert got[f"{metric}@{k}"].num_users == 20
+
+
+def test_scenarios_split_the_lists_of_two_tables(spark):
+    """Item 1 is the first one of a and the second one of b: 1 and 1 / 2, together 3 / 4; of one user."""
+    rows = spark.createDataFrame(
+        [("a", 7, 1, 1), ("b", 7, 2, 1), ("b", 7, 1, 2)], "scenario string, user_id int, item_id int, rank int"
+    )
+    did = spark.createDataFrame([("a", 7, 1), ("b", 7, 1)], "scenario string, user_id int, item_id int")
+    got = evaluation.list_metrics(rows, did, (2,)).where("metric = 'mrr@2'").collect()
+    assert {row.scenario: (row.value, row.num_users) for row in got} == {
+        "a": (1.0, 1), "b": (0.5, 1), EVERYONE: (0.75, 1)
+    }  # fmt: skip

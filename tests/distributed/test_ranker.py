@@ -133,6 +133,15 @@ def test_scores_do_not_depend_on_the_batch(scorer: Scorer) -> None:
         np.testing.assert_allclose(np.concatenate([part[mode] for part in parts]), whole[mode], atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("mode", LEARNT)
+def test_it_reads_no_other_columns_than_it_names(scorer: Scorer, mode: str) -> None:
+    rows = candidates()
+    narrow = rows.select(list(scorer.columns((mode,))))
+    np.testing.assert_array_equal(scorer(narrow, (mode,))[mode], scorer(rows, (mode,))[mode])
+    assert scorer.columns((mode, *LEARNT)) == scorer.columns(("blend",))
+    assert scorer.columns(()) == (c.SCENARIO_IDX, c.USER_IDX, c.ITEM_IDX)
+
+
 def test_without_learnt_models_the_retrievers_still_order(scorer: Scorer) -> None:
     names = ("linear", "content", "popular")
     assert Scorer(None, scorer.histories, scorer.bundle, scorer.day, names).modes == names

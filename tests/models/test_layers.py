@@ -49,6 +49,26 @@ def test_normaliser_gives_a_frequent_value_one_place() -> None:
     assert abs(placed[0, 0] + 0.75) < REACH / KNOTS and placed[1, 0] > 1.4
 
 
+def test_normaliser_places_every_number_as_a_plain_search_does() -> None:
+    """Also on the knots, next to them, outside, and where there are fewer knots than places for them."""
+    rng = np.random.default_rng(0)
+    bell, counts, tail = rng.normal(size=3000), rng.poisson(2, 3000), rng.lognormal(0, 3, 3000)
+    sample = np.column_stack((bell, counts, tail, np.full(3000, 7.0), np.full(3000, NAN))).astype(np.float32)
+    layer = fitted(sample)
+    starts = np.nan_to_num(layer.starts_FK.numpy(), posinf=0.0).T
+    near = [starts, np.nextafter(starts, np.float32(np.inf)), np.nextafter(starts, np.float32(-np.inf))]
+    x = torch.from_numpy(np.concatenate([sample, *near, np.full((2, 5), [[-1e30], [1e30]], np.float32)]))
+    segment_FB = torch.searchsorted(layer.starts_FK, x.T.contiguous().nan_to_num(0.0), right=True).sub(1).clamp(min=0)
+    start, place, slope = (
+        table.gather(1, segment_FB).T for table in (layer.starts_FK, layer.places_FK, layer.slopes_FK)
+    )
+    expected = place + slope * (torch.maximum(x, layer.starts_FK[:, 0]) - start)
+    found = layer(x)
+    np.testing.assert_allclose(found[:, :5], expected.nan_to_num(0.0), atol=1e-6, rtol=0)
+    alone = torch.cat([layer(row[None]) for row in x[::50]])
+    np.testing.assert_allclose(alone, found[::50], atol=1e-6, rtol=0)
+
+
 def test_normaliser_says_what_is_missing() -> None:
     sample = np.array([[1.0, NAN, NAN], [2.0, 5.0, NAN], [3.0, 6.0, NAN]])
     layer = fitted(sample)

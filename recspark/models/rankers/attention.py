@@ -42,11 +42,15 @@ class Attention(nn.Module):
         """The events' vectors, weighed by what they say about the candidate: (B, D), zeros without history."""
         length = x.history_BL.shape[1]
         events_BLD = F.embedding(x.history_BL, rows.vectors_UD)
-        # The network's first layer in parts: the events' is computed once for each distinct item.
-        hidden_BLA = F.embedding(x.history_BL, self.event(rows.vectors_UD)) + self.place.weight[:length]
+        # The network's first layer in parts: the events' is computed once for each distinct item, or once a user.
+        if x.user_B is None:
+            hidden_BLA = F.embedding(x.history_BL, self.event(rows.vectors_UD))
+        else:
+            hidden_BLA = self.event(events_BLD)
+        hidden_BLA, events_BLD = x.of_rows(hidden_BLA + self.place.weight[:length]), x.of_rows(events_BLD)
         product_BDA = rows.item_BD.unsqueeze(2) * self.product.weight.T
         hidden_BLA = hidden_BLA + self.candidate(rows.item_BD).unsqueeze(1) + events_BLD @ product_BDA
-        weight_BL = self.weight(torch.relu(hidden_BLA)).squeeze(2) * (x.history_BL > 0)
+        weight_BL = self.weight(torch.relu(hidden_BLA)).squeeze(2) * x.of_rows(x.history_BL > 0)
         return (weight_BL.unsqueeze(1) @ events_BLD).squeeze(1)
 
     def fit(self, scenario: np.ndarray, targets: np.ndarray) -> None:
