@@ -106,8 +106,8 @@ def test_item_rules_of_a_scenario(minimal):
     )  # fmt: skip
     with pytest.raises(ConfigError, match=r"`scenarios\.default\.at_most\.items`: found 0, "):
         load(minimal, ("scenarios.default={at_most: {items: 0, of: text}}",))
-    with pytest.raises(ConfigError, match=r"unknown key `scenarios\.default\.at_most\.off`, did you mean `of`\?"):
-        load(minimal, ("scenarios.default={at_most: {items: 1, off: text}}",))
+    with pytest.raises(ConfigError, match=r"unknown key `scenarios\.default\.at_most\.by`; known here: items, of"):
+        load(minimal, ("scenarios.default={at_most: {items: 1, of: text, by: text}}",))
 
 
 def test_item_rules_are_no_part_of_the_past(minimal):

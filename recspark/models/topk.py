@@ -110,8 +110,8 @@ def num_before(keys: np.ndarray) -> np.ndarray:
 
 def _beyond(idx: np.ndarray, code: np.ndarray, most: int) -> np.ndarray:
     """bool (U, k): are there `most` of the place's code before it in the row?"""
-    code_UK = np.where(idx >= 0, code[idx], -1).astype(np.int64)
-    keys = np.arange(len(idx))[:, None] * (int(code.max()) + 2) + code_UK + 1
+    code_UK = np.append(code, -1).astype(np.int64)[idx]  # an empty place is -1 and takes the last one
+    keys = np.arange(len(idx))[:, None] * (int(code.max(initial=-1)) + 2) + code_UK + 1
     return (code_UK >= 0) & (num_before(keys.ravel()).reshape(idx.shape) >= most)
 
 

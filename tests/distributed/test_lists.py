@@ -66,9 +66,10 @@ def test_unseen_items_beyond_the_limit_stay_above_repeats():
 
 
 def test_each_list_has_its_own_limit():
-    scores, code = [0.3, 0.2, 0.1, 0.3, 0.2, 0.1], [0, 1, 2, 0, 0, 1]
-    found = limited(scores, code, 1, list_idx=[0, 0, 0, 1, 1, 1])
-    assert found[:3].tolist() == scores[:3]  # to the last bit
+    scores, code = [0.3, 0.1, 0.7, 0.3, 0.2, 0.1], [0, 1, 2, 0, 0, 1]
+    repeat, list_idx = np.array([False, False, True, False, False, False]), np.array([0, 0, 0, 1, 1, 1])
+    found = limited(scores, code, 1, repeat, list_idx)
+    assert found[:3].tolist() == final(scores[:3], repeat=repeat[:3]).tolist()  # to the last bit
     np.testing.assert_allclose(found[3:], [0.3, 0.1 - 1.0, 0.1])
 
 
