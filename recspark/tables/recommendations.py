@@ -1,6 +1,6 @@
 """recommendations: the published table, what a reason says, and the checks that a night must pass before it is."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 
@@ -119,12 +119,9 @@ def check(
     `owed`: see `eligible`; with a column `size` where lists may be shorter than k. `seen` (user_id, item_id), distinct:
     any event before the night. `items` (item_id, and what the rules' `where` reads): those known before it.
     """
-    wheres = {rule.where: f"{key}.where" for key, rule in rules.by_key.items() if rule.where is not None}
-    left = (F.coalesce(F.expr(sql), F.lit(False)).alias(key) for sql, key in wheres.items())
-    known = items.withColumn(c.RUN_DATE, F.lit(run_date)).select(c.ITEM_ID, F.lit(True).alias("known"), *left)
     marked = (
         rows.join(seen.withColumn("seen", F.lit(True)), on=[c.USER_ID, c.ITEM_ID], how="left")  # distinct pairs
-        .join(known, on=c.ITEM_ID, how="left")  # item_id is unique
+        .join(_known(items, rules, run_date), on=c.ITEM_ID, how="left")  # item_id is unique
         .withColumn("seen", F.coalesce("seen", F.lit(False)))
     )
     broken = " OR ".join(f"{name} IS NULL" for name in TABLE.columns)
@@ -140,7 +137,7 @@ def check(
         _count(F.col("seen") & ~F.col(c.SOURCE).isin(REPEAT, GIVEN) & hides).alias("seen"),
         _count(~F.col("seen") & (F.col(c.SOURCE) == REPEAT)).alias("unseen"),
         _count(F.col(c.RUN_DATE) != F.lit(run_date)).alias("other"),
-        _count(F.col("known") & ~_of_rule(rules, lambda rule: _left(wheres, rule))).alias("left_out"),
+        _count(F.col("known") & ~_may(rules)).alias("left_out"),
     )
     # one row a list on both sides
     size = F.col(SIZE) if SIZE in owed.columns else F.lit(k)
@@ -186,9 +183,23 @@ def _of_rule(rules: Scenarios, column: Callable[[ScenarioRule], Column]) -> Colu
     return F.coalesce(*named, column(rules.default))
 
 
-def _left(wheres: Mapping[str, str], rule: ScenarioRule) -> Column:
-    """Does the rule's `where` leave the row's item in? So it does with items that are not known: another check's."""
-    return F.lit(True) if rule.where is None else F.coalesce(F.col(f"`{wheres[rule.where]}`"), F.lit(True))
+def _wheres(rules: Scenarios) -> dict[str, str]:
+    """Every `where` -> the column of `_known` that says whether it leaves an item in."""
+    asked = dict.fromkeys(rule.where for rule in rules.by_key.values() if rule.where is not None)
+    return {sql: f"may_{n}" for n, sql in enumerate(asked)}
+
+
+def _may(rules: Scenarios) -> Column:
+    """Does the `where` of the row's scenario leave its item in?"""
+    left = {sql: F.coalesce(name, F.lit(False)) for sql, name in _wheres(rules).items()}
+    return _of_rule(rules, lambda rule: F.lit(True) if rule.where is None else left[rule.where])
+
+
+def _known(items: DataFrame, rules: Scenarios, run_date: date) -> DataFrame:
+    """(item_id, known, may_<n> ...) of the items that there are."""
+    dated = items.withColumn(c.RUN_DATE, F.lit(run_date))
+    may = (F.expr(sql).alias(name) for sql, name in _wheres(rules).items())
+    return dated.select(c.ITEM_ID, F.lit(True).alias("known"), *may)
 
 
 def _any_pair(is_wrong) -> Column:  # type: ignore[no-untyped-def]

@@ -167,7 +167,7 @@ def test_more_places_than_items_are_refused(night) -> None:
     candidates.require_items(bundle, settings_of(night, with_places(config, 18, 18)), [world.RICH])
     with pytest.raises(ConfigError, match=r"found 19, but scenario 'rich' has 18 known items; lower k$"):
         candidates.require_items(bundle, settings_of(night, with_places(config, 19, 19)), [world.RICH])
-    with pytest.raises(ConfigError, match=r"'new' has 0 items with an event there .* overrides.new.items: all"):
+    with pytest.raises(ConfigError, match=r"'new' has 0 items with an event there .*overrides.new.items: all"):
         candidates.require_items(bundle, settings_of(night, with_rule(config, "new", items="own")), ["new"])
 
 
