@@ -80,10 +80,20 @@ class Sources(Section):
     users: UserSource | None = None
 
 
+class AtMost(Section):
+    """So many items of every value of `of`, an expression as `where` is, in one list; null values have no limit."""
+
+    items: Annotated[int, Field(ge=1)]
+    of: str
+
+
 class ScenarioRule(Section):
     users: Literal["own", "all"] = "own"  # who gets a list: users with an event here, or anywhere
     items: Literal["own", "all"] = "all"  # what can be in it: items with an event here, or any
     seen: Literal["exclude", "allow"] = "exclude"  # may an item return that the user had in any scenario
+    # Both for tonight's lists alone: the stock of a past night is not known. What is beyond `at_most` comes last.
+    where: str | None = None  # the items that may be listed, in Spark SQL over the columns of `items` and run_date
+    at_most: AtMost | None = None
 
 
 class Scenarios(Section):
@@ -94,6 +104,12 @@ class Scenarios(Section):
     def rule(self, scenario: str) -> ScenarioRule:
         """The rule of one raw scenario."""
         return self.overrides.get(scenario, self.default)
+
+    @property
+    def by_key(self) -> dict[str, ScenarioRule]:
+        """Dotted key -> rule."""
+        named = {f"scenarios.overrides.{name}": rule for name, rule in self.overrides.items()}
+        return {"scenarios.default": self.default, **named}
 
 
 class Interactions(Section):
@@ -343,6 +359,25 @@ class Config(Section):
         if depth < k:
             raise ValueError(f"candidates.depth: found {depth}, expected at least recommendations.k = {k}; raise it")
         return self
+
+    @model_validator(mode="after")
+    def _given(self) -> "Config":
+        for key, rule in self.scenarios.by_key.items() if self.candidates.source is not None else ():
+            if rule.where is not None or rule.at_most is not None:
+                raise ValueError(
+                    f"candidates.source: exactly its rows are ranked, found {key} with `where` or `at_most`, which "
+                    "would leave some out; apply them to those rows, or take one of the two away"
+                )
+        return self
+
+    def without_item_rules(self) -> "Config":
+        """What past nights depend on: all but `where` and `at_most`, so that a new rule rebuilds none of them."""
+        tonight = {"where": None, "at_most": None}
+        default = self.scenarios.default.model_copy(update=tonight)
+        others = {name: rule.model_copy(update=tonight) for name, rule in self.scenarios.overrides.items()}
+        lasting = {name: rule for name, rule in others.items() if rule != default}
+        scenarios = self.scenarios.model_copy(update={"default": default, "overrides": lasting})
+        return self.model_copy(update={"scenarios": scenarios})
 
     def digest(self, *sections: str) -> str:
         """Hash of the named sections, for a stage's fingerprint."""

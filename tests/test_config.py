@@ -97,6 +97,35 @@ def test_scenario_rules(minimal):
     assert (config.scenarios.rule("de").seen, config.scenarios.rule("fr").seen) == ("allow", "exclude")
 
 
+def test_item_rules_of_a_scenario(minimal):
+    rule = "{where: \"attributes['stock'] > 0\", at_most: {items: 2, of: \"attributes['brand']\"}}"
+    config = load(minimal, (f"scenarios.overrides.de={rule}",))
+    found = config.scenarios.rule("de")
+    assert (found.where, found.at_most.items, found.at_most.of) == (
+        "attributes['stock'] > 0", 2, "attributes['brand']",
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match=r"`scenarios\.default\.at_most\.items`: found 0, "):
+        load(minimal, ("scenarios.default={at_most: {items: 0, of: text}}",))
+    with pytest.raises(ConfigError, match=r"unknown key `scenarios\.default\.at_most\.by`; known here: items, of"):
+        load(minimal, ("scenarios.default={at_most: {items: 1, of: text, by: text}}",))
+
+
+def test_item_rules_are_no_part_of_the_past(minimal):
+    plain, ruled = load(minimal), load(minimal, ("scenarios.overrides={de: {where: text > 'a'}, fr: {seen: allow}}",))
+    past = ruled.without_item_rules()
+    assert ruled.digest("scenarios") != past.digest("scenarios")
+    assert past.scenarios.overrides == {"fr": ruled.scenarios.rule("fr")}
+    only = load(minimal, ("scenarios.overrides={de: {at_most: {items: 1, of: text}}}",)).without_item_rules()
+    assert only.digest("scenarios") == plain.digest("scenarios")
+
+
+@pytest.mark.parametrize("rule", ["{where: text > 'a'}", "{at_most: {items: 1, of: text}}"])
+def test_given_candidates_have_no_item_rules(minimal, rule):
+    given = "candidates.source={format: csv, paths: [b.csv]}"
+    with pytest.raises(ConfigError, match=r"candidates.source: .* found scenarios.overrides.de with `where` or `at_mo"):
+        load(minimal, (given, f"scenarios.overrides.de={rule}"))
+
+
 def test_lists_longer_than_what_is_retrieved(minimal):
     with pytest.raises(ConfigError, match=r"conf.yaml: candidates.depth: found 2, expected at least .*k = 3; raise it"):
         load(minimal, ("candidates.depth=2", "recommendations.k=3"))

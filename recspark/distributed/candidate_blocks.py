@@ -19,22 +19,24 @@ from recspark.distributed import histories as histories_of
 from recspark.distributed.candidate_scores import Scores, evidence, explain, of_rows, score
 from recspark.distributed.item_stats import group_rows
 from recspark.distributed.retriever import Bundle
+from recspark.distributed.rules import Limit, limit_of, open_rules
 from recspark.features import Candidates, ranking_features
 from recspark.models.retrievers.pool import Pool, append, exactly, pool
-from recspark.models.topk import top_k
+from recspark.models.topk import top_k, top_k_capped
 from recspark.tables import histories as histories_table
 from recspark.tables.candidates import COLUMNS, GIVEN, REPEAT
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a worker needs to know beside the bundle."""
+    """What a worker needs to know beside the bundle; `item_rules`: the folder of what `where` and `at_most` say."""
 
     as_of: date
     rules: Scenarios
     depth: int
     k: int
     block_users: int
+    item_rules: str | None = None
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,12 @@ def retrieve(lists: Lists, scores: Scores, bundle: Bundle, settings: Settings) -
     """The union of the retrievers' best `depth` items a list; a list with fewer than k gets seen items as well.
 
     A retriever offers an item only with a score above 0; `popular` offers every eligible item, so that a list is short
-    only when its user has seen the rest.
+    only when its user has seen the rest. `popular` keeps to `at_most` as well, so that a list can be filled under it;
+    of what the others offer, the ranker chooses.
     """
     num_lists, num_items = len(lists.user_pos), len(bundle.known)
     tops = {name: np.full((num_lists, settings.depth), -1, dtype=np.int32) for name in RETRIEVERS}
-    allowed = [eligible(bundle, settings.rules, name) for name in lists.names]
+    allowed = [eligible(bundle, settings.rules, name, settings.item_rules) for name in lists.names]
     exclude = [settings.rules.rule(name).seen == "exclude" for name in lists.names]
     for kind, at in _alike(lists, settings.rules):
         mask, hide = allowed[kind], exclude[kind]
@@ -109,13 +112,17 @@ def retrieve(lists: Lists, scores: Scores, bundle: Bundle, settings: Settings) -
             members, back = np.unique(lists.user_pos[part], return_inverse=True)
             same = np.broadcast_to(bundle.popular[row], (len(members), num_items))
             hidden = scores.seen_UI[members] if hide else None
-            tops["popular"][part] = top_k(same, settings.depth, hidden, mask, bundle.tie_rank)[0][back]
+            limit = limit_of(settings.rules, settings.item_rules, lists.names[kind])
+            tops["popular"][part] = _best(same, settings.depth, hidden, mask, bundle.tie_rank, limit)[back]
     pooled = pool([tops[name] for name in RETRIEVERS], num_lists, num_items)
     return with_repeats(pooled, lists, scores, bundle, settings)
 
 
 def with_repeats(rows: Pool, lists: Lists, scores: Scores, bundle: Bundle, settings: Settings) -> Pool:
-    """Fill lists of fewer than k candidates with seen items, the latest first."""
+    """Fill lists of fewer than k candidates with seen items, the latest first.
+
+    Under `at_most` they get k: some may be beyond the limit with the unseen items that a list begins with.
+    """
     k = settings.k
     size = np.bincount(rows.list_pos, minlength=len(lists.user_pos))
     short = np.flatnonzero(size < k)
@@ -129,10 +136,16 @@ def with_repeats(rows: Pool, lists: Lists, scores: Scores, bundle: Bundle, setti
     where = np.searchsorted(short, rows.list_pos)
     pooled = np.isin(rows.list_pos, short)
     dense[where[pooled], rows.item_idx[pooled]] = -np.inf
-    allowed = np.array([eligible(bundle, settings.rules, name) for name in lists.names])[lists.name_idx[short]]
-    idx, _ = top_k(dense, k, None, allowed, bundle.tie_rank)
-    wanted = (idx >= 0) & (np.arange(k) < (k - size[short])[:, None])
-    at, place = np.nonzero(wanted)
+    room = k - size[short]
+    idx = np.full((len(short), k), -1, dtype=np.int32)
+    for name_idx in np.unique(lists.name_idx[short]):
+        name, part = lists.names[name_idx], lists.name_idx[short] == name_idx
+        allowed = eligible(bundle, settings.rules, name, settings.item_rules)
+        limit = limit_of(settings.rules, settings.item_rules, name)
+        idx[part] = _best(dense[part], k, None, allowed, bundle.tie_rank, limit)
+        if limit is not None:
+            room[part] = k
+    at, place = np.nonzero((idx >= 0) & (np.arange(k) < room[:, None]))
     return append(rows, short[at], idx[at, place])
 
 
@@ -150,19 +163,34 @@ def given_rows(batch: pa.RecordBatch, lists: Lists) -> tuple[np.ndarray, np.ndar
     return list_pos[by_list], items[by_list]
 
 
-def eligible(bundle: Bundle, rules: Scenarios, scenario: str) -> np.ndarray:
-    """bool (I,): what may be in a scenario's lists."""
-    if rules.rule(scenario).items == "own":
-        return bundle.own.get(scenario, np.zeros_like(bundle.known))
-    return bundle.known
+def eligible(bundle: Bundle, rules: Scenarios, scenario: str, item_rules: str | None = None) -> np.ndarray:
+    """bool (I,): what may be in a scenario's lists. `item_rules`: where what a `where` leaves is written."""
+    rule, items = rules.rule(scenario), bundle.known
+    if rule.items == "own":
+        items = bundle.own.get(scenario, np.zeros_like(bundle.known))
+    return items if rule.where is None else items & open_rules(item_rules).allowed[rule.where]
+
+
+def _best(
+    scores: np.ndarray,
+    k: int,
+    seen_UI: sp.csr_matrix | None,
+    allowed: np.ndarray,
+    tie_rank: np.ndarray,
+    limit: Limit | None,
+) -> np.ndarray:
+    if limit is None:
+        return top_k(scores, k, seen_UI, allowed, tie_rank)[0]
+    return top_k_capped(scores, k, limit.code, limit.items, seen_UI, allowed, tie_rank)[0]
 
 
 def _alike(lists: Lists, rules: Scenarios) -> Iterator[tuple[int, np.ndarray]]:
     """Lists under the same rule share their top-K: (a scenario that stands for the rule, positions of its lists)."""
-    kinds: dict[tuple[str, str], int] = {}
+    kinds: dict[tuple[object, ...], int] = {}
     of_name = np.empty(len(lists.names), dtype=np.int64)
     for i, name in enumerate(lists.names):
         rule = rules.rule(name)
-        of_name[i] = kinds.setdefault((name if rule.items == "own" else "", rule.seen), i)
+        own = name if rule.items == "own" else ""
+        of_name[i] = kinds.setdefault((own, rule.seen, rule.where, rule.at_most), i)
     for kind in kinds.values():
         yield kind, np.flatnonzero(of_name[lists.name_idx] == kind)

@@ -12,9 +12,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark import columns as c
-from recspark.config import Config, Scenarios
+from recspark.config import Config
 from recspark.distributed import histories as histories_of
-from recspark.distributed import retriever
+from recspark.distributed import retriever, rules
 from recspark.distributed.candidate_blocks import Settings, block_candidates, eligible
 from recspark.distributed.retriever import Bundle, open_bundle
 from recspark.errors import ConfigError, DataError
@@ -34,7 +34,8 @@ USERS_A_FILE = 20_000
 def refresh(store: Store, config: Config, run_date: date, force: bool = False) -> Summary:
     """Bring the candidates of tonight and the past dates up to date; a date whose inputs have not changed stays.
 
-    Raises ConfigError when a scenario has fewer eligible items than recommendations.k, DataError without a retriever.
+    Business rules hold for tonight alone. Raises ConfigError when a scenario has fewer eligible items than
+    recommendations.k, DataError without a retriever.
     """
     built: list[str] = []
     rejected: dict[str, int] = {}
@@ -47,13 +48,14 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
                 raise DataError(f"no retriever as of {run_date} in {place}; run jobs/retriever.py first")
             continue
         tonight = as_of == run_date
-        fingerprint = _fingerprint(store, config, path, tonight)
+        item_rules = rules.refresh(store, config, run_date) if tonight else None
+        fingerprint = _fingerprint(store, config, path, tonight, item_rules)
         if not force and store.is_fresh(TABLE, fingerprint, as_of=as_of):
             continue
         if tonight and config.candidates.source is not None:
             rows, rejected = given_candidates(store, config, as_of, path)
         else:
-            rows = candidates_of(store, config, as_of, path, tonight)
+            rows = candidates_of(store, config, as_of, path, tonight, item_rules)
         metadata = {"fingerprint": fingerprint, "as_of": str(as_of)}
         version = store.replace(TABLE, rows, where=f"{c.AS_OF} = '{as_of}'", metadata=metadata)
         built.append(str(as_of))
@@ -63,9 +65,11 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     return Summary("candidates", rows_out=total, rejected=rejected, skipped=not built, note=note, version=version)
 
 
-def candidates_of(store: Store, config: Config, as_of: date, bundle_path: str, tonight: bool) -> DataFrame:
+def candidates_of(
+    store: Store, config: Config, as_of: date, bundle_path: str, tonight: bool, item_rules: str | None
+) -> DataFrame:
     """The rows of one date; tonight's have the users of source.users and `__default__` besides those with events."""
-    settings = settings_of(config, as_of)
+    settings = settings_of(config if tonight else config.without_item_rules(), as_of, item_rules)
     groups = histories_of.groups_of(store, config, as_of)
     histories = histories_of.read(store, config, as_of, groups)
     names = [row[c.SCENARIO] for row in groups]
@@ -77,7 +81,7 @@ def candidates_of(store: Store, config: Config, as_of: date, bundle_path: str, t
             histories = histories_table.with_given(histories, given)
             names = sorted({*names, *(row[0] for row in given.select(c.SCENARIO).distinct().collect())})
         histories = histories_table.with_default_user(histories, names)
-        require_items(open_bundle(bundle_path), config.scenarios, config.recommendations.k, names)
+        require_items(open_bundle(bundle_path), settings, names)
     # a user counts once a scenario here, which is how many lists there are unless a rule says `users: all`
     return build(histories, bundle_path, settings, num_users=sum(row.num_users for row in groups))
 
@@ -91,10 +95,10 @@ def given_candidates(store: Store, config: Config, as_of: date, bundle_path: str
     return build(histories, bundle_path, settings_of(config, as_of), num_users), rejected
 
 
-def settings_of(config: Config, as_of: date) -> Settings:
+def settings_of(config: Config, as_of: date, item_rules: str | None = None) -> Settings:
     """What the workers need of the configuration."""
     depth, k = config.candidates.depth, config.recommendations.k
-    return Settings(as_of, config.scenarios, depth, k, config.candidates.block_users)
+    return Settings(as_of, config.scenarios, depth, k, config.candidates.block_users, item_rules)
 
 
 def build(histories: DataFrame, bundle_path: str, settings: Settings, num_users: int) -> DataFrame:
@@ -111,16 +115,22 @@ def build(histories: DataFrame, bundle_path: str, settings: Settings, num_users:
     return rows.select(TABLE.columns)
 
 
-def require_items(bundle: Bundle, rules: Scenarios, k: int, scenarios: list[str]) -> None:
+def require_items(bundle: Bundle, settings: Settings, scenarios: list[str]) -> None:
     """Raises ConfigError when a scenario has fewer eligible items than a list has places."""
+    k = settings.k
     for name in scenarios:
-        num_items = int(np.count_nonzero(eligible(bundle, rules, name)))
-        if num_items < k:
-            kind = "items with an event there (items: own)" if rules.rule(name).items == "own" else "known items"
-            raise ConfigError(
-                f"recommendations.k: found {k}, but scenario {name!r} has {num_items} {kind}; lower k"
-                + (f", or set scenarios.overrides.{name}.items: all" if rules.rule(name).items == "own" else "")
-            )
+        rule = settings.rules.rule(name)
+        items = eligible(bundle, settings.rules, name, settings.item_rules)
+        num_items = int(np.count_nonzero(items))
+        if num_items >= k:
+            continue
+        kind = "items with an event there (items: own)" if rule.items == "own" else "known items"
+        mend = "lower k" + (f", or set scenarios.overrides.{name}.items: all" if rule.items == "own" else "")
+        if rule.where is not None:
+            key = f"scenarios.overrides.{name}" if name in settings.rules.overrides else "scenarios.default"
+            kind = f"{kind} that `{rule.where}` ({key}.where) leaves"
+            mend = f"{mend}, or make {key}.where leave more"
+        raise ConfigError(f"recommendations.k: found {k}, but scenario {name!r} has {num_items} {kind}; {mend}")
 
 
 def _blocks(batches: Iterator[pa.RecordBatch], bundle_path: str, settings: Settings) -> Iterator[pa.RecordBatch]:
@@ -130,11 +140,13 @@ def _blocks(batches: Iterator[pa.RecordBatch], bundle_path: str, settings: Setti
             yield block_candidates(batch.slice(low, settings.block_users), bundle, settings)
 
 
-def _fingerprint(store: Store, config: Config, bundle_path: str, tonight: bool) -> str:
+def _fingerprint(store: Store, config: Config, bundle_path: str, tonight: bool, item_rules: str | None) -> str:
     given = "none"
     if tonight and config.candidates.source is not None:
         given = raw.fingerprint(store.spark, config.candidates.source, given_table.SECTION)
     elif tonight and config.source.users is not None:
         given = raw.fingerprint(store.spark, config.source.users, users.SECTION) + config.digest("source")
-    settings = config.digest("candidates", "recommendations", "scenarios", "interactions")
-    return store.fingerprint(settings, bundle_path.rsplit("/", 1)[-1], tonight, given)
+    read = config if tonight else config.without_item_rules()
+    settings = read.digest("candidates", "recommendations", "scenarios", "interactions")
+    names = [path and path.rsplit("/", 1)[-1] for path in (bundle_path, item_rules)]
+    return store.fingerprint(settings, *names, tonight, given)

@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 
 from recspark import columns as c
 from recspark.config import RETRIEVERS
+from recspark.models.topk import num_before
 from recspark.tables.candidates import BECAUSE
 
 POPULAR = "popular_score"  # orders what a retriever has no score for
@@ -98,18 +99,46 @@ def final_scores(
         low = _per_list(np.minimum, list_idx[~silent], final[~silent], num_lists, np.inf)
         low[np.isinf(low)] = 0.0
         final[silent] = low[list_idx[silent]] - 2.0 + _share(list_idx[silent], popular[silent], num_lists)
-    if repeat.any():
-        fresh = ~repeat & np.isfinite(final)
-        low = _per_list(np.minimum, list_idx[fresh], final[fresh], num_lists, np.inf)
-        high = _per_list(np.fmax, list_idx[repeat], final[repeat], num_lists, -np.inf)
-        shift = np.where(np.isfinite(low) & np.isfinite(high), low - high - 1.0, 0.0)
-        final[repeat] += shift[list_idx[repeat]]
+    _move_below(list_idx, num_lists, final, repeat, ~repeat)
     return final
+
+
+def limited(
+    list_idx: np.ndarray,
+    num_lists: int,
+    final: np.ndarray,
+    tie_rank: np.ndarray,
+    repeat: np.ndarray,
+    code: np.ndarray,
+    most: np.ndarray,
+) -> np.ndarray:
+    """`final` (see `final_scores`) where no more than `most` (n,) of one `code` (n,) come first: of its list's rows in
+    their order, what is beyond is moved below the rest, unseen items still above repeats. Code -1 has no limit."""
+    order = ordered(list_idx, final, tie_rank)
+    keys = list_idx.astype(np.int64) * (int(code.max(initial=-1)) + 2) + code + 1
+    before = np.empty(len(order), dtype=np.int64)
+    before[order] = num_before(keys[order])
+    beyond = (code >= 0) & (before >= most)
+    changed = np.isin(list_idx, list_idx[beyond])
+    moved, step = final.copy(), 2 * repeat + beyond
+    for n in (1, 2, 3):
+        _move_below(list_idx, num_lists, moved, changed & (step == n), step < n)
+    return moved
 
 
 def ordered(list_idx: np.ndarray, final: np.ndarray, tie_rank: np.ndarray) -> np.ndarray:
     """Positions (n,) of the rows in order of list, then score falling, then item_id (`tie_rank` (n,)); nan last."""
     return np.lexsort((tie_rank, -final, list_idx))
+
+
+def _move_below(list_idx: np.ndarray, num_lists: int, final: np.ndarray, moved: np.ndarray, rest: np.ndarray) -> None:
+    """Shift the rows `moved` in place, so that their list's best one is 1 below the lowest of its rows `rest`."""
+    if moved.any():
+        above = rest & np.isfinite(final)
+        low = _per_list(np.minimum, list_idx[above], final[above], num_lists, np.inf)
+        high = _per_list(np.fmax, list_idx[moved], final[moved], num_lists, -np.inf)
+        shift = np.where(np.isfinite(low) & np.isfinite(high), low - high - 1.0, 0.0)
+        final[moved] += shift[list_idx[moved]]
 
 
 def _per_list(reduce: np.ufunc, list_idx: np.ndarray, values: np.ndarray, num_lists: int, start: float) -> np.ndarray:

@@ -101,7 +101,7 @@ def _fingerprint(store: Store, config: Config, night: Night) -> str:
 def _window_fingerprint(store: Store, config: Config, night: Night) -> str:
     """Of everything that the figures on the closed window follow from; the next nights of a week find them by it."""
     stamp = store.stamp(candidates.TABLE, as_of=night.window)
-    settings = config.digest(
+    settings = config.without_item_rules().digest(
         "model_metrics", "recommendations", "scenarios", "interactions", "training_examples", "seed"
     )
     end = window_end(night.window, config.training_examples.label_days)
@@ -204,6 +204,7 @@ def _moments(measured: Iterable[Row], scenarios: list[str], half: str, num_modes
 def _eligible_items(store: Store, config: Config, night: Night) -> dict[tuple[str, str], int]:
     """(slice, scenario) -> how many items could be listed: of the window, and of tonight for the earlier lists."""
     found: dict[tuple[str, str], int] = {}
+    rules = config.without_item_rules().scenarios
     slices = {night.window: [ALL], night.run_date: [f"{EARLIER}{day}" for day, _ in night.earlier]}
     for as_of, names in slices.items():
         path = retriever.folder(store, config, as_of)
@@ -212,7 +213,7 @@ def _eligible_items(store: Store, config: Config, night: Night) -> dict[tuple[st
         bundle = retriever.open_bundle(path)
         sizes = {EVERYONE: int(np.count_nonzero(bundle.known))}
         for scenario in bundle.scenarios:
-            sizes[scenario] = int(np.count_nonzero(candidate_blocks.eligible(bundle, config.scenarios, scenario)))
+            sizes[scenario] = int(np.count_nonzero(candidate_blocks.eligible(bundle, rules, scenario)))
         found |= {(name, scenario): size for name in names for scenario, size in sizes.items()}
     return found
 

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from recspark import columns as c
 from recspark.config import RETRIEVERS, Config
-from recspark.distributed import lists, ranker, retriever, scorer
+from recspark.distributed import lists, ranker, retriever, rules, scorer
 from recspark.distributed.blocks import whole_users
 from recspark.errors import DataError, PublishError
 from recspark.summary import Summary
@@ -29,6 +29,8 @@ from recspark.tables.store import Store
 from recspark.training import checkpoint
 
 log = logging.getLogger(__name__)
+
+LimitOf = Callable[[str], rules.Limit | None]  # of a raw scenario; travels to the workers
 
 BLOCK_ROWS = 100_000
 ROWS_A_FILE = 2_000_000
@@ -52,8 +54,9 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     modes = model_metrics.decisions(store, run_date)
     scoring = scorer.scorer(store, config, run_date, run_date, ranker.PUBLISHED)
     tie_rank = partial(checkpoint.open_array, retriever.folder(store, config, run_date), "tie_rank")
+    limit_of = partial(rules.limit_of, config.scenarios, rules.refresh(store, config, run_date))
     rows = store.read(candidates.TABLE).where(F.col(c.AS_OF) == F.lit(run_date))
-    top = top_lists(rows, scoring, modes, config.recommendations.k, tie_rank)
+    top = top_lists(rows, scoring, modes, config.recommendations.k, tie_rank, limit_of)
     versions = published_runs.Versions(
         config.digest(*type(config).model_fields),
         models={mode: str(scoring.models) for mode in sorted(set(modes.values()) - set(RETRIEVERS))},
@@ -69,9 +72,14 @@ def repair(store: Store) -> None:
 
 
 def top_lists(
-    rows: DataFrame, scoring: lists.Scorer, modes: Mapping[str, str], k: int, tie_rank: Callable[[], np.ndarray]
+    rows: DataFrame,
+    scoring: lists.Scorer,
+    modes: Mapping[str, str],
+    k: int,
+    tie_rank: Callable[[], np.ndarray],
+    limit_of: LimitOf,
 ) -> DataFrame:
-    """TOP: the k best candidates of every list, in the order of its scenario's mode.
+    """TOP: the k best candidates of every list, in the order of its scenario's mode and under its limit.
 
     A scenario that the gate did not decide on keeps null scores, which the checks hold.
     """
@@ -79,7 +87,7 @@ def top_lists(
     scored = lists.scored(rows, scoring, used).join(_modes(rows, modes), on=c.SCENARIO, how="left")
     chosen = F.coalesce(*(F.when(F.col(c.MODEL) == mode, F.col(f"score_{mode}")) for mode in used), F.lit(None))
     narrow = scored.select(*lists.NAMES, c.MODEL, chosen.cast("double").alias(c.SCORE))
-    return lists.by_user(narrow).mapInArrow(partial(_top, k=k, tie_rank=tie_rank), TOP)
+    return lists.by_user(narrow).mapInArrow(partial(_top, k=k, tie_rank=tie_rank, limit_of=limit_of), TOP)
 
 
 def _modes(rows: DataFrame, modes: Mapping[str, str]) -> DataFrame:
@@ -87,13 +95,15 @@ def _modes(rows: DataFrame, modes: Mapping[str, str]) -> DataFrame:
     return F.broadcast(frame)
 
 
-def _top(batches: Iterator[pa.RecordBatch], k: int, tie_rank: Callable[[], np.ndarray]) -> Iterator[pa.RecordBatch]:
+def _top(
+    batches: Iterator[pa.RecordBatch], k: int, tie_rank: Callable[[], np.ndarray], limit_of: LimitOf
+) -> Iterator[pa.RecordBatch]:
     ties = tie_rank()
     for block in whole_users(batches, BLOCK_ROWS):
-        yield top_of_block(block, k, ties)
+        yield top_of_block(block, k, ties, limit_of)
 
 
-def top_of_block(block: pa.Table, k: int, ties: np.ndarray) -> pa.RecordBatch:
+def top_of_block(block: pa.Table, k: int, ties: np.ndarray, limit_of: LimitOf) -> pa.RecordBatch:
     """TOP rows of whole users; each list is ordered by itself."""
     scenarios = block[c.SCENARIO].combine_chunks().dictionary_encode()
     user_idx, item_idx = block[c.USER_IDX].to_numpy(), block[c.ITEM_IDX].to_numpy()
@@ -106,6 +116,9 @@ def top_of_block(block: pa.Table, k: int, ties: np.ndarray) -> pa.RecordBatch:
     for part, fallback in ((silent_ok, popular), (~silent_ok, None)):
         filled = None if fallback is None else fallback[part]
         final[part] = lists.final_scores(list_idx[part], len(first), scores[part], filled, repeat[part])
+    code, most = _limits(scenarios, item_idx, limit_of)
+    if most.any():
+        final = lists.limited(list_idx, len(first), final, ties[item_idx], repeat, code, most)
     order = lists.ordered(list_idx, final, ties[item_idx])
     sizes = np.bincount(list_idx, minlength=len(first))
     position = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
@@ -114,6 +127,16 @@ def top_of_block(block: pa.Table, k: int, ties: np.ndarray) -> pa.RecordBatch:
     columns = {name: found[name].combine_chunks() for name in found.column_names}
     columns |= {c.RANK: pa.array((place + 1).astype(np.int32)), c.SCORE: pa.array(final[at])}
     return pa.record_batch([columns[name] for name in TOP_NAMES], names=TOP_NAMES)
+
+
+def _limits(scenarios: pa.DictionaryArray, item_idx: np.ndarray, limit_of: LimitOf) -> tuple[np.ndarray, np.ndarray]:
+    """The code of each row's item (n,), -1 without a limit, and how many of it its list may hold (n,)."""
+    code, most = np.full(len(item_idx), -1), np.zeros(len(item_idx), dtype=np.int64)
+    for n, name in enumerate(scenarios.dictionary.to_pylist()):
+        if (limit := limit_of(name)) is not None:
+            at = scenarios.indices.to_numpy() == n
+            code[at], most[at] = limit.code[item_idx[at]], limit.items
+    return code, most
 
 
 def staged(store: Store, top: DataFrame, modes: Mapping[str, str], run_date: date) -> DataFrame:

@@ -20,7 +20,7 @@ from pyspark.sql import functions as F
 from recspark import columns as c
 from recspark.config import Config, Linear
 from recspark.distributed import histories as histories_of
-from recspark.distributed import history_shards, learnt_retrievers
+from recspark.distributed import history_shards, learnt_retrievers, rules
 from recspark.distributed.gram import gram
 from recspark.distributed.item_stats import item_stats
 from recspark.encoders.vectors import vectors_to_array
@@ -74,7 +74,7 @@ def as_ofs(run_date: date, config: Config) -> tuple[date, ...]:
 def folder(store: Store, config: Config, as_of: date) -> str:
     """Where the bundle of a date lies: named by its inputs, so that another night finds it again."""
     encoders = versions(config.item_embeddings)
-    settings = config.digest("retriever", "scenarios", "interactions", "seed")
+    settings = config.without_item_rules().digest("retriever", "scenarios", "interactions", "seed")
     inputs = (store.digest(INTERACTIONS, c.EVENT_DATE, as_of), store.digest(ITEMS, c.FIRST_SEEN, as_of))
     return f"{store.models('retriever')}/{as_of}-{store.fingerprint(settings, *encoders, as_of, *inputs)}"
 
@@ -88,6 +88,7 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     built: list[str] = []
     train: list[tuple[str, str, dict[str, int]]] = []
     require_scenarios(store, config, run_date)
+    rules.refresh(store, config, run_date)  # a wrong expression is found before anything is learnt
     for as_of in as_ofs(run_date, config):
         target = folder(store, config, as_of)
         if force:

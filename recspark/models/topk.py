@@ -56,6 +56,65 @@ def top_k(
     return idx, best
 
 
+def top_k_capped(
+    scores: np.ndarray,
+    k: int,
+    code: np.ndarray,
+    most: int,
+    seen_UI: sp.csr_matrix | None = None,
+    allowed: np.ndarray | None = None,
+    tie_rank: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """`top_k` with at most `most` items of one `code` (int (I,), -1: no limit) in a row: the best of each code; then,
+    in the places that are left, the best of what is beyond.
+
+    A pass over all rows, then passes over the rows with an item beyond, without the rest of the codes that are full
+    there: mostly one, and one more where places are left. Memory: U x I bool.
+    """
+    idx, best = top_k(scores, k, seen_UI, allowed, tie_rank)
+    free_UI = np.array(np.broadcast_to(True if allowed is None else allowed, scores.shape))
+
+    def among(rows: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return top_k(scores[rows], k, None if seen_UI is None else seen_UI[rows], mask, tie_rank)
+
+    capped = rows = np.flatnonzero(_beyond(idx, code, most).any(axis=1))
+    while len(rows):
+        found, beyond = idx[rows], _beyond(idx[rows], code, most)
+        row, place = np.nonzero(beyond)
+        full = np.zeros((len(rows), int(code.max()) + 2), dtype=bool)  # the last column is that of -1
+        full[row, code[found[row, place]]] = True
+        free_UI[rows] &= ~full[:, code]
+        row, place = np.nonzero(~beyond & (found >= 0))
+        free_UI[rows[row], found[row, place]] = True
+        idx[rows], best[rows] = among(rows, free_UI[rows])
+        rows = rows[_beyond(idx[rows], code, most).any(axis=1)]
+    short = capped[(idx[capped] < 0).any(axis=1)]
+    if len(short):
+        rest = np.array(np.broadcast_to(True if allowed is None else allowed, scores.shape)[short])
+        row, place = np.nonzero(idx[short] >= 0)
+        rest[row, idx[short[row], place]] = False
+        more = among(short, rest)
+        both = [np.concatenate(pair, axis=1) for pair in ((idx[short], more[0]), (best[short], more[1]))]
+        first = np.argsort(both[0] < 0, axis=1, kind="stable")[:, :k]
+        idx[short], best[short] = (np.take_along_axis(values, first, axis=1) for values in both)
+    return idx, best
+
+
+def num_before(keys: np.ndarray) -> np.ndarray:
+    """How many earlier entries equal each one, int (n,)."""
+    _, group, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    before = np.empty(len(keys), dtype=np.int64)
+    before[np.argsort(group, kind="stable")] = np.arange(len(keys)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return before
+
+
+def _beyond(idx: np.ndarray, code: np.ndarray, most: int) -> np.ndarray:
+    """bool (U, k): are there `most` of the place's code before it in the row?"""
+    code_UK = np.append(code, -1).astype(np.int64)[idx]  # an empty place is -1 and takes the last one
+    keys = np.arange(len(idx))[:, None] * (int(code.max(initial=-1)) + 2) + code_UK + 1
+    return (code_UK >= 0) & (num_before(keys.ravel()).reshape(idx.shape) >= most)
+
+
 class Mask:
     """What may not be chosen in some rows."""
 

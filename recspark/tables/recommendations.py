@@ -1,5 +1,6 @@
 """recommendations: the published table, what a reason says, and the checks that a night must pass before it is."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 
@@ -7,7 +8,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recspark import columns as c
-from recspark.config import Scenarios
+from recspark.config import ScenarioRule, Scenarios
 from recspark.tables.candidates import BECAUSE, GIVEN, REPEAT
 from recspark.tables.store import Table
 
@@ -116,14 +117,15 @@ def check(
     """Count everything that a night must not have, in one aggregation over its lists.
 
     `owed`: see `eligible`; with a column `size` where lists may be shorter than k. `seen` (user_id, item_id), distinct:
-    any event before the night. `items` (item_id): those known before it.
+    any event before the night. `items` (item_id, and what the rules' `where` reads): those known before it.
     """
     marked = (
         rows.join(seen.withColumn("seen", F.lit(True)), on=[c.USER_ID, c.ITEM_ID], how="left")  # distinct pairs
-        .join(items.select(c.ITEM_ID).withColumn("known", F.lit(True)), on=c.ITEM_ID, how="left")  # item_id is unique
+        .join(_known(items, rules, run_date), on=c.ITEM_ID, how="left")  # item_id is unique
         .withColumn("seen", F.coalesce("seen", F.lit(False)))
     )
     broken = " OR ".join(f"{name} IS NULL" for name in TABLE.columns)
+    hides = _of_rule(rules, lambda rule: F.lit(rule.seen == "exclude"))
     place = F.struct(c.RANK, c.SCORE, c.ITEM_ID, c.SOURCE)
     lists = marked.groupBy(c.SCENARIO, c.USER_ID).agg(
         F.count("*").alias("n"),
@@ -132,9 +134,10 @@ def check(
         _count(F.expr(broken)).alias("nulls"),
         _count(F.col(c.SCORE).isin(*(F.lit(float(x)) for x in ("nan", "inf", "-inf")))).alias("infinite"),
         _count(F.col("known").isNull()).alias("unknown"),
-        _count(F.col("seen") & ~F.col(c.SOURCE).isin(REPEAT, GIVEN) & _excludes(rules)).alias("seen"),
+        _count(F.col("seen") & ~F.col(c.SOURCE).isin(REPEAT, GIVEN) & hides).alias("seen"),
         _count(~F.col("seen") & (F.col(c.SOURCE) == REPEAT)).alias("unseen"),
         _count(F.col(c.RUN_DATE) != F.lit(run_date)).alias("other"),
+        _count(F.col("known") & ~_may(rules)).alias("left_out"),
     )
     # one row a list on both sides
     size = F.col(SIZE) if SIZE in owed.columns else F.lit(k)
@@ -157,6 +160,7 @@ def check(
         "items that the user had": F.sum("seen"),
         "repeats that the user never had": F.sum("unseen"),
         "rows of another run_date": F.sum("other"),
+        "items that their scenario's `where` leaves out": F.sum("left_out"),
     }
     found = both.agg(
         F.sum("n").alias("rows"),
@@ -173,10 +177,29 @@ def _count(condition: Column) -> Column:
     return F.count(F.when(condition, F.lit(1)))
 
 
-def _excludes(rules: Scenarios) -> Column:
-    """Does the row's scenario hide what the user had?"""
-    named = [F.when(F.col(c.SCENARIO) == name, F.lit(rule.seen == "exclude")) for name, rule in rules.overrides.items()]
-    return F.coalesce(*named, F.lit(rules.default.seen == "exclude"))
+def _of_rule(rules: Scenarios, column: Callable[[ScenarioRule], Column]) -> Column:
+    """What `column` says of the rule of the row's scenario; never null."""
+    named = [F.when(F.col(c.SCENARIO) == name, column(rule)) for name, rule in rules.overrides.items()]
+    return F.coalesce(*named, column(rules.default))
+
+
+def _wheres(rules: Scenarios) -> dict[str, str]:
+    """Every `where` -> the column of `_known` that says whether it leaves an item in."""
+    asked = dict.fromkeys(rule.where for rule in rules.by_key.values() if rule.where is not None)
+    return {sql: f"may_{n}" for n, sql in enumerate(asked)}
+
+
+def _may(rules: Scenarios) -> Column:
+    """Does the `where` of the row's scenario leave its item in?"""
+    left = {sql: F.coalesce(name, F.lit(False)) for sql, name in _wheres(rules).items()}
+    return _of_rule(rules, lambda rule: F.lit(True) if rule.where is None else left[rule.where])
+
+
+def _known(items: DataFrame, rules: Scenarios, run_date: date) -> DataFrame:
+    """(item_id, known, may_<n> ...) of the items that there are."""
+    dated = items.withColumn(c.RUN_DATE, F.lit(run_date))
+    may = (F.expr(sql).alias(name) for sql, name in _wheres(rules).items())
+    return dated.select(c.ITEM_ID, F.lit(True).alias("known"), *may)
 
 
 def _any_pair(is_wrong) -> Column:  # type: ignore[no-untyped-def]

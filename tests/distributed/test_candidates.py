@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from pyspark.sql import functions as F
 
-from recspark.config import RETRIEVERS, Config, Popular, ScenarioRule, Scenarios
-from recspark.distributed import candidates
+from recspark.config import RETRIEVERS, AtMost, Config, Popular, ScenarioRule
+from recspark.distributed import candidates, retriever, rules
 from recspark.distributed import histories as histories_of
+from recspark.distributed.candidate_blocks import Settings
 from recspark.errors import ConfigError, DataError
 from recspark.models.retrievers.affinity import LEVELS
 from recspark.tables.candidates import BECAUSE, REPEAT, TABLE
@@ -30,8 +31,12 @@ def rows(night, histories):
 
 
 def build(night, histories, config):
-    settings = candidates.settings_of(config, world.AS_OF)
+    settings = settings_of(night, config)
     return by_list(night.store, candidates.build(histories, night.path, settings, num_users=100))
+
+
+def settings_of(night, config):
+    return candidates.settings_of(config, world.AS_OF, rules.refresh(night.store, config, world.AS_OF))
 
 
 def by_list(store, frame) -> dict[tuple[str | None, str], dict[str, dict]]:
@@ -42,7 +47,7 @@ def by_list(store, frame) -> dict[tuple[str | None, str], dict[str, dict]]:
     return found
 
 
-def with_rule(config: Config, name: str, **rule: str) -> Config:
+def with_rule(config: Config, name: str, **rule: object) -> Config:
     overrides = {**config.scenarios.overrides, name: ScenarioRule(**rule)}
     scenarios = config.scenarios.model_copy(update={"overrides": overrides})
     return config.model_copy(update={"scenarios": scenarios})
@@ -132,14 +137,19 @@ def test_partitions_and_blocks_change_nothing(night, histories, rows) -> None:
                     assert other[key][item][name] == value, name
 
 
+def with_places(config: Config, depth: int, k: int) -> Config:
+    update = {
+        "candidates": config.candidates.model_copy(update={"depth": depth}),
+        "recommendations": config.recommendations.model_copy(update={"k": k}),
+    }
+    return config.model_copy(update=update)
+
+
 def test_own_items_only_and_repeats_fill_the_list(night, histories, rows) -> None:
     """The poor scenario sold 5 items of each taste. With K above what is unseen, items that the user had come last, the
     latest first, as `repeat`."""
     planted, config = night.planted, night.config
-    deep = config.model_copy(update={
-        "candidates": config.candidates.model_copy(update={"depth": 12}),
-        "recommendations": config.recommendations.model_copy(update={"k": 9}),
-    })  # fmt: skip
+    deep = with_places(config, 12, 9)
     sold = {item for scenario, _, item, *_ in planted.events if scenario == world.POOR}
     assert len(sold) == 10  # so a user who had 2 has 8 unseen ones, and one seen item fills the nine
     assert all(set(found) <= sold for (_, scenario), found in rows.items() if scenario == world.POOR)
@@ -154,12 +164,85 @@ def test_own_items_only_and_repeats_fill_the_list(night, histories, rows) -> Non
 
 def test_more_places_than_items_are_refused(night) -> None:
     _, _, config, *_, bundle = night
-    candidates.require_items(bundle, config.scenarios, 18, [world.RICH])
-    with pytest.raises(ConfigError, match=r"found 19, but scenario 'rich' has 18 known items"):
-        candidates.require_items(bundle, config.scenarios, 19, [world.RICH])
-    rules = Scenarios(overrides={"new": ScenarioRule(items="own")})
-    with pytest.raises(ConfigError, match=r"scenario 'new' has 0 items with an event there"):
-        candidates.require_items(bundle, rules, 1, ["new"])
+    candidates.require_items(bundle, settings_of(night, with_places(config, 18, 18)), [world.RICH])
+    with pytest.raises(ConfigError, match=r"found 19, but scenario 'rich' has 18 known items; lower k$"):
+        candidates.require_items(bundle, settings_of(night, with_places(config, 19, 19)), [world.RICH])
+    with pytest.raises(ConfigError, match=r"'new' has 0 items with an event there .*overrides.new.items: all"):
+        candidates.require_items(bundle, settings_of(night, with_rule(config, "new", items="own")), ["new"])
+
+
+def test_a_rule_that_leaves_too_few_is_named(night) -> None:
+    ruled = with_rule(night.config, world.RICH, where="item_id IN ('item-0-1', 'item-1-1')")
+    candidates.require_items(night.bundle, settings_of(night, with_places(ruled, 2, 2)), [world.RICH])
+    said = (
+        r"recommendations.k: found 3, but scenario 'rich' has 2 known items that "
+        r"`item_id IN \('item-0-1', 'item-1-1'\)` \(scenarios.overrides.rich.where\) leaves; "
+        r"lower k, or make scenarios.overrides.rich.where leave more"
+    )
+    with pytest.raises(ConfigError, match=said):
+        candidates.require_items(night.bundle, settings_of(night, ruled), [world.RICH])
+
+
+def test_a_denied_item_is_in_no_list_of_its_scenario(night, histories, rows) -> None:
+    """item-0-3 is what users of taste 0 who miss it should get first. Denied, it leaves one item of their taste that
+    they had not: the one that was never sold, now the first by content. The poor scenario, without the rule, keeps
+    it."""
+    ruled = with_rule(night.config, world.RICH, where="item_id <> 'item-0-3'")
+    found = build(night, histories, ruled)
+    missing = [user for user, item in night.planted.withheld.items() if item == "item-0-3"]
+    assert len(missing) == 5 and all("item-0-3" in rows[user, world.RICH] for user in missing)
+    assert not any("item-0-3" in items for (_, scenario), items in found.items() if scenario == world.RICH)
+    assert all(found[user, world.RICH]["item-0-new"]["content_rank"] == 1 for user in missing)
+    assert all(set(found[key]) == set(rows[key]) for key in rows if key[1] == world.POOR)
+
+
+def test_repeats_obey_the_rule(night, histories) -> None:
+    """poor-0-0 had item-0-0 and, a day before, item-0-1. Of the ten items that were sold there nine may be listed: the
+    eight that she had not, and item-0-1 again, though item-0-0 is the later one."""
+    ruled = with_rule(night.config, world.POOR, items="own", where="item_id NOT IN ('item-0-0', 'item-1-new')")
+    found = build(night, histories, with_places(ruled, 12, 9))["poor-0-0", world.POOR]
+    assert len(found) == 9 and [i for i, row in found.items() if row["source"] == REPEAT] == ["item-0-1"]
+
+
+def test_popular_keeps_to_the_limit_while_it_can(night, histories) -> None:
+    """Two of each taste, the most popular ones; a limit of one leaves two places, for the best of what is beyond."""
+    bundle = night.bundle
+    ids = [row.item_id for row in night.store.read(ITEM_INDEX).orderBy("item_idx").collect()]
+    group = bundle.groups.tolist().index(bundle.scenarios[world.RICH])
+    ranked = sorted(ids, key=lambda item: (-bundle.popular[group, ids.index(item)], item))
+    tastes = [[item for item in ranked if night.planted.items[item][0] == taste] for taste in (0, 1)]
+    for most in (1, 2):
+        limit = AtMost(items=most, of="split(text, ' ')[0]")  # garden, kitchen
+        found = build(night, histories, with_rule(night.config, world.RICH, at_most=limit))[None, world.RICH]
+        first = sorted((item for taste in tastes for item in taste[:most]), key=ranked.index)
+        expected = first + [item for item in ranked if item not in first][: 4 - 2 * most]
+        assert sorted(found, key=lambda item: found[item]["popular_rank"]) == expected
+
+
+def test_repeats_under_a_limit_are_as_many_as_may_be_needed(night, histories) -> None:
+    """A poor user has eight unseen items for nine places. Which of the two seen ones is within the limit depends on the
+    order of the eight, so both are candidates."""
+    limit = AtMost(items=1, of="item_id")
+    ruled = with_rule(night.config, world.POOR, items="own", at_most=limit)
+    found = build(night, histories, with_places(ruled, 12, 9))["poor-0-0", world.POOR]
+    assert sorted(item for item, row in found.items() if row["source"] == REPEAT) == ["item-0-0", "item-0-1"]
+
+
+def test_a_rule_of_tonight_leaves_past_dates_as_they_are(night, monkeypatch) -> None:
+    ruled = with_rule(night.config, world.RICH, where="item_id <> 'item-0-3'")
+    assert retriever.folder(night.store, ruled, world.AS_OF) == night.path
+    asked: list[Settings] = []
+    monkeypatch.setattr(candidates, "build", lambda histories, path, settings, num_users: asked.append(settings))
+    path = rules.refresh(night.store, ruled, world.AS_OF)
+    for tonight, written in ((True, path), (False, None)):
+        candidates.candidates_of(night.store, ruled, world.AS_OF, night.path, tonight, written)
+    assert [settings.rules.rule(world.RICH).where for settings in asked] == ["item_id <> 'item-0-3'", None]
+    stamps = {
+        (tonight, config is ruled): candidates._fingerprint(night.store, config, night.path, tonight, written)
+        for tonight, written in ((True, path), (False, None))
+        for config in (ruled, night.config)
+    }
+    assert stamps[False, True] == stamps[False, False] and stamps[True, True] != stamps[True, False]
 
 
 def test_refresh_writes_once(night) -> None:

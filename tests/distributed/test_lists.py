@@ -41,6 +41,38 @@ def test_repeats_come_last_in_their_own_order():
     np.testing.assert_allclose(final([0.9, 0.5], repeat=[True, True]), [0.9, 0.5])  # nothing else on the list
 
 
+def limited(scores, code, most, repeat=None, list_idx=None):
+    """With equal scores, the row that stands first is first."""
+    n = len(scores)
+    list_idx = np.zeros(n, dtype=int) if list_idx is None else np.array(list_idx)
+    before = final(scores, repeat=repeat, list_idx=list_idx)
+    had = np.zeros(n, dtype=bool) if repeat is None else np.array(repeat)
+    code, most = np.array(code), np.full(n, most)
+    return lists.limited(list_idx, int(list_idx.max()) + 1, before, np.arange(n), had, code, most)
+
+
+def test_what_is_beyond_the_limit_comes_last_in_its_own_order():
+    # one of code 0 and one of code 1; the last has no code. 4 and 3 are beyond: 4 goes to 1 - 1, 3 keeps its distance
+    np.testing.assert_allclose(limited([5.0, 4.0, 3.0, 2.0, 1.0], [0, 0, 0, 1, -1], 1), [5.0, 0.0, -1.0, 2.0, 1.0])
+    np.testing.assert_allclose(limited([5.0, 4.0, 3.0], [0, 0, 0], 2), [5.0, 4.0, 3.0])  # 3 is last already: 4 - 1
+    np.testing.assert_allclose(limited([5.0, 5.0, 1.0], [0, 0, 1], 1), [5.0, 0.0, 1.0])  # of equals the first
+
+
+def test_unseen_items_beyond_the_limit_stay_above_repeats():
+    # repeats first go below 1: 9 to 0, 8 to -1. The one at 0 is the second of code 1, so it is beyond as 4.5 is:
+    # 4.5 to 1 - 1 = 0, above the repeats; of these, the one of code 2 stays at 0 - 1 = -1, the other goes to -2
+    found = limited([5.0, 4.5, 1.0, 9.0, 8.0], [0, 0, 1, 1, 2], 1, repeat=[False, False, False, True, True])
+    np.testing.assert_allclose(found, [5.0, 0.0, 1.0, -2.0, -1.0])
+
+
+def test_each_list_has_its_own_limit():
+    scores, code = [0.3, 0.1, 0.7, 0.3, 0.2, 0.1], [0, 1, 2, 0, 0, 1]
+    repeat, list_idx = np.array([False, False, True, False, False, False]), np.array([0, 0, 0, 1, 1, 1])
+    found = limited(scores, code, 1, repeat, list_idx)
+    assert found[:3].tolist() == final(scores[:3], repeat=repeat[:3]).tolist()  # to the last bit
+    np.testing.assert_allclose(found[3:], [0.3, 0.1 - 1.0, 0.1])
+
+
 def test_equal_scores_go_by_item_id():
     order = lists.ordered(np.zeros(4, int), np.array([1.0, 2.0, 1.0, 2.0]), np.array([3, 2, 1, 0]))
     assert order.tolist() == [3, 1, 2, 0]

@@ -9,7 +9,7 @@ import pytest
 from pyspark.sql import functions as F
 
 from recspark import columns as c
-from recspark.distributed import lists, recommendations, retriever, scorer
+from recspark.distributed import lists, recommendations, retriever, rules, scorer
 from recspark.errors import DataError, PublishError
 from recspark.tables import candidates, model_metrics, published_runs
 from recspark.tables.recommendations import TABLE
@@ -156,9 +156,14 @@ def test_without_candidates_or_metrics_it_says_which_job_to_run(spark, published
         recommendations.refresh(Store(spark, config, "run1"), config, date(2024, 3, 2))
 
 
+def unlimited(scenario):
+    return None
+
+
 def top(frame, modes, answer=None):
     """item numbers and scores in order of rank, by scenario and user."""
-    found = recommendations.top_lists(frame, night.StubScorer(None, answer or {}), modes, 3, lambda: np.arange(8))
+    scoring = night.StubScorer(None, answer or {})
+    found = recommendations.top_lists(frame, scoring, modes, 3, lambda: np.arange(8), unlimited)
     lists_ = {}
     for r in sorted(found.collect(), key=lambda r: r["rank"]):
         lists_.setdefault((r.scenario, r.user_idx), []).append((r.item_idx, r.score))
@@ -195,8 +200,22 @@ def test_the_top_of_a_block_by_hand():
         ("FR", 0, 2, "popular", -1, 1.0, "linear", float("nan")),
     ]
     ties = np.array([0, 2, 1])  # item 2 comes before item 1
-    found = recommendations.top_of_block(block(rows), 3, ties).to_pylist()
+    found = recommendations.top_of_block(block(rows), 3, ties, unlimited).to_pylist()
     assert [(r[c.SCENARIO], r[c.RANK], r[c.ITEM_IDX], r[c.SCORE]) for r in found] == [
         ("DE", 1, 2, 0.7), ("DE", 2, 1, 0.7), ("DE", 3, 0, 0.1),
         ("FR", 1, 1, 2.0), ("FR", 2, 2, 0.0), ("FR", 3, 0, -1.0),
+    ]  # fmt: skip
+
+
+def test_the_top_of_a_block_under_a_limit_by_hand():
+    """DE shows one item of a code: 0, 1 and 2 share one, 3 has another. Two are within it, so the third place goes to
+    the best one beyond, 0.8 moved to 0.1 - 1. FR has no limit."""
+    scores = [0.9, 0.8, 0.7, 0.1]
+    rows = [(s, 0, at, "linear", 5, 1.0, "gbdt", x) for s in ("DE", "FR") for at, x in enumerate(scores)]
+    limits = {"DE": rules.Limit(np.array([4, 4, 4, 2], dtype=np.int32), 1)}
+    found = recommendations.top_of_block(block(rows), 3, np.arange(4), limits.get).to_pylist()
+    places = [(r[c.SCENARIO], r[c.RANK], r[c.ITEM_IDX], round(r[c.SCORE], 9)) for r in found]
+    assert places == [
+        ("DE", 1, 0, 0.9), ("DE", 2, 3, 0.1), ("DE", 3, 1, -0.9),
+        ("FR", 1, 0, 0.9), ("FR", 2, 1, 0.8), ("FR", 3, 2, 0.7),
     ]  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from pyspark.sql import functions as F
 
 FIRST = datetime(2024, 1, 1, 9)  # a Monday
 SETTINGS = (
@@ -19,6 +20,9 @@ SETTINGS = (
     "gbdt.max_rounds=5",
     "ranker.max_epochs=1",
 )
+
+
+KIND = "CAST(substr(item_id, 2) AS INT) % 3"  # i0, i3, i6, i9 are 0
 
 
 def deliver(path: Path, days: int, **changes: Any) -> None:
@@ -58,18 +62,46 @@ def test_all_events_on_one_day_leave_nothing_to_learn_from(run: Callable[..., An
     assert "no closed window before 2024-01-02" in error and "history of more than 7 days" in error
 
 
-def test_one_user_in_a_scenario_and_an_item_without_text(
-    run: Callable[..., Any], spark: Any, warehouse: Path, tmp_path: Path
-) -> None:
-    deliver(tmp_path / "raw.parquet", days=30)
-    night = run(tmp_path / "raw.parquet", "2024-01-31")
+@pytest.fixture(scope="module")
+def shop(run: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The raw file of a finished night, in which the shop has business rules."""
+    raw = tmp_path_factory.mktemp("raw") / "raw.parquet"
+    deliver(raw, days=30)
+    rule = f"{{where: item_id <> 'i3', at_most: {{items: 1, of: '{KIND}'}}}}"
+    night = run(raw, "2024-01-31", f"scenarios.overrides.shop={rule}")
     assert night.code == 0, night.stderr[-3000:]
+    return raw
+
+
+def test_one_user_in_a_scenario_and_an_item_without_text(spark: Any, warehouse: Path, shop: Path) -> None:
     lists = spark.read.format("delta").load(f"{warehouse}/recommendations")
     found = {
         row.user_id: row["count"] for row in lists.where("scenario = 'alone'").groupBy("user_id").count().collect()
     }
     assert found == {"u0": 3, "__default__": 3}
     assert spark.read.format("delta").load(f"{warehouse}/items").where("text IS NULL").count() == 1
+
+
+def test_the_rules_of_a_scenario_hold(spark: Any, warehouse: Path, shop: Path) -> None:
+    """Nine items of three kinds, one of a kind in a list: all three kinds are in every list of three, also where the
+    user had everything, so that the list is made of repeats."""
+    lists = spark.read.format("delta").load(f"{warehouse}/recommendations").where("scenario = 'shop'")
+    kinds = lists.groupBy("user_id").agg(F.sort_array(F.collect_list(F.expr(KIND))).alias("kinds"))
+    users = [*(f"u{n}" for n in range(1, 12)), "__default__"]
+    assert {row.user_id: row.kinds for row in kinds.collect()} == {user: [0, 1, 2] for user in users}
+    assert lists.where("item_id = 'i3'").count() == 0
+    assert lists.where("user_id = 'u1' AND source <> 'repeat'").count() == 0
+
+
+def test_a_wrong_rule_is_one_line(run: Callable[..., Any], warehouse: Path, shop: Path) -> None:
+    """Found before anything is built."""
+    bad = run(shop, "2024-01-31", "scenarios.overrides.shop.where=attribute['stock'] > 0", only="retriever")
+    assert bad.code == 2, bad.stderr[-2000:]
+    (error,) = (line for line in bad.stderr.splitlines() if line.startswith("error:"))
+    assert (
+        "scenarios.overrides.shop.where: column attribute is not in the table items; did you mean attributes" in error
+    )
+    assert "Traceback" not in bad.stderr
 
 
 def test_a_raw_table_that_changes_its_types_is_refused(run: Callable[..., Any], tmp_path: Path) -> None:

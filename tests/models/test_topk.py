@@ -3,7 +3,7 @@ import pytest
 import scipy.sparse as sp
 
 from recspark.models import topk
-from recspark.models.topk import Product, top_k
+from recspark.models.topk import Product, top_k, top_k_capped
 
 
 def by_sorting(scores, k, seen, allowed, tie_rank):
@@ -124,3 +124,48 @@ def test_input_stays_as_it_was(case) -> None:
     before = scores.copy()
     top_k(scores, 5, seen, allowed, tie_rank)
     assert np.array_equal(before, scores)
+
+
+def capped_by_sorting(scores, k, code, most, seen, allowed, tie_rank):
+    """The definition, one row at a time: all that may be chosen, best first; what is beyond goes to the end."""
+    rows = []
+    for row in by_sorting(scores, scores.shape[1], seen, allowed, tie_rank):
+        within, beyond, had = [], [], {}
+        for i in row[row >= 0]:
+            had[code[i]] = had.get(code[i], 0) + 1
+            (beyond if code[i] >= 0 and had[code[i]] > most else within).append(i)
+        rows.append(([*within, *beyond] + [-1] * k)[:k])
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("most", [1, 2, 5, 50])
+@pytest.mark.parametrize("k", [1, 7, 31, 60])
+@pytest.mark.parametrize("num_codes", [1, 3, 30])
+def test_capped_equals_sorting(case, k, most, num_codes) -> None:
+    scores, seen, allowed, tie_rank = case
+    code = np.random.default_rng(3).integers(-1, num_codes, 40).astype(np.int32)
+    for among, free in ((seen, allowed), (None, None)):
+        idx, best = top_k_capped(scores, k, code, most, among, free, tie_rank)
+        assert np.array_equal(idx, capped_by_sorting(scores, k, code, most, among, free, tie_rank))
+        found = idx >= 0
+        assert np.array_equal(best[found], scores[np.nonzero(found)[0], idx[found]])
+        assert (best[~found] == -np.inf).all()
+
+
+def test_capped_by_hand() -> None:
+    scores, code = np.array([[9.0, 8.0, 7.0, 6.0, 5.0, 4.0]]), np.array([0, 0, 0, 1, -1, -1])
+    assert top_k_capped(scores, 3, code, 1)[0].tolist() == [[0, 3, 4]]  # one of code 0, one of 1; -1 is no code
+    assert top_k_capped(scores, 4, code, 2)[0].tolist() == [[0, 1, 3, 4]]
+    assert top_k_capped(scores, 6, code, 1)[0].tolist() == [[0, 3, 4, 5, 1, 2]]  # nothing else is left for two places
+    seen = sp.csr_matrix(np.array([[1, 0, 0, 0, 1, 1]]))
+    assert top_k_capped(scores, 3, code, 1, seen)[0].tolist() == [[1, 3, 2]]
+
+
+def test_capped_rows_alone_and_nothing_to_choose_from(case) -> None:
+    scores, seen, allowed, tie_rank = case
+    code = np.arange(40) % 3
+    whole = top_k_capped(scores, 7, code, 2, seen, allowed, tie_rank)[0]
+    single = [top_k_capped(scores[u : u + 1], 7, code, 2, seen[u], allowed, tie_rank)[0][0] for u in range(50)]
+    assert np.array_equal(whole, single)
+    assert top_k_capped(np.zeros((2, 0), np.float32), 3, code[:0], 1)[0].tolist() == [[-1, -1, -1]] * 2
+    assert top_k_capped(np.zeros((0, 40), np.float32), 3, code, 1)[0].shape == (0, 3)

@@ -11,7 +11,9 @@ from recspark.tables.recommendations import TABLE, TOP
 
 RUN_DATE = date(2024, 3, 1)
 K = 3
-RULES = Scenarios(overrides={"open": ScenarioRule(seen="allow")})
+RULES = Scenarios(
+    overrides={"open": ScenarioRule(seen="allow"), "barred": ScenarioRule(where="item_id NOT IN ('c', 'e')")}
+)
 PAIRS = "scenario string, user_id string"
 EVENTS = "scenario string, user_id string, item_id string"
 
@@ -73,6 +75,7 @@ FAULTS = {
     "seen": (2, {"item_id": "d"}, "items that the user had"),
     "unseen": (2, {"source": "repeat"}, "repeats that the user never had"),
     "early": (1, {"item_id": "d", "source": "repeat", "score": 0.6}, "lists with a repeat before a new item"),
+    "barred": (2, {}, "items that their scenario's `where` leaves out"),  # c
     "dated": (0, {"run_date": date(2024, 2, 1)}, "rows of another run_date"),
 }
 
