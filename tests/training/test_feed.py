@@ -1,5 +1,6 @@
 """The feed: every row once, the same batches for every reader and number of ranks, resumable at any step."""
 
+import importlib.util
 from datetime import date
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from recspark.training.feed import Batch, Fading, Feed, Folds, local_path, num_r
 
 SIZES = (1000, 3000, 10, 2500, 1)  # rows of the files; 6,511 in all
 ROWS = sum(SIZES)
+needs_petastorm = pytest.mark.skipif(
+    importlib.util.find_spec("petastorm") is None, reason="petastorm is not part of the newest stack"
+)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +107,7 @@ def test_any_number_of_ranks_shares_the_batches_of_one(files: list[str], world: 
             np.testing.assert_array_equal(part.floats[part.weights > 0], one.floats[rank::world])
 
 
-@pytest.mark.parametrize("reader", ["arrow", "petastorm"])
+@pytest.mark.parametrize("reader", ["arrow", pytest.param("petastorm", marks=needs_petastorm)])
 def test_two_ranks_read_no_row_group_twice_but_at_the_seam(
     files: list[str], reader: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +143,7 @@ def test_ranks_share_the_batches_of_one_rank(files: list[str], pool: int) -> Non
     assert parts[1][-1].weights[-1] == 0
 
 
+@needs_petastorm
 @pytest.mark.parametrize("pool", [1500, 10_000], ids=["pools", "one pool"])
 def test_arrow_and_petastorm_give_the_same_batches(files: list[str], pool: int) -> None:
     arrow, petastorm = (feed(files, reader=reader, pool=pool) for reader in ("arrow", "petastorm"))
@@ -159,7 +164,7 @@ def test_epochs_and_seeds_differ_and_repeat(files: list[str], pool: int) -> None
     assert np.ptp(order(1, 0)[:256]) > 256  # shuffled, not just begun elsewhere
 
 
-@pytest.mark.parametrize("reader", ["arrow", "petastorm"])
+@pytest.mark.parametrize("reader", ["arrow", pytest.param("petastorm", marks=needs_petastorm)])
 @pytest.mark.parametrize("start", [1, 5, 6, 13, 25, 26])
 def test_resumes_at_any_step(files: list[str], reader: str, start: int) -> None:
     whole = list(feed(files, 1, 2).batches(3))
@@ -169,6 +174,7 @@ def test_resumes_at_any_step(files: list[str], reader: str, start: int) -> None:
         np.testing.assert_array_equal(one.floats, other.floats)
 
 
+@needs_petastorm
 @pytest.mark.parametrize("keep", [True, False])
 def test_folds_are_kept_or_left_out(files: list[str], keep: bool) -> None:
     chosen = feed(files, folds=[Folds("fold", frozenset({0}), keep=keep)], reader="petastorm")
@@ -177,7 +183,7 @@ def test_folds_are_kept_or_left_out(files: list[str], keep: bool) -> None:
     assert sorted(ids(list(chosen.batches(0)))) == expected
 
 
-@pytest.mark.parametrize("reader", ["arrow", "petastorm"])
+@pytest.mark.parametrize("reader", ["arrow", pytest.param("petastorm", marks=needs_petastorm)])
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_a_row_group_of_which_no_row_counts(files: list[str], reader: str, epoch: int) -> None:
     """Ids 1700 to 2399 are the second row group of the second file."""
@@ -187,6 +193,7 @@ def test_a_row_group_of_which_no_row_counts(files: list[str], reader: str, epoch
     assert sorted(found) == [*range(1700), *range(2400, ROWS)]
 
 
+@needs_petastorm
 def test_rows_count_where_all_folds_count_them(files: list[str]) -> None:
     folds = [Folds("fold", frozenset({0, 1})), Folds("fold", frozenset({0}), keep=False)]
     chosen = feed(files, folds=folds, reader="petastorm")
@@ -248,6 +255,7 @@ def test_paths_of_uris() -> None:
     assert local_path("/a/b%20c") == "/a/b%20c"
 
 
+@needs_petastorm
 def test_reads_a_pinned_version_after_files_were_removed(spark, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """Delta keeps removed files on disk until VACUUM: the list of a version has none of them, and none too few."""
     from pyspark.sql import functions as F
