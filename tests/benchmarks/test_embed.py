@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from pyspark.sql import SparkSession
 
 from benchmarks import __main__ as board
 from benchmarks import embed
@@ -39,11 +38,3 @@ def test_a_missing_peer_is_one_line_with_the_command(
         board.main()
     said = capsys.readouterr().err
     assert refused.value.code == 2 and said.count("\n") == 1 and "uv sync --group peers" in said
-
-
-def test_quick_run(spark: SparkSession) -> None:
-    """The vectors' equality and the number of texts are asserted inside."""
-    found = embed.run(SHOP, seeds=1, quick=True)
-    assert found["texts"] == 100 and found["again_texts"] == 0.01 and 0 < found["again_tokens"] <= 0.02
-    assert found["largest_difference"] < 1e-4
-    assert found["of_bare"] > 0 and found["times_udf_padded"] > 0
