@@ -75,7 +75,9 @@ def folder(store: Store, config: Config, as_of: date) -> str:
     """Where the bundle of a date lies: named by its inputs, so that another night finds it again."""
     encoders = versions(config.item_embeddings)
     settings = config.without_item_rules().digest("retriever", "scenarios", "interactions", "seed")
-    inputs = (store.digest(INTERACTIONS, c.EVENT_DATE, as_of), store.digest(ITEMS, c.FIRST_SEEN, as_of))
+    # attributes are what rules read: a stock that changes every night must not rebuild the past
+    items = store.digest(ITEMS, c.FIRST_SEEN, as_of, without=(c.ATTRIBUTES,))
+    inputs = (store.digest(INTERACTIONS, c.EVENT_DATE, as_of), items)
     return f"{store.models('retriever')}/{as_of}-{store.fingerprint(settings, *encoders, as_of, *inputs)}"
 
 

@@ -55,10 +55,14 @@ def build(listed: DataFrame | None, events: DataFrame, stored: DataFrame | None,
         _hash(content).alias(c.CONTENT_HASH),
         F.coalesce(seen, F.lit(run_date - timedelta(days=1))).alias(c.FIRST_SEEN),
         OLD + c.CONTENT_HASH,
+        OLD + c.ATTRIBUTES,
         OLD + c.FIRST_SEEN,
     )
-    same = [F.col(name).eqNullSafe(F.col(OLD + name)) for name in (c.CONTENT_HASH, c.FIRST_SEEN)]
-    return rows.where(~(same[0] & same[1])).select(TABLE.columns)
+    same = F.lit(True)
+    for name in (c.CONTENT_HASH, c.ATTRIBUTES, c.FIRST_SEEN):
+        new, stored_one = (_entries(x) if name == c.ATTRIBUTES else F.col(x) for x in (name, OLD + name))
+        same &= new.eqNullSafe(stored_one)
+    return rows.where(~same).select(TABLE.columns)
 
 
 def refresh(store: Store, config: Config, run_date: date, force: bool = False) -> Summary:
@@ -90,7 +94,11 @@ def _content(name: str) -> Column:
 
 
 def _hash(content: dict[str, Column]) -> Column:
-    """SHA-256 of text, attributes in the order of their names, and media."""
-    entries = F.sort_array(F.map_entries(content[c.ATTRIBUTES]))
-    whole = F.struct(content[c.TEXT].alias(c.TEXT), entries.alias(c.ATTRIBUTES), content[c.MEDIA].alias(c.MEDIA))
+    """SHA-256 of text and media, which encoders see."""
+    whole = F.struct(content[c.TEXT].alias(c.TEXT), content[c.MEDIA].alias(c.MEDIA))
     return F.sha2(F.to_json(whole), 256)
+
+
+def _entries(name: str) -> Column:
+    """A map in the order of its keys: maps cannot be compared."""
+    return F.sort_array(F.map_entries(name))

@@ -63,7 +63,7 @@ class Store:
         self._catalog = config.catalog
         self._names = config.tables
         self._history: dict[str, list[Any]] = {}
-        self._digests: dict[tuple[str, int], dict[str, str]] = {}
+        self._digests: dict[tuple[str, int, tuple[str, ...]], dict[str, str]] = {}
 
     # -- places ------------------------------------------------------------------------------------------------------
 
@@ -225,20 +225,21 @@ class Store:
         newest = self.stamp(table, **slice_) if slice_ else self.stamp(table)
         return newest is not None and newest.get("fingerprint") == fingerprint
 
-    def digest(self, table: Table, date_column: str, before: date) -> str:
-        """Content hash of the rows whose date is before a date: a past as_of keeps it when new days arrive.
+    def digest(self, table: Table, date_column: str, before: date, without: tuple[str, ...] = ()) -> str:
+        """Content hash of the rows whose date is before a date, some columns left out: a past as_of keeps it when new
+        days arrive.
 
         One aggregation over the table a night; the driver holds one row a day.
         """
-        key = (table.noun, self.version(table))
+        key = (table.noun, self.version(table), without)
         if key not in self._digests:
-            self.remember_days(table, day_digests(self.read(table), date_column))
+            self._digests[key] = day_digests(self.read(table).drop(*without), date_column)
         days = {day: value for day, value in self._digests[key].items() if day < before.isoformat()}
         return hashlib.sha256(json.dumps(days, sort_keys=True).encode()).hexdigest()[:16]
 
     def remember_days(self, table: Table, days: dict[str, str]) -> None:
         """`day_digests` of the table's present rows, for whoever has just written them."""
-        self._digests[table.noun, self.version(table)] = days
+        self._digests[table.noun, self.version(table), ()] = days
 
     @cached_property
     def code_hash(self) -> str:

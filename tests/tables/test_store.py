@@ -125,6 +125,15 @@ def test_digest_of_the_past_does_not_move_with_new_days(spark, tmp_path):
     assert store.digest(THINGS, "day", date(2024, 1, 3)) != late
 
 
+def test_digest_without_a_column_does_not_move_with_it(spark, tmp_path):
+    store, end = make(spark, tmp_path), date(2024, 1, 3)
+    store.replace(THINGS, rows(spark, FIRST))
+    before = [store.digest(THINGS, "day", end, without) for without in ((), ("n",), ("id",))]
+    store.merge(THINGS, rows(spark, [(date(2024, 1, 1), "a", 99)]))
+    after = [store.digest(THINGS, "day", end, without) for without in ((), ("n",), ("id",))]
+    assert [old == new for old, new in zip(before, after, strict=True)] == [False, True, False]
+
+
 def test_day_digests_see_content_and_not_order(spark):
     one = rows(spark, FIRST)
     two = rows(spark, [*FIRST, (date(2024, 1, 2), "b", 2)])
