@@ -153,6 +153,7 @@ def run(data: str, seeds: int, quick: bool) -> dict[str, Any]:
         spark, new = get_session({"spark.master": f"local[{cores}]", "spark.driver.memory": "8g"}, app_name="metrics")
         tables = cached(spark, folder)
         seconds, values = ours(tables)
+        print(f"ours: {seconds:.2f} s", flush=True)
         peer, theirs = (0.0, {}) if python else mllib(tables)
         for table in tables:
             table.unpersist()
