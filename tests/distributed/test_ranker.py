@@ -281,7 +281,8 @@ def test_a_transfer_is_a_mode_of_its_own(learnt) -> None:  # type: ignore[no-unt
     rows = candidates(1000, 77)
     scores, scenario = scoring(rows, ("ranker", "ranker_alone")), rows[c.SCENARIO_IDX].to_numpy()
     own, liked = np.isin(scenario, (0, 2)), rows["linear_share"].to_numpy() > 0
-    np.testing.assert_allclose(scores["ranker_alone"][~own], scores["ranker"][~own], atol=1e-12, rtol=0)
+    # the same network, asked about other batches of rows: the promise is 1e-6
+    np.testing.assert_allclose(scores["ranker_alone"][~own], scores["ranker"][~own], atol=1e-6, rtol=0)
     assert (scores["ranker_alone"][own] != scores["ranker"][own]).mean() > 0.99
     alone = scores["ranker_alone"]
     assert (alone[own & liked][:, None] > alone[own & ~liked][None, :]).mean() > 0.8  # 500 rows to learn from
