@@ -137,7 +137,8 @@ def evaluate(rows: DataFrame, settings: Settings) -> DataFrame:
     needed += [f"score_{mode}" for mode in settings.modes]
     rows = rows.select(*(name for name in needed if name in rows.columns))
     blocks = lists.by_user(rows).mapInArrow(partial(_partials, settings=settings), PARTIAL)
-    return blocks.groupBy("slice", c.SCENARIO).applyInArrow(partial(_merge, settings=settings), MERGED)
+    # No partial: Spark 4.2 asks for type hints, which a partial cannot answer.
+    return blocks.groupBy("slice", c.SCENARIO).applyInArrow(lambda parts: _merge(parts, settings), MERGED)
 
 
 def _partials(batches: Iterator[pa.RecordBatch], settings: Settings) -> Iterator[pa.RecordBatch]:

@@ -24,7 +24,8 @@ def gram(histories: DataFrame, num_items: int, as_of_days: float, half_life_days
     fade = {"num_items": num_items, "as_of_days": as_of_days, "half_life_days": half_life_days}
     events = histories.select(c.ITEM_IDX, c.WEIGHT, "time")
     strips = events.mapInArrow(partial(_partition_strips, **fade), SCHEMA)
-    merged = strips.groupBy("strip").applyInArrow(partial(_merged, num_items=num_items), SCHEMA).toArrow()
+    # A function of its own and no partial: Spark 4.2 asks it for type hints, which a partial cannot answer.
+    merged = strips.groupBy("strip").applyInArrow(lambda parts: _merged(parts, num_items), SCHEMA).toArrow()
     rows = zip(merged.column("strip").to_pylist(), merged.column("matrix"), strict=True)
     whole = linear.assemble(((strip, unpack(cell.as_buffer(), num_items)) for strip, cell in rows), num_items)
     whole /= affinity.LEVELS**2

@@ -83,8 +83,12 @@ def count_pairs(
     """
     events = histories.select(c.ITEM_IDX, c.SCENARIO_IDX, "time", c.WEIGHT, c.VALUE, "price")
     strips = events.mapInArrow(partial(_pair_strips, num_items=num_items, settings=settings), SCHEMA)
-    best = partial(_best_of_strip, num_items=num_items, counts_I=counts_I.astype(np.float64), settings=settings)
-    found = strips.groupBy("strip").applyInArrow(best, SCHEMA).toArrow()
+    counts = counts_I.astype(np.float64)
+    # No partial: Spark 4.2 asks for type hints, which a partial cannot answer.
+    best = strips.groupBy("strip").applyInArrow(
+        lambda parts: _best_of_strip(parts, num_items, counts, settings), SCHEMA
+    )
+    found = best.toArrow()
     parts = {
         strip: unpack(cell.as_buffer(), num_items)
         for strip, cell in zip(found.column("strip").to_pylist(), found.column("matrix"), strict=True)
