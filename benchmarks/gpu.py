@@ -9,7 +9,8 @@ import copy
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,18 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
+from benchmarks import bare_loop
 from recspark.encoders import text
 from recspark.features import FEATURES
 from recspark.models import topk, topk_torch
-from recspark.models.layers import Inputs, RowNoise, look_up
+from recspark.models.layers import Inputs, look_up
 from recspark.models.rankers import network
 from recspark.models.rankers.spec import Spec
-from recspark.training import loop, losses
+from recspark.training import loop
 from recspark.training.feed import Batch
 
 SCENARIOS, LENGTH, CONTENT_DIM, STEPS = 30, 50, 384, 40
+BARE_ROWS = 256  # texts a batch of the bare loop, sorted by length
 ROUNDS = 3  # the best counts
 
 
@@ -82,11 +85,12 @@ def embed(data: str, sizes: Sizes, device: torch.device) -> dict[str, float]:
     distinct = column.drop_null().unique().to_pylist()
     texts = [f"{distinct[i % len(distinct)]} {distinct[i * 7 % len(distinct)]}" for i in range(sizes.texts)]
     encoder = text.load(device=str(device))
-    batches: list[list[list[int]]] = []
-    spy = replace(encoder)
-    object.__setattr__(spy, "_forward", lambda tokens: batches.append(tokens) or encoder._forward(tokens))
-    vectors = spy.encode(texts)
-    ready = [encoder.tokenizer.pad({"input_ids": tokens}, return_tensors="pt").to(device) for tokens in batches]
+    vectors = encoder.encode(texts)
+    ids = sorted(encoder.tokenizer(texts, truncation=True, max_length=encoder.max_tokens)["input_ids"], key=len)
+    cuts = range(0, len(ids), BARE_ROWS)
+    ready = [
+        encoder.tokenizer.pad({"input_ids": ids[low : low + BARE_ROWS]}, return_tensors="pt").to(device) for low in cuts
+    ]
 
     def bare() -> None:
         with torch.inference_mode():
@@ -171,28 +175,14 @@ def train(data: str, sizes: Sizes, device: torch.device) -> dict[str, float]:
 
     learnt(device)  # warms up
     seconds, model = learnt(device)
-    ready = [(*feed.look(batch), batch) for batch in feed.batches(0)][:4]
-    ready = [(inputs.to(device), target.to(device)) for inputs, target, _ in ready]
-    other = _network().to(device).train()
-    optimizer = torch.optim.AdamW(other.parameters(), lr=1e-3, fused=True)
-    generator = torch.Generator(device).manual_seed(0)
+    other = _network().to(device)
     weights = torch.ones(sizes.batch, device=device)
-
-    def bare() -> None:
-        for step in range(STEPS):
-            inputs, target = ready[step % len(ready)]
-            logits = other(inputs, RowNoise(generator, 0, 1))
-            sums, totals = losses.sums(
-                logits, target, weights, other.spec.kinds, other.target_mean_T, other.target_std_T
-            )
-            optimizer.zero_grad()
-            (sums / totals).sum().backward()
-            optimizer.step()
-
+    looked = (feed.look(batch) for batch in islice(feed.batches(0), 4))
+    ready = [(inputs.to(device), target.to(device), weights) for inputs, target in looked]
     rows = STEPS * sizes.batch
     found = {
         "rows_per_second": rows / seconds,
-        "of_bare": _seconds(bare, device) / seconds,
+        "of_bare": bare_loop.seconds(other, ready, STEPS, warm_up=STEPS) / seconds,
         "flops": 3 * _linear_flops(model, rows) / seconds,  # forward, and twice as much backward
     }
 

@@ -137,8 +137,8 @@ def bare(tree: Mapping[str, Any], threads: int, told: Any) -> None:
     """A process of its own: rows a second of the plain loop over tensors in memory."""
     import torch
 
-    from recspark.models.layers import RowNoise
-    from recspark.training import fit, losses
+    from benchmarks import bare_loop
+    from recspark.training import fit
 
     torch.set_num_threads(threads)
     job = Job.from_json(tree)
@@ -152,25 +152,10 @@ def bare(tree: Mapping[str, Any], threads: int, told: Any) -> None:
         batch = next(batches)
         ready.append((*look(batch), torch.from_numpy(batch.weights)))
     batches.close()  # type: ignore[attr-defined]
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=job.settings["learning_rate"], weight_decay=job.settings["weight_decay"], fused=True
-    )
-    network.train()
-    began, generator = 0.0, torch.Generator().manual_seed(0)
     first = warm_up(feed.num_steps)
     steps = min(feed.num_steps - 1 - first, 5 * READY)
-    for step in range(first + steps):
-        if step == first:
-            began = time.monotonic()
-        inputs, targets, weights = ready[step % len(ready)]
-        logits = network(inputs, RowNoise(generator, 0, 1))
-        sums, totals = losses.sums(
-            logits, targets, weights, network.spec.kinds, network.target_mean_T, network.target_std_T
-        )
-        optimizer.zero_grad()
-        (sums / totals).sum().backward()
-        optimizer.step()
-    told.put(steps * batch_size(feed.num_rows) / (time.monotonic() - began))
+    rates = job.settings["learning_rate"], job.settings["weight_decay"]
+    told.put(steps * batch_size(feed.num_rows) / bare_loop.seconds(network, ready, steps, first, *rates))
 
 
 def run(data: str, seeds: int, quick: bool) -> dict[str, Any]:

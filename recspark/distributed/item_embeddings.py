@@ -19,6 +19,7 @@ from recspark.encoders.weights import locate, versions
 from recspark.errors import ConfigError
 from recspark.summary import Summary
 from recspark.tables import item_embeddings as table
+from recspark.tables import rejected_events
 from recspark.tables.items import TABLE as ITEMS
 from recspark.tables.store import Store
 
@@ -177,7 +178,8 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
         count = sum(counts.values())
         rejected = {reason: n for reason, n in counts.items() if reason is not None}
         if rejected:
-            table.keep_rejected(store, rows, run_date)
+            kept = (c.ITEM_ID, c.ENCODER, c.CONTENT_HASH)
+            rejected_events.add(store, rejected_events.of(rows, kept, run_date))
         written = store.merge(table.TABLE, table.build(rows), {"fingerprint": fingerprint}) if count else None
     finally:
         rows.unpersist()

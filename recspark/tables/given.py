@@ -1,14 +1,15 @@
 """candidates.source: somebody else's candidates, of which tonight's lists are made."""
 
+from datetime import date
+
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark import columns as c
 from recspark.config import Config
 from recspark.errors import DataError
-from recspark.tables import index, raw
-from recspark.tables.interactions import REJECTED
-from recspark.tables.store import Store, row_hash
+from recspark.tables import index, raw, rejected_events
+from recspark.tables.store import Store
 
 SECTION = "candidates.source"
 KEY = (c.SCENARIO, c.USER_ID, c.ITEM_ID)
@@ -39,7 +40,7 @@ def sort_out(rows: DataFrame, known: DataFrame) -> DataFrame:
     return marked.select(*KEY, reason.alias(c.REASON))
 
 
-def refresh(store: Store, config: Config, known: DataFrame, run_date: object) -> tuple[DataFrame, dict[str, int]]:
+def refresh(store: Store, config: Config, known: DataFrame, run_date: date) -> tuple[DataFrame, dict[str, int]]:
     """Tonight's given rows (user_idx, scenario, item_idx), and how many were rejected, by reason.
 
     `known` (item_id, item_idx). Users without any event get a number; rejected rows go to rejected_events, once.
@@ -55,7 +56,7 @@ def refresh(store: Store, config: Config, known: DataFrame, run_date: object) ->
                 f"{SECTION}: no row can be ranked ({reasons}); expected scenario, user_id and known item_id"
             )
         index.refresh(store, index.USER_INDEX, good.select(c.USER_ID))
-        _keep_rejected(store, sorted_out.where(F.col(c.REASON).isNotNull()), run_date)
+        rejected_events.add(store, rejected_events.of(sorted_out, KEY, run_date))
     finally:
         sorted_out.unpersist()
     # both indices are unique by id, so the joins keep one row a given row
@@ -64,18 +65,3 @@ def refresh(store: Store, config: Config, known: DataFrame, run_date: object) ->
     )
     rejected = {reason: n for reason, n in counts.items() if reason is not None}
     return numbered.select(c.USER_IDX, c.SCENARIO, c.ITEM_IDX), rejected
-
-
-def _keep_rejected(store: Store, bad: DataFrame, run_date: object) -> None:
-    rows = bad.select(*KEY, c.REASON)
-    shaped = rows.select(
-        F.lit(run_date).alias(c.RUN_DATE),
-        c.REASON,
-        row_hash(rows).alias(c.ROW_HASH),
-        F.to_json(F.struct(*KEY), {"ignoreNullFields": "false"}).alias(c.RAW),
-    )
-    if store.exists(REJECTED):
-        had = store.read(REJECTED).select(c.ROW_HASH)
-        shaped = shaped.join(had, on=c.ROW_HASH, how="left_anti").select(REJECTED.columns)
-    if not shaped.isEmpty():
-        store.append(REJECTED, shaped.coalesce(1))

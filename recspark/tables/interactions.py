@@ -22,7 +22,7 @@ from recspark import columns as c
 from recspark.config import Config, InteractionSource, Source
 from recspark.errors import ConfigError, DataError, SchemaError
 from recspark.summary import Summary
-from recspark.tables import catalogue, index, interaction_days, raw, users
+from recspark.tables import catalogue, index, interaction_days, raw, rejected_events, users
 from recspark.tables.events import KEY, LATER, OK, SECTION, STATE, merge, parse
 from recspark.tables.interaction_days import Day, digests, from_digests, merged_days, raw_days
 from recspark.tables.store import Store, Table, day_digests
@@ -35,11 +35,6 @@ TABLE = Table(
     ddl=f"{c.SCENARIO} string, {c.USER_ID} string, {c.ITEM_ID} string, {c.EVENT_TIME} timestamp, {c.EVENT} string, "
     f"{c.VALUE} double, {c.CONTEXT} map<string,string>, {c.EVENT_DATE} date",
     key=KEY,
-)
-REJECTED = Table(
-    noun="rejected_events",
-    ddl=f"{c.RUN_DATE} date, {c.REASON} string, {c.ROW_HASH} bigint, {c.RAW} string",
-    key=(c.ROW_HASH,),
 )
 
 ROWS_A_FILE = 5_000_000  # near 100 MB
@@ -75,7 +70,7 @@ class Built:
     """What one raw snapshot holds before run_date; the frames are valid inside `building` only."""
 
     accepted: DataFrame  # TABLE's columns; of the days that changed
-    rejected: DataFrame  # REJECTED's columns, identical raw rows once; of the days that changed
+    rejected: DataFrame  # columns of rejected_events, identical raw rows once; of the days that changed
     counts: Counts  # of all days
     days: dict[date | None, Day]
 
@@ -120,7 +115,7 @@ def _on(days: Set[date | None]) -> Column:
 
 
 def rejected(parsed: DataFrame, run_date: date) -> DataFrame:
-    """The rejected rows in REJECTED's columns. Identical raw rows are one row here, though each of them is counted."""
+    """The rejected rows, columns of rejected_events. Identical raw rows are one row here, though each is counted."""
     bad = parsed.where(~F.col(STATE).isin(OK, LATER)).groupBy(c.ROW_HASH)
     rows = bad.agg(F.min(STATE).alias(c.REASON), F.min(c.RAW).alias(c.RAW))
     return rows.select(F.lit(run_date).alias(c.RUN_DATE), c.REASON, c.ROW_HASH, c.RAW)
@@ -147,7 +142,7 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
         user_ids, scenarios = _people(store, config, built.accepted)
         index.refresh(store, index.USER_INDEX, user_ids)
         index.refresh(store, index.SCENARIO_INDEX, scenarios)
-        _add_rejected(store, built)
+        rejected_events.add(store, built.rejected, _num_files(sum(built.counts.rejected.values())))
         version = _replace_days(store, config, built, before, run_date, fingerprint)
         counts = built.counts
     return Summary(TABLE.noun, counts.raw, counts.accepted, counts.rejected, note=str(counts), version=version)
@@ -192,18 +187,6 @@ def _people(store: Store, config: Config, accepted: DataFrame) -> tuple[DataFram
     if config.source.users is not None:
         people = people.union(eligible_users(store, config))
     return people.select(c.USER_ID), people.select(c.SCENARIO)
-
-
-def _add_rejected(store: Store, built: Built) -> None:
-    """Append the rejected rows that the table lacks; those it has keep the run_date that first met them."""
-    rows = built.rejected
-    if store.exists(REJECTED):
-        known = store.read(REJECTED).select(c.ROW_HASH)
-        rows = rows.join(known, on=c.ROW_HASH, how="left_anti").select(REJECTED.columns)
-    rows = rows.coalesce(_num_files(sum(built.counts.rejected.values()))).persist()
-    if not store.exists(REJECTED) or not rows.isEmpty():
-        store.append(REJECTED, rows)
-    rows.unpersist()
 
 
 def _replace_days(

@@ -1,13 +1,10 @@
 """item_embeddings: one vector per item and encoder version; which items still lack theirs, and which can have none."""
 
-from datetime import date
-
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark import columns as c
-from recspark.tables.interactions import REJECTED
-from recspark.tables.store import Store, Table, row_hash
+from recspark.tables.store import Table
 
 SCHEMA = "item_id string, encoder string, content_hash string, embedding binary, dim int"
 NOT_UTF8, NOT_FINITE = "item text: not UTF-8", "item text: vector not finite"  # reasons of a null embedding
@@ -27,19 +24,3 @@ def only_new(items: DataFrame, existing: DataFrame, encoder_version: str) -> Dat
 def build(vectors: DataFrame) -> DataFrame:
     """Rows of the table from fresh vectors: embedding is dim x float32 little-endian, null without content."""
     return vectors.select(*(F.col(field.name).cast(field.dataType) for field in TABLE.schema))
-
-
-def keep_rejected(store: Store, rows: DataFrame, run_date: date) -> None:
-    """Append to rejected_events the rows (those of the table, and `reason`) that have a reason, each once."""
-    named = rows.where(F.col(c.REASON).isNotNull()).select(c.ITEM_ID, c.ENCODER, c.CONTENT_HASH, c.REASON)
-    shaped = named.select(
-        F.lit(run_date).alias(c.RUN_DATE),
-        c.REASON,
-        row_hash(named).alias(c.ROW_HASH),
-        F.to_json(F.struct(c.ITEM_ID, c.ENCODER, c.CONTENT_HASH)).alias(c.RAW),
-    )
-    if store.exists(REJECTED):
-        had = store.read(REJECTED).select(c.ROW_HASH)
-        shaped = shaped.join(had, on=c.ROW_HASH, how="left_anti").select(REJECTED.columns)
-    if not shaped.isEmpty():
-        store.append(REJECTED, shaped.coalesce(1))

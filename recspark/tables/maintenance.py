@@ -21,6 +21,7 @@ from recspark.tables import (
     model_metrics,
     published_runs,
     recommendations,
+    rejected_events,
     training_examples,
 )
 from recspark.tables.store import Store, Table
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 COMPACTED = (
     interactions.TABLE,
-    interactions.REJECTED,
+    rejected_events.TABLE,
     items.TABLE,
     index.ITEM_INDEX,
     index.USER_INDEX,

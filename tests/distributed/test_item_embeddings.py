@@ -18,8 +18,8 @@ from recspark.encoders.vectors import vectors_to_array
 from recspark.encoders.weights import locate, versions
 from recspark.errors import ConfigError
 from recspark.tables import item_embeddings as table
-from recspark.tables.interactions import REJECTED
 from recspark.tables.items import TABLE as ITEMS
+from recspark.tables.rejected_events import TABLE as REJECTED
 from recspark.tables.store import Store
 from recspark.training import checkpoint
 from tests import world

@@ -9,7 +9,8 @@ from recspark import columns as c
 from recspark.config import Config, InteractionSource
 from recspark.errors import ConfigError, DataError, SchemaError
 from recspark.tables import events, index, interaction_days, interactions
-from recspark.tables.interactions import REJECTED, TABLE, Counts, building, changed_days, refresh
+from recspark.tables.interactions import TABLE, Counts, building, changed_days, refresh
+from recspark.tables.rejected_events import TABLE as REJECTED
 from recspark.tables.store import Store, day_digests
 
 HEADER = "country,user,item,time,kind,amount,n"

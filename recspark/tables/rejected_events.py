@@ -1,0 +1,39 @@
+"""rejected_events: rows that could not be used, each once, with the reason and the night that first met it."""
+
+from datetime import date
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recspark import columns as c
+from recspark.tables.store import Store, Table, row_hash
+
+TABLE = Table(
+    noun="rejected_events",
+    ddl=f"{c.RUN_DATE} date, {c.REASON} string, {c.ROW_HASH} bigint, {c.RAW} string",
+    key=(c.ROW_HASH,),
+)
+
+
+def of(rows: DataFrame, columns: tuple[str, ...], run_date: date) -> DataFrame:
+    """The rows that have a `reason`, in TABLE's columns; `columns` are what is kept of them, as JSON."""
+    bad = rows.where(F.col(c.REASON).isNotNull()).select(*columns, c.REASON)
+    return bad.select(
+        F.lit(run_date).alias(c.RUN_DATE),
+        c.REASON,
+        row_hash(bad).alias(c.ROW_HASH),
+        F.to_json(F.struct(*columns), {"ignoreNullFields": "false"}).alias(c.RAW),
+    )
+
+
+def add(store: Store, rows: DataFrame, num_files: int = 1) -> None:
+    """Append the rows (TABLE's columns) that the table lacks; those it has keep the run_date that first met them."""
+    if store.exists(TABLE):
+        had = store.read(TABLE).select(c.ROW_HASH)
+        rows = rows.join(had, on=c.ROW_HASH, how="left_anti").select(TABLE.columns)
+    rows = rows.coalesce(num_files).persist()
+    try:
+        if not store.exists(TABLE) or not rows.isEmpty():
+            store.append(TABLE, rows)
+    finally:
+        rows.unpersist()
