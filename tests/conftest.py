@@ -15,6 +15,7 @@ import yaml
 
 os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors here are tiny; threads of torch would wait for those of Spark
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = str(ROOT / "conf" / "online_retail.yaml")
@@ -53,6 +54,9 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         "spark.sql.adaptive.enabled": "false",
         "spark.sql.warehouse.dir": str(tmp_path_factory.mktemp("spark-warehouse")),
         "spark.driver.memory": "3g",
+        # Tests read few rows by many queries: compiling each of them costs more than it saves.
+        "spark.sql.codegen.wholeStage": "false",
+        "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     }
     session, _ = get_session(settings, app_name="recspark-tests")
     yield session
