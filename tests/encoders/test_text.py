@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,20 +10,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import (
-    AutoModel,
-    AutoTokenizer,
-    BertConfig,
-    BertModel,
-    PreTrainedTokenizerFast,
-    RobertaConfig,
-    RobertaModel,
-)
+from transformers import AutoModel, AutoTokenizer, BertModel
 
 from recspark.encoders import text
 from recspark.encoders.weights import locate
 from recspark.errors import ConfigError
+from tests.encoders.tiny import build
 
 TEXTS = [
     "WHITE METAL LANTERN",
@@ -35,7 +26,6 @@ TEXTS = [
     "  \t",
     "WHITE METAL LANTERN",
 ]
-WORDS = ["red", "green", "lamp", "mug", "Red"]
 
 
 @pytest.fixture(scope="module")
@@ -45,31 +35,8 @@ def encoder() -> text.TextEncoder:
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
-    """A plain transformers folder: BERT of width 16, positions 0..11, words of `WORDS`."""
-    return save_tiny(tmp_path / "tiny", BertModel(BertConfig(**SMALL)))
-
-
-SMALL = {
-    "vocab_size": 9,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "max_position_embeddings": 12,
-}
-
-
-def save_tiny(folder: Path, model: torch.nn.Module) -> Path:
-    vocabulary = {token: i for i, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
-    model.save_pretrained(folder)
-    return folder
+    """A plain transformers folder: BERT of width 16, positions 0..11, words of `tiny.WORDS`."""
+    return build("bert", tmp_path / "tiny")
 
 
 def save_recipe(folder: Path, modules: list[str], pooling: dict[str, object], settings: dict[str, object]) -> None:
@@ -198,27 +165,6 @@ def test_chunks_change_only_rounding(encoder, monkeypatch, size):
     np.testing.assert_allclose(encoder.encode(texts), together, atol=1e-6)
 
 
-def test_the_next_chunk_is_made_while_one_is_used():
-    done = [threading.Event() for _ in range(3)]
-
-    def work(chunk: int) -> tuple[int, int]:
-        done[chunk].set()
-        return chunk, threading.get_ident()
-
-    for turn, (chunk, thread) in enumerate(text.one_ahead(work, range(3))):
-        assert chunk == turn and thread != threading.get_ident()
-        if turn < 2:
-            assert done[turn + 1].wait(10)  # without asking for it
-        assert not any(event.is_set() for event in done[turn + 2 :])  # one ahead, not more
-
-
-def test_one_chunk_needs_no_thread_and_errors_arrive():
-    assert list(text.one_ahead(lambda _: threading.get_ident(), [0])) == [threading.get_ident()]
-    assert list(text.one_ahead(str, [])) == []
-    with pytest.raises(ZeroDivisionError):
-        list(text.one_ahead(lambda chunk: 1 // chunk, [1, 0, 1]))
-
-
 # -- folders -----------------------------------------------------------------------------------------------------------
 
 
@@ -226,6 +172,33 @@ def test_plain_folder_takes_the_mean_of_length_one(tiny):
     found = text.load(str(tiny), device="cpu").encode(["red lamp", "mug"])
     expected = [unit(direct_states(tiny, sentence).mean(axis=0)) for sentence in ("red lamp", "mug")]
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_poolings_by_hand():
+    hidden_BLD = torch.tensor([[[1.0, -4.0], [3.0, -2.0], [9.0, 9.0]], [[2.0, 0.0], [4.0, 6.0], [6.0, -3.0]]])
+    mask_BL = torch.tensor([[1, 1, 0], [1, 1, 1]])
+    expected = {
+        "mean": [[(1 + 3) / 2, (-4 - 2) / 2], [(2 + 4 + 6) / 3, (0 + 6 - 3) / 3]],
+        "mean_sqrt_len_tokens": [[4 / 2**0.5, -6 / 2**0.5], [12 / 3**0.5, 3 / 3**0.5]],
+        "weightedmean": [[(1 + 2 * 3) / 3, (-4 - 2 * 2) / 3], [(2 + 2 * 4 + 3 * 6) / 6, (2 * 6 - 3 * 3) / 6]],
+        "max": [[3, -2], [6, 6]],
+        "cls": [[1, -4], [2, 0]],
+        "lasttoken": [[3, -2], [6, -3]],
+    }
+    assert set(expected) == set(text.POOLINGS)
+    for name, vectors in expected.items():
+        np.testing.assert_allclose(text.POOLINGS[name](hidden_BLD, mask_BL), vectors, atol=1e-6, err_msg=name)
+
+
+def test_blanks_around_a_text_are_not_its_last_token(tmp_path):
+    folder = build("gpt2", tmp_path / "gpt2")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    split = {"type": "Split", "pattern": {"String": " "}, "behavior": "Isolated", "invert": False}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer | {"pre_tokenizer": split}))  # a blank is a token
+    encoder = text.load(str(folder), device="cpu")
+    assert len(encoder.tokenizer("mug ")["input_ids"]) == 2
+    found = encoder.encode(["mug", " mug  "])
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -242,8 +215,7 @@ def test_folder_says_how_to_pool(tiny, pooling):
 def test_position_table_limits_the_length(tiny, tmp_path):
     assert text.load(str(tiny), device="cpu").max_tokens == 12
     # RoBERTa numbers positions from padding_idx + 1 = 2 on, so 12 rows hold 10 tokens
-    config = RobertaConfig(**SMALL, pad_token_id=1, bos_token_id=2, eos_token_id=3)
-    roberta = text.load(str(save_tiny(tmp_path / "roberta", RobertaModel(config))), device="cpu")
+    roberta = text.load(str(build("roberta", tmp_path / "roberta")), device="cpu")
     assert roberta.max_tokens == 10
     assert np.isfinite(roberta.encode(["red " * 50])).all()
 
@@ -287,7 +259,7 @@ def test_missing_weights_are_refused(tiny):
     [
         (["Transformer", "Pooling", "Dense"], {}, "expected Transformer, Pooling and Normalize"),
         (["Pooling"], {}, "expected Transformer, Pooling and Normalize"),
-        (["Transformer", "Pooling"], {"pooling_mode_max_tokens": True}, r"pools by \['pooling_mode_max_tokens'\]"),
+        (["Transformer", "Pooling"], {"pooling_mode_median": True}, r"pools by \['pooling_mode_median'\]"),
         (["Transformer", "Pooling"], {"pooling_mode": ["mean", "cls"]}, r"pools by \['mean', 'cls'\]"),
     ],
 )
