@@ -13,12 +13,14 @@ import numpy as np
 import torch
 
 from recspark.encoders.batches import NOT_UTF8, Encoded, drop_not_finite, one_ahead, reason
+from recspark.encoders.dense import load_dense
 from recspark.encoders.load import load_transformer, place
 from recspark.encoders.weights import PACKAGED, locate
 from recspark.errors import ConfigError
 
 TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 65536}  # with padding; larger batches leave a CPU's caches and lose a fifth
 TEXTS_PER_CHUNK = 2048  # tokenised at once; fewer make more batches that are not full
+MODULES = ("Transformer", "Pooling", "Dense", "Normalize")  # of sentence-transformers, in the order that is understood
 MAX_TOKENS = 512  # where neither the model nor its tokenizer says
 
 
@@ -73,6 +75,7 @@ class Recipe:
     normalize: bool = True
     max_tokens: int | None = None
     lower: bool = False
+    dense: tuple[Path, ...] = ()  # folders of layers after the pooling
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ class TextEncoder:
     max_tokens: int
     tokenizer: Any
     model: torch.nn.Module
+    dense: torch.nn.Module
 
     def encode_with_reasons(self, texts: Sequence[str | bytes | None]) -> Encoded:
         """As `encode`, and a reason where a text is null that was not: bytes may be no UTF-8."""
@@ -154,7 +158,7 @@ class TextEncoder:
             mask_BL[row, : len(ids)] = 1
         mask = torch.from_numpy(mask_BL).to(self.device)
         hidden = self.model(input_ids=torch.from_numpy(ids_BL).to(self.device), attention_mask=mask).last_hidden_state
-        vectors_BD = POOLINGS[self.recipe.pooling](hidden, mask)
+        vectors_BD = self.dense(POOLINGS[self.recipe.pooling](hidden, mask))
         if self.recipe.normalize:
             vectors_BD = torch.nn.functional.normalize(vectors_BD, dim=1)
         return vectors_BD.cpu().numpy()
@@ -168,22 +172,41 @@ def load(name: str = PACKAGED, revision: str | None = None, device: str | None =
     comes after `max_tokens` tokens is not read, there are no windows.
     Raises ConfigError where the model is missing, incomplete, not for texts or pools in a way that is not known here.
     """
-    from transformers import AutoConfig
-
     weights = locate(name, revision)
     recipe = read_recipe(weights.path)
-    try:
-        two_parts = AutoConfig.from_pretrained(recipe.folder, local_files_only=True).is_encoder_decoder
-    except (OSError, ValueError):
-        two_parts = False  # the loading below says what is missing
-    auto = "AutoModelForTextEncoding" if two_parts else "AutoModel"
+    auto = _auto_class(name, recipe.folder)
     tokenizer, model = load_transformer(name, recipe.folder, "input_ids", "AutoTokenizer", auto)
-    dim, max_tokens = model.config.hidden_size, recipe.max_tokens or _max_tokens(tokenizer, model)
+    dense = torch.nn.Sequential(*(load_dense(name, folder) for folder in recipe.dense))
     pooling = recipe.pooling or _usual_pooling(model.config.model_type)
+    max_tokens = recipe.max_tokens or _max_tokens(tokenizer, model)
     model, device = place(model, device)
     return TextEncoder(
-        weights.version, dim, device, replace(recipe, pooling=pooling), max_tokens, tokenizer=tokenizer, model=model
+        version=weights.version,
+        dim=dense[-1][0].out_features if recipe.dense else model.config.hidden_size,
+        device=device,
+        recipe=replace(recipe, pooling=pooling),
+        max_tokens=max_tokens,
+        tokenizer=tokenizer,
+        model=model,
+        dense=dense.to(device),
     )
+
+
+def _auto_class(name: str, folder: Path) -> str:
+    """Which class of transformers has the states of a text: of T5 and its like the encoder alone."""
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES as ENCODERS
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError):
+        return "AutoModel"  # its loading says what is missing
+    if config.is_encoder_decoder and config.model_type not in ENCODERS:
+        raise ConfigError(
+            f"encoder {name!r}: is of type {config.model_type!r}, an encoder with a decoder, expected an encoder, a "
+            "decoder or one of the T5 family; choose another model"
+        )
+    return "AutoModelForTextEncoding" if config.model_type in ENCODERS else "AutoModel"
 
 
 def _usual_pooling(model_type: str) -> str:
@@ -198,21 +221,22 @@ def read_recipe(path: Path) -> Recipe:
     """What a folder's modules.json and pooling config (sentence-transformers) say; defaults where it has none."""
     if not (path / "modules.json").exists():
         return Recipe(path)
-    modules = {entry["type"].rsplit(".", 1)[-1]: path / entry["path"] for entry in _read_json(path / "modules.json")}
-    unknown = sorted(set(modules) - {"Transformer", "Pooling", "Normalize"})
-    if unknown or "Transformer" not in modules:
+    modules = [(entry["type"].rsplit(".", 1)[-1], path / entry["path"]) for entry in _read_json(path / "modules.json")]
+    kinds, first = [kind for kind, _ in modules], dict(reversed(modules))
+    in_order = [kind for known in MODULES for kind in kinds if kind == known]
+    if kinds != in_order or len(first) < len(kinds) - max(0, kinds.count("Dense") - 1) or kinds[:1] != ["Transformer"]:
         raise ConfigError(
-            f"encoder {path}: modules.json lists {sorted(modules)}, expected Transformer, Pooling and Normalize; "
-            "choose a model made of these"
+            f"encoder {path}: modules.json lists {kinds}, expected Transformer, Pooling, any number of Dense, and "
+            "Normalize; choose a model made of these"
         )
-    folder = modules["Transformer"]
-    settings = _read_json(folder / "sentence_bert_config.json")
+    settings = _read_json(first["Transformer"] / "sentence_bert_config.json")
     return Recipe(
-        folder=folder,
-        pooling=_pooling(path, _read_json(modules["Pooling"] / "config.json") if "Pooling" in modules else {}),
-        normalize="Normalize" in modules,
+        folder=first["Transformer"],
+        pooling=_pooling(path, _read_json(first["Pooling"] / "config.json")) if "Pooling" in first else "mean",
+        normalize="Normalize" in first,
         max_tokens=settings.get("max_seq_length"),
         lower=bool(settings.get("do_lower_case")),
+        dense=tuple(folder for kind, folder in modules if kind == "Dense"),
     )
 
 

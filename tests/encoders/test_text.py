@@ -40,8 +40,8 @@ def tiny(tmp_path: Path) -> Path:
 
 
 def save_recipe(folder: Path, modules: list[str], pooling: dict[str, object], settings: dict[str, object]) -> None:
-    paths = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize", "Dense": "2_Dense"}
-    entries = [{"type": f"sentence_transformers.models.{name}", "path": paths[name]} for name in modules]
+    paths = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize", "Dense": "3_Dense"}
+    entries = [{"type": f"sentence_transformers.models.{name}", "path": paths.get(name, name)} for name in modules]
     (folder / "modules.json").write_text(json.dumps(entries))
     (folder / "1_Pooling").mkdir(exist_ok=True)
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
@@ -174,6 +174,55 @@ def test_plain_folder_takes_the_mean_of_length_one(tiny):
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("activation", ["Tanh", "Identity"])
+def test_dense_layers_follow_the_pooling(tiny, activation):
+    save_recipe(tiny, ["Transformer", "Pooling", "Dense", "Dense", "Normalize"], {"pooling_mode": "max"}, {})
+    (tiny / "3_Dense").mkdir()
+    random = np.random.default_rng(0)
+    matrix, bias = random.normal(size=(16, 16)).astype(np.float32), random.normal(size=16).astype(np.float32)
+    save_file(
+        {"linear.weight": torch.from_numpy(matrix), "linear.bias": torch.from_numpy(bias)},
+        tiny / "3_Dense" / "model.safetensors",
+    )
+    module = "linear" if activation == "Identity" else "activation"
+    (tiny / "3_Dense" / "config.json").write_text(
+        json.dumps({"activation_function": f"torch.nn.modules.{module}.{activation}"})
+    )
+    encoder = text.load(str(tiny), device="cpu")
+    vector = direct_states(tiny, "red lamp").max(axis=0)
+    for _ in range(2):
+        vector = matrix @ vector + bias
+        vector = np.tanh(vector) if activation == "Tanh" else vector
+    np.testing.assert_allclose(encoder.encode(["red lamp", "mug"])[0], unit(vector), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("config", "weights", "message"),
+    [
+        ({"activation_function": "mine.Activation"}, ["linear.weight"], "the activation 'Activation', expected"),
+        ({"use_residual": True}, ["linear.weight", "residual.weight"], r"the weights \['residual.weight', 'weight'\]"),
+        ({}, [], "no model.safetensors"),
+    ],
+)
+def test_dense_layers_that_are_not_understood_are_refused(tiny, config, weights, message):
+    save_recipe(tiny, ["Transformer", "Pooling", "Dense"], {}, {})
+    (tiny / "3_Dense").mkdir()
+    (tiny / "3_Dense" / "config.json").write_text(json.dumps(config))
+    if weights:
+        save_file({name: torch.ones(4, 16) for name in weights}, tiny / "3_Dense" / "model.safetensors")
+    with pytest.raises(ConfigError, match=message):
+        text.load(str(tiny), device="cpu")
+
+
+def test_length_of_a_vector_is_that_of_the_last_dense_layer(tiny):
+    save_recipe(tiny, ["Transformer", "Pooling", "Dense"], {}, {})
+    (tiny / "3_Dense").mkdir()
+    (tiny / "3_Dense" / "config.json").write_text("{}")
+    save_file({"linear.weight": torch.ones(4, 16)}, tiny / "3_Dense" / "model.safetensors")
+    encoder = text.load(str(tiny), device="cpu")
+    assert encoder.dim == 4 and encoder.encode(["mug", None]).shape == (2, 4)
+
+
 def test_poolings_by_hand():
     hidden_BLD = torch.tensor([[[1.0, -4.0], [3.0, -2.0], [9.0, 9.0]], [[2.0, 0.0], [4.0, 6.0], [6.0, -3.0]]])
     mask_BL = torch.tensor([[1, 1, 0], [1, 1, 1]])
@@ -257,8 +306,10 @@ def test_missing_weights_are_refused(tiny):
 @pytest.mark.parametrize(
     ("modules", "pooling", "message"),
     [
-        (["Transformer", "Pooling", "Dense"], {}, "expected Transformer, Pooling and Normalize"),
-        (["Pooling"], {}, "expected Transformer, Pooling and Normalize"),
+        (["Transformer", "Pooling", "WordWeights"], {}, "expected Transformer, Pooling, any number of Dense"),
+        (["Transformer", "Pooling", "Normalize", "Dense"], {}, r"lists .*'Normalize', 'Dense'\], expected"),
+        (["Transformer", "Pooling", "Pooling"], {}, r"lists .*'Pooling', 'Pooling'\], expected"),
+        (["Pooling"], {}, r"lists \['Pooling'\], expected Transformer"),
         (["Transformer", "Pooling"], {"pooling_mode_median": True}, r"pools by \['pooling_mode_median'\]"),
         (["Transformer", "Pooling"], {"pooling_mode": ["mean", "cls"]}, r"pools by \['mean', 'cls'\]"),
     ],
@@ -266,6 +317,12 @@ def test_missing_weights_are_refused(tiny):
 def test_unknown_recipes_are_refused(tiny, modules, pooling, message):
     save_recipe(tiny, modules, pooling, {})
     with pytest.raises(ConfigError, match=message):
+        text.load(str(tiny), device="cpu")
+
+
+def test_an_encoder_with_a_decoder_is_refused(tiny):
+    (tiny / "config.json").write_text(json.dumps({"model_type": "bart"}))  # its last states would be the decoder's
+    with pytest.raises(ConfigError, match="is of type 'bart', an encoder with a decoder"):
         text.load(str(tiny), device="cpu")
 
 

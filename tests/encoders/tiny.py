@@ -15,6 +15,7 @@ SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "i
 TEXT = SHAPE | {"vocab_size": 9, "max_position_embeddings": 12}
 # The kernels and strides of the published models, so that a frame stands for the same 20 ms.
 SPEECH = SHAPE | {"conv_dim": (8,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
+T5 = hf.T5Config(vocab_size=9, decoder_start_token_id=0, d_model=16, d_ff=32, d_kv=8, num_layers=2, num_heads=2)
 
 
 def _speech(model: type, config: type, norm: str) -> Any:
@@ -28,9 +29,8 @@ MODELS: dict[str, Callable[[], Any]] = {
         hf.DistilBertConfig(vocab_size=9, max_position_embeddings=12, dim=16, hidden_dim=32, n_layers=2, n_heads=2)
     ),
     "ernie": lambda: hf.ErnieModel(hf.ErnieConfig(**TEXT)),
-    "t5": lambda: hf.T5ForConditionalGeneration(  # whole, with the decoder that no vector needs
-        hf.T5Config(vocab_size=9, decoder_start_token_id=0, d_model=16, d_ff=32, d_kv=8, num_layers=2, num_heads=2)
-    ),
+    "t5": lambda: hf.T5ForConditionalGeneration(T5),  # whole, with the decoder that no vector needs
+    "t5-encoder": lambda: hf.T5EncoderModel(T5),
     "gpt2": lambda: hf.GPT2Model(
         hf.GPT2Config(vocab_size=9, n_positions=12, n_embd=16, n_layer=2, n_head=2, bos_token_id=3, eos_token_id=3)
     ),
@@ -59,6 +59,7 @@ ENDS = {  # what stands around a text, and whether the tokenizer knows padding
     "distilbert": ("[CLS] $A [SEP]", True),
     "ernie": ("[CLS] $A [SEP]", True),
     "t5": ("$A [SEP]", True),
+    "t5-encoder": ("$A [SEP]", True),
     "gpt2": ("$A", False),
     "llama": ("[CLS] $A", False),
 }
