@@ -89,7 +89,7 @@ def num_frames(config: Any, samples: int) -> int:
 def decode(cell: bytes, rate: int) -> np.ndarray:
     """float32 (S,) in [-1, 1] at `rate` Hz: the mean of the channels, at most `MAX_SECONDS`.
 
-    Raises Unreadable where there is no sound, and whatever PyAV raises where the file is broken.
+    Raises Unreadable where the rate is absurd, and whatever PyAV raises where the file is broken or has no sound.
     """
     import av
     from scipy.signal import resample_poly

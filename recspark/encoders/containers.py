@@ -5,19 +5,14 @@ from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
 
-from recspark.encoders.batches import UNDECODABLE, Unreadable
-
 # No playlists (HLS, concat): those name other files and addresses, which the decoder would open.
 FORMATS = "wav,w64,aiff,au,caf,ogg,flac,mp3,aac,mov,matroska,avi,mpegts,mpeg,flv,asf"
 
 
 @contextmanager
 def open_stream(cell: bytes, kind: str) -> Iterator[tuple[Any, Any]]:
-    """(container, its first stream of `kind`, "audio" or "video"). Raises Unreadable where there is none."""
+    """(container, its first stream of `kind`, "audio" or "video"). Raises IndexError where there is none."""
     import av
 
     with av.open(BytesIO(cell), options={"format_whitelist": FORMATS}) as container:
-        streams = getattr(container.streams, kind)
-        if not streams:
-            raise Unreadable(UNDECODABLE)
-        yield container, streams[0]
+        yield container, getattr(container.streams, kind)[0]

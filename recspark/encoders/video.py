@@ -47,23 +47,19 @@ class VideoEncoder:
 def decode(cell: bytes, num_frames: int) -> list["Image.Image"]:
     """The frames (RGB) in the middle of `num_frames` equal parts of the clip; all of a clip that has fewer.
 
-    Raises Unreadable where there is none or they are too large, and whatever PyAV raises where the file is broken.
+    Raises Unreadable where no frame is there or they are too large, and whatever PyAV raises where the file is broken.
     """
     with open_stream(cell, "video") as (container, stream):
         if stream.width * stream.height > image.MAX_PIXELS:
             raise Unreadable(TOO_LARGE)
-        packets = [(_time(packet), packet.is_keyframe) for packet in container.demux(stream)]
-        shown = sorted(time for time, _ in packets if time is not None)
-        keys = [time for time, is_key in packets if is_key and time is not None]
+        packets = [packet for packet in container.demux(stream) if packet.pts is not None]
+        shown = sorted(packet.pts for packet in packets)
+        keys = [packet.pts for packet in packets if packet.is_keyframe]
         wanted = middles(shown, num_frames)
         found = [frame.to_image() for frame in _frames_at(container, stream, wanted, keys)]
-    if not found or len(found) < len(wanted):
+    if not found:
         raise Unreadable(UNDECODABLE)
     return found
-
-
-def _time(packet: Any) -> int | None:
-    return packet.dts if packet.pts is None else packet.pts  # AVI knows no time of showing
 
 
 def middles(times: Sequence[int], parts: int) -> list[int]:

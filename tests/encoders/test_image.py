@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from recspark.encoders import image
 from recspark.encoders.batches import Unreadable
@@ -111,17 +111,23 @@ def test_of_an_animation_the_first_frame():
 
 def test_faults_have_reasons_and_harm_no_other(encoder):
     whole = saved(Image.fromarray(tiny.picture(3, 200, 200)), "JPEG")
-    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n"
     cells = [whole, b"", whole[: len(whole) // 2], whole[:20], png_header(60_000, 60_000), png_header(7_100, 7_100),
-             png_header(10, 10), postscript, bytes(1000), whole]  # fmt: skip
+             png_header(10, 10), bytes(1000), whole]  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         vectors, reasons = encoder.encode_with_reasons(cells)
     short = [None if why is None else why.removeprefix("item image: ") for why in reasons]
     broken = "cannot be decoded"
-    assert short == [None, "empty", broken, broken, "too large", "too large", broken, broken, broken, None]
-    np.testing.assert_array_equal(vectors.any(axis=1), [True, *[False] * 8, True])
+    assert short == [None, "empty", broken, broken, "too large", "too large", broken, broken, None]
+    np.testing.assert_array_equal(vectors.any(axis=1), [True, *[False] * 7, True])
     np.testing.assert_allclose(vectors[0], vectors[-1], atol=1e-6)
+
+
+def test_a_form_that_would_start_another_program_is_not_opened():
+    cell = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n"
+    assert Image.open(io.BytesIO(cell)).format == "EPS"
+    with pytest.raises(UnidentifiedImageError):
+        image.decode(cell)
 
 
 def test_the_limit_is_the_pixels_that_it_says(monkeypatch):

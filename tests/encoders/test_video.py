@@ -1,7 +1,10 @@
 """Clips made on the spot: which frames are taken, and faults; the contract is in test_contract.py."""
 
-from pathlib import Path
+import io
+from collections.abc import Iterator
+from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 
@@ -77,10 +80,41 @@ def test_frames_that_are_too_large(monkeypatch):
         video.decode(cell, 2)
 
 
-def test_another_file_is_not_read(encoder, tmp_path: Path):
+def test_a_clip_without_frames(encoder, monkeypatch):
+    cell = tiny.clip([flat(50)] * 2)
+    monkeypatch.setattr(video, "_frames_at", lambda *_: iter(()))
+    vectors, reasons = encoder.encode_with_reasons([cell])
+    assert not vectors.any() and reasons == ["item video: cannot be decoded"]
+
+
+def test_another_file_is_not_read(encoder, tmp_path, monkeypatch):
     (tmp_path / "secret.mp4").write_bytes(tiny.clip([flat(50)] * 3))
-    for playlist in (
-        f"ffconcat version 1.0\nfile {tmp_path}/secret.mp4\n",
-        f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{tmp_path}/secret.mp4\n#EXT-X-ENDLIST\n",
-    ):
-        assert encoder.encode_with_reasons([playlist.encode()])[1] == ["item video: cannot be decoded"]
+    monkeypatch.chdir(tmp_path)
+    playlist = b"ffconcat version 1.0\nfile secret.mp4\n"
+    with av.open(io.BytesIO(playlist)) as container:
+        assert len(list(container.decode(video=0))) == 3  # as PyAV opens it
+    assert encoder.encode_with_reasons([playlist])[1] == ["item video: cannot be decoded"]
+
+
+class Tape:
+    """Frames at 0, 1, 2, ..., of which every tenth is a key frame; notes what is sought and decoded."""
+
+    def __init__(self) -> None:
+        self.place, self.sought, self.decoded = 0, [], []
+
+    def seek(self, time: int, stream: object) -> None:
+        self.place = time // 10 * 10
+        self.sought.append(time)
+
+    def decode(self, stream: object) -> Iterator[SimpleNamespace]:
+        for time in range(self.place, 100):
+            self.decoded.append(time)
+            yield SimpleNamespace(pts=time)
+
+
+def test_nothing_is_decoded_up_to_the_last_key_frame():
+    tape = Tape()
+    found = list(video._frames_at(tape, None, [12, 55, 57], keys=list(range(0, 100, 10))))
+    assert [frame.pts for frame in found] == [12, 55, 57]
+    assert tape.sought == [12, 55]  # 57 has no key frame of its own
+    assert tape.decoded == [10, 11, 12, 50, 51, 52, 53, 54, 55, 56, 57]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import transformers as hf
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
@@ -68,7 +69,11 @@ ENDS = {  # what stands around a text, and whether the tokenizer knows padding
 def build(family: str, folder: Path) -> Path:
     """A folder with weights and what prepares the inputs, as save_pretrained writes it."""
     hf.set_seed(1)
-    MODELS[family]().eval().save_pretrained(folder)
+    model = MODELS[family]().eval()
+    with torch.no_grad():
+        for weight in model.parameters():  # some begin as zeros or ones, which would hide their part
+            weight.add_(0.1 * torch.randn_like(weight))
+    model.save_pretrained(folder)
     if family in ENDS:
         save_tokenizer(folder, *ENDS[family])
     else:
