@@ -95,6 +95,12 @@ def test_a_header_that_claims_ten_gigabytes_is_not_believed():
     np.testing.assert_allclose(audio.decode(claimed, 16_000), audio.decode(whole, 16_000), atol=1e-6)
 
 
+def test_a_wav_file_that_is_cut_off_is_heard_as_far_as_it_goes():
+    wave_S = tiny.tone(440, 0.3)
+    found = audio.decode(tiny.wav(wave_S)[: 44 + 2 * 3000], 16_000)  # 44 bytes of header, 2 a sample
+    np.testing.assert_allclose(found, wave_S[:3000], atol=1e-4)
+
+
 @pytest.mark.parametrize("rate", [999, 768_001])
 def test_rates_that_no_file_can_mean(rate):
     with pytest.raises(Unreadable, match="cannot be decoded"):
