@@ -4,24 +4,24 @@ Shapes: B texts of a batch, L tokens, D numbers of a vector; hidden_BLD, mask_BL
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 
-from recspark.encoders.packed import pack
+from recspark.encoders.batches import NOT_UTF8, Encoded, drop_not_finite, one_ahead, reason
+from recspark.encoders.dense import load_dense
+from recspark.encoders.load import load_transformer, place
 from recspark.encoders.weights import PACKAGED, locate
 from recspark.errors import ConfigError
 
 TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 65536}  # with padding; larger batches leave a CPU's caches and lose a fifth
 TEXTS_PER_CHUNK = 2048  # tokenised at once; fewer make more batches that are not full
+MODULES = ("Transformer", "Pooling", "Dense", "Normalize")  # of sentence-transformers, in the order that is understood
 MAX_TOKENS = 512  # where neither the model nor its tokenizer says
-
-Chunk, Done = TypeVar("Chunk"), TypeVar("Done")
 
 
 def mean(hidden_BLD: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
@@ -35,8 +35,35 @@ def cls(hidden_BLD: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
     return hidden_BLD[:, 0]
 
 
+def mean_sqrt_len(hidden_BLD: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
+    """Sum over the tokens that are not padding, by the root of their number, (B, D)."""
+    return mean(hidden_BLD, mask_BL) * mask_BL.sum(dim=1, keepdim=True).sqrt()
+
+
+def weighted_mean(hidden_BLD: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
+    """Mean in which the first token weighs 1, the second 2, and so on, (B, D)."""
+    return mean(hidden_BLD, mask_BL * torch.arange(1, mask_BL.shape[1] + 1, device=mask_BL.device))
+
+
+def maximum(hidden_BLD: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
+    """The largest of each number over the tokens that are not padding, (B, D)."""
+    return hidden_BLD.masked_fill(mask_BL.unsqueeze(-1) == 0, -torch.inf).amax(dim=1)
+
+
+def last_token(hidden_BLD: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
+    """The state of the last token that is not padding, (B, D): the only one that has seen all in a decoder."""
+    return hidden_BLD[torch.arange(len(mask_BL), device=mask_BL.device), mask_BL.sum(dim=1) - 1]
+
+
 # By the names that sentence-transformers uses. Padding is always on the right.
-POOLINGS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {"mean": mean, "cls": cls}
+POOLINGS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "mean": mean,
+    "mean_sqrt_len_tokens": mean_sqrt_len,
+    "weightedmean": weighted_mean,
+    "max": maximum,
+    "cls": cls,
+    "lasttoken": last_token,
+}
 
 
 @dataclass(frozen=True)
@@ -44,10 +71,11 @@ class Recipe:
     """What a model folder says about the way from token states to a vector."""
 
     folder: Path  # of the transformer itself
-    pooling: str = "mean"
+    pooling: str | None = None  # as is usual for its type
     normalize: bool = True
     max_tokens: int | None = None
     lower: bool = False
+    dense: tuple[Path, ...] = ()  # folders of layers after the pooling
 
 
 @dataclass(frozen=True)
@@ -61,6 +89,18 @@ class TextEncoder:
     max_tokens: int
     tokenizer: Any
     model: torch.nn.Module
+    dense: torch.nn.Module
+
+    def encode_with_reasons(self, texts: Sequence[str | bytes | None]) -> Encoded:
+        """As `encode`, and a reason where a text is null that was not: bytes may be no UTF-8."""
+        read, reasons = [], [None] * len(texts)
+        for row, text in enumerate(texts):
+            try:
+                read.append(text.decode() if isinstance(text, bytes) else text)
+            except UnicodeDecodeError:
+                read.append(None)
+                reasons[row] = reason("text", NOT_UTF8)
+        return drop_not_finite(self.encode(read), reasons, "text")
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str | None]) -> np.ndarray:
@@ -81,7 +121,8 @@ class TextEncoder:
 
     def _tokenise(self, texts: list[str]) -> list[list[int]]:
         """Token ids of every text, cut to `max_tokens`; empty where only the model's special tokens would stand."""
-        given = [text.lower() for text in texts] if self.recipe.lower else texts
+        stripped = [text.strip() for text in texts]  # a decoder's last token would be the blank
+        given = [text.lower() for text in stripped] if self.recipe.lower else stripped
         found = self.tokenizer(given, truncation=True, max_length=self.max_tokens, return_attention_mask=False)
         special = self.tokenizer.num_special_tokens_to_add()
         return [ids if len(ids) > special else [] for ids in found["input_ids"]]
@@ -117,7 +158,7 @@ class TextEncoder:
             mask_BL[row, : len(ids)] = 1
         mask = torch.from_numpy(mask_BL).to(self.device)
         hidden = self.model(input_ids=torch.from_numpy(ids_BL).to(self.device), attention_mask=mask).last_hidden_state
-        vectors_BD = POOLINGS[self.recipe.pooling](hidden, mask)
+        vectors_BD = self.dense(POOLINGS[self.recipe.pooling](hidden, mask))
         if self.recipe.normalize:
             vectors_BD = torch.nn.functional.normalize(vectors_BD, dim=1)
         return vectors_BD.cpu().numpy()
@@ -126,78 +167,89 @@ class TextEncoder:
 def load(name: str = PACKAGED, revision: str | None = None, device: str | None = None) -> TextEncoder:
     """Load the model `name` (see `weights.locate`) in float32 on `device`, by default the GPU where there is one.
 
-    sentence-transformers folders say how to pool in modules.json; others get the masked mean of length 1.
-    Raises ConfigError where the model is missing, incomplete or pools in a way that is not known here.
+    sentence-transformers folders say how to pool in modules.json; others get a vector of length 1: of a decoder (GPT-2,
+    Llama) the last token's state, of all else the masked mean (of T5 over its encoder). Long texts are cut: what
+    comes after `max_tokens` tokens is not read, there are no windows.
+    Raises ConfigError where the model is missing, incomplete, not for texts or pools in a way that is not known here.
     """
     weights = locate(name, revision)
     recipe = read_recipe(weights.path)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    tokenizer, model = _load_transformer(name, recipe.folder)
+    auto = _auto_class(name, recipe.folder)
+    tokenizer, model = load_transformer(name, recipe.folder, "input_ids", "AutoTokenizer", auto)
+    dense = torch.nn.Sequential(*(load_dense(name, folder) for folder in recipe.dense))
+    pooling = recipe.pooling or _usual_pooling(model.config.model_type)
     max_tokens = recipe.max_tokens or _max_tokens(tokenizer, model)
+    model, device = place(model, device)
     return TextEncoder(
         version=weights.version,
-        dim=model.config.hidden_size,
+        dim=dense[-1][0].out_features if recipe.dense else model.config.hidden_size,
         device=device,
-        recipe=recipe,
+        recipe=replace(recipe, pooling=pooling),
         max_tokens=max_tokens,
         tokenizer=tokenizer,
-        model=pack(model) if torch.device(device).type == "cpu" else model.to(device),
+        model=model,
+        dense=dense.to(device),
     )
 
 
-def _load_transformer(name: str, folder: Path) -> tuple[Any, torch.nn.Module]:
-    from transformers import AutoModel, AutoTokenizer, logging
+def _auto_class(name: str, folder: Path) -> str:
+    """Which class of transformers has the states of a text: of T5 and its like the encoder alone."""
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES as ENCODERS
 
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model, info = AutoModel.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
-    except (OSError, ValueError) as error:
-        why = str(error).strip().splitlines()[0]
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError):
+        return "AutoModel"  # its loading says what is missing
+    if config.is_encoder_decoder and config.model_type not in ENCODERS:
         raise ConfigError(
-            f"encoder {name!r}: {folder} cannot be loaded ({why}); expected a folder saved by save_pretrained with "
-            "config.json, model.safetensors and the tokenizer's files"
-        ) from error
-    finally:
-        if bars:
-            logging.enable_progress_bar()
-    missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))  # a head we do not use
-    if missing:
-        raise ConfigError(
-            f"encoder {name!r}: model.safetensors in {folder} lacks {len(missing)} weights that config.json asks for "
-            f"(first: {missing[0]}), so its vectors would be random; take weights and config from one model"
+            f"encoder {name!r}: is of type {config.model_type!r}, an encoder with a decoder, expected an encoder, a "
+            "decoder or one of the T5 family; choose another model"
         )
-    return tokenizer, model.float().eval()
+    return "AutoModelForTextEncoding" if config.model_type in ENCODERS else "AutoModel"
+
+
+def _usual_pooling(model_type: str) -> str:
+    """The last token's where transformers knows the type only as one that continues texts, else the mean."""
+    from transformers.models.auto import modeling_auto as auto
+
+    continues = auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return "lasttoken" if model_type in continues[0] and model_type not in continues[1] else "mean"
 
 
 def read_recipe(path: Path) -> Recipe:
     """What a folder's modules.json and pooling config (sentence-transformers) say; defaults where it has none."""
     if not (path / "modules.json").exists():
         return Recipe(path)
-    modules = {entry["type"].rsplit(".", 1)[-1]: path / entry["path"] for entry in _read_json(path / "modules.json")}
-    unknown = sorted(set(modules) - {"Transformer", "Pooling", "Normalize"})
-    if unknown or "Transformer" not in modules:
+    modules = [(entry["type"].rsplit(".", 1)[-1], path / entry["path"]) for entry in _read_json(path / "modules.json")]
+    kinds, first = [kind for kind, _ in modules], dict(reversed(modules))
+    in_order = [kind for known in MODULES for kind in kinds if kind == known]
+    if kinds != in_order or len(first) < len(kinds) - max(0, kinds.count("Dense") - 1) or kinds[:1] != ["Transformer"]:
         raise ConfigError(
-            f"encoder {path}: modules.json lists {sorted(modules)}, expected Transformer, Pooling and Normalize; "
-            "choose a model made of these"
+            f"encoder {path}: modules.json lists {kinds}, expected Transformer, Pooling, any number of Dense, and "
+            "Normalize; choose a model made of these"
         )
-    folder = modules["Transformer"]
-    settings = _read_json(folder / "sentence_bert_config.json")
+    settings = _read_json(first["Transformer"] / "sentence_bert_config.json")
     return Recipe(
-        folder=folder,
-        pooling=_pooling(path, _read_json(modules["Pooling"] / "config.json") if "Pooling" in modules else {}),
-        normalize="Normalize" in modules,
+        folder=first["Transformer"],
+        pooling=_pooling(path, _read_json(first["Pooling"] / "config.json")) if "Pooling" in first else "mean",
+        normalize="Normalize" in first,
         max_tokens=settings.get("max_seq_length"),
         lower=bool(settings.get("do_lower_case")),
+        dense=tuple(folder for kind, folder in modules if kind == "Dense"),
     )
 
 
 def _pooling(path: Path, config: dict[str, Any]) -> str:
     """The one pooling of a config, in the older form (flags) or the newer (`pooling_mode`)."""
-    flags = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
+    flags = {
+        "pooling_mode_cls_token": "cls",
+        "pooling_mode_mean_tokens": "mean",
+        "pooling_mode_max_tokens": "max",
+        "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+        "pooling_mode_weightedmean_tokens": "weightedmean",
+        "pooling_mode_lasttoken": "lasttoken",
+    }
     found = config.get("pooling_mode") or [
         flags.get(key, key) for key, on in config.items() if key.startswith("pooling_mode_") and on
     ]
@@ -217,16 +269,3 @@ def _max_tokens(tokenizer: Any, model: torch.nn.Module) -> int:
 
 def _read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def one_ahead(work: Callable[[Chunk], Done], chunks: Sequence[Chunk]) -> Iterator[Done]:
-    """work(chunk) of every chunk in order; a thread does the next one while the caller uses this one."""
-    if len(chunks) < 2:  # nothing to be ahead of
-        yield from map(work, chunks)
-        return
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        coming = thread.submit(work, chunks[0])
-        for chunk in chunks[1:]:
-            done, coming = coming, thread.submit(work, chunk)
-            yield done.result()
-        yield coming.result()

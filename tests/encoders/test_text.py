@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,20 +10,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import (
-    AutoModel,
-    AutoTokenizer,
-    BertConfig,
-    BertModel,
-    PreTrainedTokenizerFast,
-    RobertaConfig,
-    RobertaModel,
-)
+from transformers import AutoModel, AutoTokenizer, BertModel
 
 from recspark.encoders import text
 from recspark.encoders.weights import locate
 from recspark.errors import ConfigError
+from tests.encoders.tiny import build
 
 TEXTS = [
     "WHITE METAL LANTERN",
@@ -35,7 +26,6 @@ TEXTS = [
     "  \t",
     "WHITE METAL LANTERN",
 ]
-WORDS = ["red", "green", "lamp", "mug", "Red"]
 
 
 @pytest.fixture(scope="module")
@@ -45,36 +35,13 @@ def encoder() -> text.TextEncoder:
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
-    """A plain transformers folder: BERT of width 16, positions 0..11, words of `WORDS`."""
-    return save_tiny(tmp_path / "tiny", BertModel(BertConfig(**SMALL)))
-
-
-SMALL = {
-    "vocab_size": 9,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "max_position_embeddings": 12,
-}
-
-
-def save_tiny(folder: Path, model: torch.nn.Module) -> Path:
-    vocabulary = {token: i for i, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
-    model.save_pretrained(folder)
-    return folder
+    """A plain transformers folder: BERT of width 16, positions 0..11, words of `tiny.WORDS`."""
+    return build("bert", tmp_path / "tiny")
 
 
 def save_recipe(folder: Path, modules: list[str], pooling: dict[str, object], settings: dict[str, object]) -> None:
-    paths = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize", "Dense": "2_Dense"}
-    entries = [{"type": f"sentence_transformers.models.{name}", "path": paths[name]} for name in modules]
+    paths = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize", "Dense": "3_Dense"}
+    entries = [{"type": f"sentence_transformers.models.{name}", "path": paths.get(name, name)} for name in modules]
     (folder / "modules.json").write_text(json.dumps(entries))
     (folder / "1_Pooling").mkdir(exist_ok=True)
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
@@ -198,27 +165,6 @@ def test_chunks_change_only_rounding(encoder, monkeypatch, size):
     np.testing.assert_allclose(encoder.encode(texts), together, atol=1e-6)
 
 
-def test_the_next_chunk_is_made_while_one_is_used():
-    done = [threading.Event() for _ in range(3)]
-
-    def work(chunk: int) -> tuple[int, int]:
-        done[chunk].set()
-        return chunk, threading.get_ident()
-
-    for turn, (chunk, thread) in enumerate(text.one_ahead(work, range(3))):
-        assert chunk == turn and thread != threading.get_ident()
-        if turn < 2:
-            assert done[turn + 1].wait(10)  # without asking for it
-        assert not any(event.is_set() for event in done[turn + 2 :])  # one ahead, not more
-
-
-def test_one_chunk_needs_no_thread_and_errors_arrive():
-    assert list(text.one_ahead(lambda _: threading.get_ident(), [0])) == [threading.get_ident()]
-    assert list(text.one_ahead(str, [])) == []
-    with pytest.raises(ZeroDivisionError):
-        list(text.one_ahead(lambda chunk: 1 // chunk, [1, 0, 1]))
-
-
 # -- folders -----------------------------------------------------------------------------------------------------------
 
 
@@ -226,6 +172,82 @@ def test_plain_folder_takes_the_mean_of_length_one(tiny):
     found = text.load(str(tiny), device="cpu").encode(["red lamp", "mug"])
     expected = [unit(direct_states(tiny, sentence).mean(axis=0)) for sentence in ("red lamp", "mug")]
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", ["Tanh", "Identity"])
+def test_dense_layers_follow_the_pooling(tiny, activation):
+    save_recipe(tiny, ["Transformer", "Pooling", "Dense", "Dense", "Normalize"], {"pooling_mode": "max"}, {})
+    (tiny / "3_Dense").mkdir()
+    random = np.random.default_rng(0)
+    matrix, bias = random.normal(size=(16, 16)).astype(np.float32), random.normal(size=16).astype(np.float32)
+    save_file(
+        {"linear.weight": torch.from_numpy(matrix), "linear.bias": torch.from_numpy(bias)},
+        tiny / "3_Dense" / "model.safetensors",
+    )
+    module = "linear" if activation == "Identity" else "activation"
+    (tiny / "3_Dense" / "config.json").write_text(
+        json.dumps({"activation_function": f"torch.nn.modules.{module}.{activation}"})
+    )
+    encoder = text.load(str(tiny), device="cpu")
+    vector = direct_states(tiny, "red lamp").max(axis=0)
+    for _ in range(2):
+        vector = matrix @ vector + bias
+        vector = np.tanh(vector) if activation == "Tanh" else vector
+    np.testing.assert_allclose(encoder.encode(["red lamp", "mug"])[0], unit(vector), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("config", "weights", "message"),
+    [
+        ({"activation_function": "mine.Activation"}, ["linear.weight"], "the activation 'Activation', expected"),
+        ({"use_residual": True}, ["linear.weight", "residual.weight"], r"the weights \['residual.weight', 'weight'\]"),
+        ({}, [], "no model.safetensors"),
+    ],
+)
+def test_dense_layers_that_are_not_understood_are_refused(tiny, config, weights, message):
+    save_recipe(tiny, ["Transformer", "Pooling", "Dense"], {}, {})
+    (tiny / "3_Dense").mkdir()
+    (tiny / "3_Dense" / "config.json").write_text(json.dumps(config))
+    if weights:
+        save_file({name: torch.ones(4, 16) for name in weights}, tiny / "3_Dense" / "model.safetensors")
+    with pytest.raises(ConfigError, match=message):
+        text.load(str(tiny), device="cpu")
+
+
+def test_length_of_a_vector_is_that_of_the_last_dense_layer(tiny):
+    save_recipe(tiny, ["Transformer", "Pooling", "Dense"], {}, {})
+    (tiny / "3_Dense").mkdir()
+    (tiny / "3_Dense" / "config.json").write_text("{}")
+    save_file({"linear.weight": torch.ones(4, 16)}, tiny / "3_Dense" / "model.safetensors")
+    encoder = text.load(str(tiny), device="cpu")
+    assert encoder.dim == 4 and encoder.encode(["mug", None]).shape == (2, 4)
+
+
+def test_poolings_by_hand():
+    hidden_BLD = torch.tensor([[[1.0, -4.0], [3.0, -2.0], [9.0, 9.0]], [[2.0, 0.0], [4.0, 6.0], [6.0, -3.0]]])
+    mask_BL = torch.tensor([[1, 1, 0], [1, 1, 1]])
+    expected = {
+        "mean": [[(1 + 3) / 2, (-4 - 2) / 2], [(2 + 4 + 6) / 3, (0 + 6 - 3) / 3]],
+        "mean_sqrt_len_tokens": [[4 / 2**0.5, -6 / 2**0.5], [12 / 3**0.5, 3 / 3**0.5]],
+        "weightedmean": [[(1 + 2 * 3) / 3, (-4 - 2 * 2) / 3], [(2 + 2 * 4 + 3 * 6) / 6, (2 * 6 - 3 * 3) / 6]],
+        "max": [[3, -2], [6, 6]],
+        "cls": [[1, -4], [2, 0]],
+        "lasttoken": [[3, -2], [6, -3]],
+    }
+    assert set(expected) == set(text.POOLINGS)
+    for name, vectors in expected.items():
+        np.testing.assert_allclose(text.POOLINGS[name](hidden_BLD, mask_BL), vectors, atol=1e-6, err_msg=name)
+
+
+def test_blanks_around_a_text_are_not_its_last_token(tmp_path):
+    folder = build("gpt2", tmp_path / "gpt2")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    split = {"type": "Split", "pattern": {"String": " "}, "behavior": "Isolated", "invert": False}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer | {"pre_tokenizer": split}))  # a blank is a token
+    encoder = text.load(str(folder), device="cpu")
+    assert len(encoder.tokenizer("mug ")["input_ids"]) == 2
+    found = encoder.encode(["mug", " mug  "])
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -242,8 +264,7 @@ def test_folder_says_how_to_pool(tiny, pooling):
 def test_position_table_limits_the_length(tiny, tmp_path):
     assert text.load(str(tiny), device="cpu").max_tokens == 12
     # RoBERTa numbers positions from padding_idx + 1 = 2 on, so 12 rows hold 10 tokens
-    config = RobertaConfig(**SMALL, pad_token_id=1, bos_token_id=2, eos_token_id=3)
-    roberta = text.load(str(save_tiny(tmp_path / "roberta", RobertaModel(config))), device="cpu")
+    roberta = text.load(str(build("roberta", tmp_path / "roberta")), device="cpu")
     assert roberta.max_tokens == 10
     assert np.isfinite(roberta.encode(["red " * 50])).all()
 
@@ -285,15 +306,23 @@ def test_missing_weights_are_refused(tiny):
 @pytest.mark.parametrize(
     ("modules", "pooling", "message"),
     [
-        (["Transformer", "Pooling", "Dense"], {}, "expected Transformer, Pooling and Normalize"),
-        (["Pooling"], {}, "expected Transformer, Pooling and Normalize"),
-        (["Transformer", "Pooling"], {"pooling_mode_max_tokens": True}, r"pools by \['pooling_mode_max_tokens'\]"),
+        (["Transformer", "Pooling", "WordWeights"], {}, "expected Transformer, Pooling, any number of Dense"),
+        (["Transformer", "Pooling", "Normalize", "Dense"], {}, r"lists .*'Normalize', 'Dense'\], expected"),
+        (["Transformer", "Pooling", "Pooling"], {}, r"lists .*'Pooling', 'Pooling'\], expected"),
+        (["Pooling"], {}, r"lists \['Pooling'\], expected Transformer"),
+        (["Transformer", "Pooling"], {"pooling_mode_median": True}, r"pools by \['pooling_mode_median'\]"),
         (["Transformer", "Pooling"], {"pooling_mode": ["mean", "cls"]}, r"pools by \['mean', 'cls'\]"),
     ],
 )
 def test_unknown_recipes_are_refused(tiny, modules, pooling, message):
     save_recipe(tiny, modules, pooling, {})
     with pytest.raises(ConfigError, match=message):
+        text.load(str(tiny), device="cpu")
+
+
+def test_an_encoder_with_a_decoder_is_refused(tiny):
+    (tiny / "config.json").write_text(json.dumps({"model_type": "bart"}))  # its last states would be the decoder's
+    with pytest.raises(ConfigError, match="is of type 'bart', an encoder with a decoder"):
         text.load(str(tiny), device="cpu")
 
 

@@ -1,0 +1,85 @@
+"""A transformers model from a folder, and what prepares its inputs; refused where its vectors would mean nothing."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from recspark.encoders.packed import pack
+from recspark.errors import ConfigError
+
+UNUSED = ("pooler.", "masked_spec_embed")  # weights that no vector is made of: a head, and what hides parts in training
+KINDS = {"input_ids": "texts", "pixel_values": "images", "input_values": "audio"}  # by a model's main input
+
+
+def load_transformer(
+    name: str, folder: Path, takes: str, prepare: str, auto: str = "AutoModel", **options: Any
+) -> tuple[Any, nn.Module]:
+    """(what prepares the inputs, the model in float32 for inference on the CPU), without a network.
+
+    `takes` is the model's main input (of `KINDS`), `prepare` and `auto` are names of transformers' Auto classes,
+    `options` are for the former. Raises ConfigError where something is missing or the model is of another kind.
+    """
+    import transformers
+
+    with _no_progress_bars():
+        try:
+            model, info = getattr(transformers, auto).from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+            )
+            if model.main_input_name != takes:
+                found = KINDS.get(model.main_input_name, model.main_input_name)
+                raise ConfigError(
+                    f"encoder {name!r}: is of type {model.config.model_type!r} for {found}, expected one for "
+                    f"{KINDS[takes]}; name a model of that kind"
+                )
+            processor = getattr(transformers, prepare).from_pretrained(folder, local_files_only=True, **options)
+        except (OSError, ValueError, SafetensorError) as error:
+            why = str(error).strip().splitlines()[0]
+            raise ConfigError(
+                f"encoder {name!r}: {folder} cannot be loaded ({why}); expected a folder saved by save_pretrained with "
+                f"config.json, model.safetensors and the files of {prepare}"
+            ) from error
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith(UNUSED))
+    if missing:
+        raise ConfigError(
+            f"encoder {name!r}: model.safetensors in {folder} lacks {len(missing)} weights that config.json asks for "
+            f"(first: {missing[0]}), so its vectors would be random; take weights and config from one model"
+        )
+    return processor, model.float().eval()
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    from transformers import logging
+
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+
+
+def expect_type(name: str, model: nn.Module, known: tuple[str, ...]) -> None:
+    """Raise ConfigError where the model's type is none of `known`: which of its states is the vector is not known."""
+    if model.config.model_type not in known:
+        raise ConfigError(f"encoder {name!r}: is of type {model.config.model_type!r}, expected one of {sorted(known)}")
+
+
+def need(name: str, module: str) -> None:
+    """Raise ConfigError where `module` of the optional libraries for media is not installed."""
+    if find_spec(module) is None:
+        raise ConfigError(f"encoder {name!r}: needs the library {module}; run `pip install recspark[media]`")
+
+
+def place(model: nn.Module, device: str | None) -> tuple[nn.Module, str]:
+    """The model on `device`, by default the GPU where there is one; laid out for this CPU where it stays there."""
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return (pack(model) if torch.device(device).type == "cpu" else model.to(device)), device
