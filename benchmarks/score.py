@@ -209,7 +209,7 @@ def arrays(sizes: Sizes, num_rows: int) -> tuple[np.ndarray, tuple[np.ndarray, .
 
 def largest_gap(spark: SparkSession, folder: str, model: str, sizes: Sizes) -> float:
     """Between ours and the network with all towers on arrays, and between ours and (a), over some users' rows."""
-    users = BLOCK
+    users = min(BLOCK, sizes.udf_users)
 
     def stored(name: str) -> np.ndarray:
         rows = spark.read.format("delta").load(f"{folder}/{name}").where(F.col(c.USER_IDX) < users).toPandas()
@@ -227,7 +227,7 @@ def largest_gap(spark: SparkSession, folder: str, model: str, sizes: Sizes) -> f
 
 def run(data: str, seeds: int, quick: bool) -> dict[str, Any]:
     """No data set is read, and one run is made whatever `seeds` says."""
-    sizes = Sizes(users=BLOCK, items=2_000, udf_users=BLOCK) if quick else Sizes()
+    sizes = Sizes(users=BLOCK, items=2_000, udf_users=BLOCK // 10) if quick else Sizes()
     cores = os.cpu_count() or 1
     figures: dict[str, Any] = {"rows": sizes.users * LIST, "udf_rows": sizes.udf_users * LIST}
     with tempfile.TemporaryDirectory() as folder:

@@ -23,6 +23,11 @@ TABLES, K = ("interactions", "recommendations"), 10
 SPARK_HOME = Path(pyspark.__file__).parent
 
 
+def without(*names: str) -> dict[str, str]:
+    """The environment less the variables that begin so."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(names)}
+
+
 def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -35,7 +40,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("cluster")
     uv = shutil.which("uv")
     assert uv
-    environment = {k: v for k, v in os.environ.items() if k != "VIRTUAL_ENV"}
+    environment = without("VIRTUAL_ENV")
+    environment["UV_COMPILE_BYTECODE"] = "0"  # what is imported is compiled then
 
     def call(*command: str) -> None:
         done = subprocess.run([uv, *command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
@@ -56,7 +62,7 @@ def master(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     home = tmp_path_factory.mktemp("spark")
     port, web = free_port(), free_port()
     environment = {
-        **os.environ,
+        **without("PYTHONDONTWRITEBYTECODE"),
         "SPARK_HOME": str(SPARK_HOME),
         "PYSPARK_PYTHON": str(installed),
         "PATH": f"{installed.parent}:{os.environ['PATH']}",
@@ -135,7 +141,7 @@ def test_nightly_under_spark_submit(spark: Any, installed: Path, master: str, tm
     command += [part for key, value in settings.items() for part in ("--conf", f"{key}={value}")]
     command += ["nightly.py", "--config", str(ROOT / "conf" / "online_retail.yaml")]
     command += [part for override in overrides for part in ("--set", override)]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYSPARK", "VIRTUAL_ENV", "PYTHONPATH"))}
+    environment = without("PYSPARK", "VIRTUAL_ENV", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
     environment |= {"SPARK_HOME": str(SPARK_HOME), "PATH": f"{installed.parent}:{os.environ['PATH']}"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
