@@ -59,10 +59,8 @@ def embed_with_reasons(items: DataFrame, encoder_name: str, revision: str | None
 
 
 def _embed_batch(batch: pa.RecordBatch, encoder: "TextEncoder") -> pa.RecordBatch:
-    texts, reasons = _read_texts(batch.column(c.TEXT))
-    vectors = encoder.encode(texts)
-    for row in np.flatnonzero(~np.isfinite(vectors).all(axis=1)):
-        vectors[row], reasons[row] = 0.0, table.NOT_FINITE
+    texts = batch.column(c.TEXT).cast(pa.binary()).to_pylist()  # bytes: a Spark string may hold any
+    vectors, reasons = encoder.encode_with_reasons(texts)
     columns = {
         c.ITEM_ID: batch.column(c.ITEM_ID),
         c.ENCODER: pa.repeat(encoder.version, batch.num_rows),
@@ -72,22 +70,6 @@ def _embed_batch(batch: pa.RecordBatch, encoder: "TextEncoder") -> pa.RecordBatc
         c.REASON: pa.array(reasons, pa.string()),
     }
     return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
-
-
-def _read_texts(column: pa.Array) -> tuple[list[str | None], list[str | None]]:
-    """The texts, and why one is null that was not: a Spark string may hold any bytes."""
-    reasons: list[str | None] = [None] * len(column)
-    try:
-        return column.to_pylist(), reasons
-    except UnicodeDecodeError:
-        cells = column.cast(pa.binary()).to_pylist()
-    texts: list[str | None] = [None] * len(column)
-    for row, cell in enumerate(cells):
-        try:
-            texts[row] = None if cell is None else cell.decode()
-        except UnicodeDecodeError:
-            reasons[row] = table.NOT_UTF8
-    return texts, reasons
 
 
 def embed_udf(encoder_name: str, revision: str | None = None) -> Callable[..., object]:

@@ -7,7 +7,6 @@ from recspark import columns as c
 from recspark.tables.store import Table
 
 SCHEMA = "item_id string, encoder string, content_hash string, embedding binary, dim int"
-NOT_UTF8, NOT_FINITE = "item text: not UTF-8", "item text: vector not finite"  # reasons of a null embedding
 TABLE = Table(noun="item_embeddings", ddl=SCHEMA, key=(c.ITEM_ID, c.ENCODER))
 
 

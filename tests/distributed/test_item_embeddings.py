@@ -8,12 +8,12 @@ import pytest
 import torch
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
-from transformers import BertConfig, BertModel
+from transformers import BertModel
 
 from recspark.config import Config
 from recspark.distributed import item_embeddings as job
 from recspark.distributed import retriever
-from recspark.encoders import text
+from recspark.encoders import batches, text
 from recspark.encoders.vectors import vectors_to_array
 from recspark.encoders.weights import locate, versions
 from recspark.errors import ConfigError
@@ -23,8 +23,9 @@ from recspark.tables.rejected_events import TABLE as REJECTED
 from recspark.tables.store import Store
 from recspark.training import checkpoint
 from tests import world
-from tests.encoders.test_text import SMALL, save_tiny
+from tests.encoders import tiny
 
+NOT_UTF8, NOT_FINITE = (batches.reason("text", why) for why in (batches.NOT_UTF8, batches.NOT_FINITE))
 ENCODER = "all-MiniLM-L6-v2"
 TEXTS = {"a": "WHITE METAL LANTERN", "b": None, "c": "red mug", "d": " ", "e": "set of 6 holders", "f": "red mug"}
 
@@ -118,10 +119,12 @@ def test_model_is_loaded_once_in_a_worker(spark):
 @pytest.fixture
 def broken(tmp_path) -> str:
     """A model that makes no number of `green`, the word with id 5."""
-    model = BertModel(BertConfig(**SMALL))
+    folder = tiny.build("bert", tmp_path / "broken")
+    model = BertModel.from_pretrained(folder)
     with torch.no_grad():
         model.embeddings.word_embeddings.weight[5] = float("nan")
-    return str(save_tiny(tmp_path / "broken", model))
+    model.save_pretrained(folder)
+    return str(folder)
 
 
 def test_a_corrupt_text_is_null_with_its_reason_and_the_rest_goes_on(spark, tmp_path, broken):
@@ -141,13 +144,13 @@ def test_a_corrupt_text_is_null_with_its_reason_and_the_rest_goes_on(spark, tmp_
     store.merge(ITEMS, listed)
     summary = job.refresh(store, config, world.AS_OF)
     assert (summary.rows_in, summary.rows_out) == (5, 5)
-    assert summary.rejected == {table.NOT_UTF8: 1, table.NOT_FINITE: 1}
+    assert summary.rejected == {NOT_UTF8: 1, NOT_FINITE: 1}
     found = {row.item_id: row.embedding for row in store.read(table.TABLE).collect()}
     assert {item for item, cell in found.items() if cell is None} == {"b", "c", "d"}
     direct = text.load(broken, device="cpu").encode(["red mug", "mug lamp"])
     np.testing.assert_allclose(vectors_to_array([found["a"], found["e"]]), direct, atol=1e-5)
     kept = {(json.loads(row.raw)["item_id"], row.reason) for row in store.read(REJECTED).collect()}
-    assert kept == {("b", table.NOT_FINITE), ("c", table.NOT_UTF8)}
+    assert kept == {("b", NOT_FINITE), ("c", NOT_UTF8)}
     again = job.refresh(store, config, world.AS_OF, force=True)
     assert again.rejected == summary.rejected and store.read(REJECTED).count() == 2 and store.version(REJECTED) == 0
     store.merge(ITEMS, listed.where("item_id = 'a'").withColumn("content_hash", F.lit("changed")))
@@ -174,17 +177,17 @@ def test_only_changed_content_or_encoder_is_embedded(items, embedded):
 
 def test_a_second_encoder_stands_beside_the_first(spark, tmp_path):
     """Its vectors alone are made; the retrievers get both parts, and a third run makes nothing."""
-    tiny = save_tiny(tmp_path / "tiny", BertModel(BertConfig(**SMALL)))
+    small = str(tiny.build("bert", tmp_path / "tiny"))
     source = {"format": "parquet", "paths": ["x"], "scenario": "s", "user_id": "u", "item_id": "i", "event_time": "t"}
     tree = {"warehouse": str(tmp_path / "warehouse"), "source": {"interactions": source}}
-    config = Config.model_validate({**tree, "item_embeddings": {"also": [{"encoder": str(tiny)}]}})
+    config = Config.model_validate({**tree, "item_embeddings": {"also": [{"encoder": small}]}})
     store, planted = Store(spark, config, "run"), world.tastes()
     first, second = versions(config.item_embeddings)
-    assert (first, second) == (locate(ENCODER).version, locate(str(tiny)).version)
+    assert (first, second) == (locate(ENCODER).version, locate(small).version)
     world.write(planted, store, first)
     assert job.refresh(store, config, world.AS_OF).rows_out == len(planted.items)
     dims = {row.encoder: row.dim for row in store.read(table.TABLE).select("encoder", "dim").distinct().collect()}
-    assert dims[second] == SMALL["hidden_size"]
+    assert dims[second] == tiny.SHAPE["hidden_size"]
     assert job.refresh(store, config, world.AS_OF).skipped
     retriever.refresh(store, config, world.AS_OF)
     bundle = retriever.folder(store, config, world.AS_OF)
