@@ -370,14 +370,15 @@ class Config(Section):
                 )
         return self
 
-    def without_item_rules(self) -> "Config":
-        """What past nights depend on: all but `where` and `at_most`, so that a new rule rebuilds none of them."""
+    def of_past_dates(self) -> "Config":
+        """What past dates depend on: neither item rules nor given candidates, which so rebuild none of them."""
         tonight = {"where": None, "at_most": None}
         default = self.scenarios.default.model_copy(update=tonight)
         others = {name: rule.model_copy(update=tonight) for name, rule in self.scenarios.overrides.items()}
         lasting = {name: rule for name, rule in others.items() if rule != default}
         scenarios = self.scenarios.model_copy(update={"default": default, "overrides": lasting})
-        return self.model_copy(update={"scenarios": scenarios})
+        candidates = self.candidates.model_copy(update={"source": None})
+        return self.model_copy(update={"scenarios": scenarios, "candidates": candidates})
 
     def digest(self, *sections: str) -> str:
         """Hash of the named sections, for a stage's fingerprint."""

@@ -32,6 +32,7 @@ def only_countries(condition: str) -> tuple[str, ...]:
         "ranker.max_epochs=2",
         "gbdt.max_rounds=40",
         "training.num_processes=2",
+        "training_examples.num_windows=2",
     )
 
 

@@ -110,13 +110,16 @@ def test_item_rules_of_a_scenario(minimal):
         load(minimal, ("scenarios.default={at_most: {items: 1, of: text, by: text}}",))
 
 
-def test_item_rules_are_no_part_of_the_past(minimal):
+def test_item_rules_and_given_candidates_are_no_part_of_the_past(minimal):
     plain, ruled = load(minimal), load(minimal, ("scenarios.overrides={de: {where: text > 'a'}, fr: {seen: allow}}",))
-    past = ruled.without_item_rules()
+    past = ruled.of_past_dates()
     assert ruled.digest("scenarios") != past.digest("scenarios")
     assert past.scenarios.overrides == {"fr": ruled.scenarios.rule("fr")}
-    only = load(minimal, ("scenarios.overrides={de: {at_most: {items: 1, of: text}}}",)).without_item_rules()
+    only = load(minimal, ("scenarios.overrides={de: {at_most: {items: 1, of: text}}}",)).of_past_dates()
     assert only.digest("scenarios") == plain.digest("scenarios")
+    source = "{format: csv, paths: [b.csv], scenario: s, user_id: u, item_id: i}"
+    given = load(minimal, (f"candidates.source={source}",))
+    assert given.digest("candidates") != plain.digest("candidates") == given.of_past_dates().digest("candidates")
 
 
 @pytest.mark.parametrize("rule", ["{where: text > 'a'}", "{at_most: {items: 1, of: text}}"])

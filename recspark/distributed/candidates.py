@@ -69,7 +69,7 @@ def candidates_of(
     store: Store, config: Config, as_of: date, bundle_path: str, tonight: bool, item_rules: str | None
 ) -> DataFrame:
     """The rows of one date; tonight's have the users of source.users and `__default__` besides those with events."""
-    settings = settings_of(config if tonight else config.without_item_rules(), as_of, item_rules)
+    settings = settings_of(config if tonight else config.of_past_dates(), as_of, item_rules)
     groups = histories_of.groups_of(store, config, as_of)
     histories = histories_of.read(store, config, as_of, groups)
     names = [row[c.SCENARIO] for row in groups]
@@ -146,7 +146,7 @@ def _fingerprint(store: Store, config: Config, bundle_path: str, tonight: bool, 
         given = raw.fingerprint(store.spark, config.candidates.source, given_table.SECTION)
     elif tonight and config.source.users is not None:
         given = raw.fingerprint(store.spark, config.source.users, users.SECTION) + config.digest("source")
-    read = config if tonight else config.without_item_rules()
+    read = config if tonight else config.of_past_dates()
     settings = read.digest("candidates", "recommendations", "scenarios", "interactions")
     names = [path and path.rsplit("/", 1)[-1] for path in (bundle_path, item_rules)]
     return store.fingerprint(settings, *names, tonight, given)

@@ -101,7 +101,7 @@ def _fingerprint(store: Store, config: Config, night: Night) -> str:
 def _window_fingerprint(store: Store, config: Config, night: Night) -> str:
     """Of everything that the figures on the closed window follow from; the next nights of a week find them by it."""
     stamp = store.stamp(candidates.TABLE, as_of=night.window)
-    settings = config.without_item_rules().digest(
+    settings = config.of_past_dates().digest(
         "model_metrics", "recommendations", "scenarios", "interactions", "training_examples", "seed"
     )
     end = window_end(night.window, config.training_examples.label_days)
@@ -204,7 +204,7 @@ def _moments(measured: Iterable[Row], scenarios: list[str], half: str, num_modes
 def _eligible_items(store: Store, config: Config, night: Night) -> dict[tuple[str, str], int]:
     """(slice, scenario) -> how many items could be listed: of the window, and of tonight for the earlier lists."""
     found: dict[tuple[str, str], int] = {}
-    rules = config.without_item_rules().scenarios
+    rules = config.of_past_dates().scenarios
     slices = {night.window: [ALL], night.run_date: [f"{EARLIER}{day}" for day, _ in night.earlier]}
     for as_of, names in slices.items():
         path = retriever.folder(store, config, as_of)

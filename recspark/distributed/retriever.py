@@ -74,7 +74,7 @@ def as_ofs(run_date: date, config: Config) -> tuple[date, ...]:
 def folder(store: Store, config: Config, as_of: date) -> str:
     """Where the bundle of a date lies: named by its inputs, so that another night finds it again."""
     encoders = versions(config.item_embeddings)
-    settings = config.without_item_rules().digest("retriever", "scenarios", "interactions", "seed")
+    settings = config.of_past_dates().digest("retriever", "scenarios", "interactions", "seed")
     # attributes are what rules read: a stock that changes every night must not rebuild the past
     items = store.digest(ITEMS, c.FIRST_SEEN, as_of, without=(c.ATTRIBUTES,))
     inputs = (store.digest(INTERACTIONS, c.EVENT_DATE, as_of), items)

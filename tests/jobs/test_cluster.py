@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -36,22 +37,22 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A second environment from the lock plus the built wheel, away from the checkout; returns its python."""
+    """A second environment with the wheel and, of this one, the libraries but not the checkout; returns its python."""
     home = tmp_path_factory.mktemp("cluster")
     uv = shutil.which("uv")
     assert uv
     environment = without("VIRTUAL_ENV")
-    environment["UV_COMPILE_BYTECODE"] = "0"  # what is imported is compiled then
 
     def call(*command: str) -> None:
         done = subprocess.run([uv, *command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
 
     call("build", "--wheel", "--out-dir", str(home / "dist"))
-    call("export", "--frozen", "--no-dev", "--no-emit-project", "-o", str(home / "requirements.txt"))
     call("venv", "--python", sys.executable, str(home / "env"))
     python = home / "env" / "bin" / "python"
-    call("pip", "install", "--python", str(python), "--no-deps", "-r", str(home / "requirements.txt"))
+    # found last and without the .pth files in it, of which one would name the checkout
+    own = next((home / "env").glob("lib/python*/site-packages"))
+    (own / "libraries.pth").write_text(sysconfig.get_path("purelib"))
     call("pip", "install", "--python", str(python), "--no-deps", str(next((home / "dist").glob("*.whl"))))
     return python
 
@@ -136,7 +137,7 @@ def test_nightly_under_spark_submit(spark: Any, installed: Path, master: str, tm
     few = "Country IN ('Belgium', 'Norway', 'Portugal')"
     overrides = (f"warehouse={tmp_path / 'models-only'}", "catalog=spark_catalog.default", *only_countries(few))
     sequence = "{dim: 8, layers: 1, heads: 1, negatives: 16, max_epochs: 1}"
-    overrides += ("training_examples.num_windows=2", f"retriever={{co_occurrence: {{}}, sequence: {sequence}}}")
+    overrides += (f"retriever={{co_occurrence: {{}}, sequence: {sequence}}}",)
     command = [str(SPARK_HOME / "bin" / "spark-submit"), "--master", master, "--packages", delta_package()]
     command += [part for key, value in settings.items() for part in ("--conf", f"{key}={value}")]
     command += ["nightly.py", "--config", str(ROOT / "conf" / "online_retail.yaml")]

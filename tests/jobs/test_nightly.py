@@ -122,6 +122,7 @@ def test_somebody_elses_candidates_in_our_order(
     source |= {"scenario": "place", "user_id": "who", "item_id": "what"}
     night = nightly(warehouse, f"candidates.source={json.dumps(source)}")
     assert night.code == 0, night.stderr[-2000:]
+    assert night.result["stages"]["training_examples"]["skipped"] and night.result["stages"]["ranker"]["skipped"]
     stage = night.result["stages"]["candidates"]
     assert stage["rejected"] == {"candidate: null user_id": 1, "candidate: unknown item": 1}
     found: dict[Any, list[Any]] = {}
