@@ -86,7 +86,7 @@ def bare(warehouse: str, run_date: str, ranker_note: str) -> dict[str, float]:
     found["retriever"] = found["candidates"] = 0.0
     for as_of in retriever.as_ofs(night, config):
         path = retriever.folder(store, config, as_of)
-        rows = histories.read(store, config, as_of, histories.groups_of(store, config, as_of)).toArrow()
+        rows = histories.read(store, config, as_of, histories.groups_in(path)).toArrow()
         found["retriever"] += _gram_and_inverse(rows, path, config, cores)
         found["candidates"] += _candidates(rows, path, candidates.settings_of(config, as_of)) / cores
     windows = ranker.examples(store, config, night)

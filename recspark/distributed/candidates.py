@@ -37,9 +37,9 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     Business rules hold for tonight alone. Raises ConfigError when a scenario has fewer eligible items than
     recommendations.k, DataError without a retriever.
     """
-    built: list[str] = []
     rejected: dict[str, int] = {}
     version: int | None = None
+    missing: list[tuple[date, str, str | None, str]] = []
     for as_of in retriever.as_ofs(run_date, config):
         path = retriever.folder(store, config, as_of)
         if not checkpoint.exists(path):
@@ -50,49 +50,69 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
         tonight = as_of == run_date
         item_rules = rules.refresh(store, config, run_date) if tonight else None
         fingerprint = _fingerprint(store, config, path, tonight, item_rules)
-        if not force and store.is_fresh(TABLE, fingerprint, as_of=as_of):
-            continue
-        if tonight and config.candidates.source is not None:
-            rows, rejected = given_candidates(store, config, as_of, path)
-        else:
-            rows = candidates_of(store, config, as_of, path, tonight, item_rules)
-        metadata = {"fingerprint": fingerprint, "as_of": str(as_of)}
-        version = store.replace(TABLE, rows, where=f"{c.AS_OF} = '{as_of}'", metadata=metadata)
-        built.append(str(as_of))
-        log.info("candidates: as of %s written", as_of)
+        if force or not store.is_fresh(TABLE, fingerprint, as_of=as_of):
+            missing.append((as_of, path, item_rules, fingerprint))
+    # Gathered once for all dates; lazily, so nothing is read where nothing is missing.
+    whole = histories_of.whole(store, config, run_date)
+    if any(as_of != run_date for as_of, *_ in missing):
+        whole = by_user(whole, num_lists(missing[0][1]), config.candidates.block_users).persist()
+    try:
+        for as_of, path, item_rules, fingerprint in missing:
+            if as_of == run_date and config.candidates.source is not None:
+                rows, rejected = given_candidates(store, config, whole, as_of, path)
+            elif as_of == run_date:
+                rows = tonight_of(store, config, whole, as_of, path, item_rules)
+            else:
+                rows = past_of(config, whole, as_of, path)
+            metadata = {"fingerprint": fingerprint, "as_of": str(as_of)}
+            version = store.replace(TABLE, rows, where=f"{c.AS_OF} = '{as_of}'", metadata=metadata)
+            log.info("candidates: as of %s written", as_of)
+    finally:
+        whole.unpersist()
     total = store.read(TABLE).where(F.col(c.AS_OF) == F.lit(run_date)).count()
-    note = f"built as of {', '.join(built) or 'no new date'}"
-    return Summary("candidates", rows_out=total, rejected=rejected, skipped=not built, note=note, version=version)
+    note = f"built as of {', '.join(str(as_of) for as_of, *_ in missing) or 'no new date'}"
+    return Summary("candidates", rows_out=total, rejected=rejected, skipped=not missing, note=note, version=version)
 
 
-def candidates_of(
-    store: Store, config: Config, as_of: date, bundle_path: str, tonight: bool, item_rules: str | None
+def tonight_of(
+    store: Store, config: Config, whole: DataFrame, as_of: date, bundle_path: str, item_rules: str | None
 ) -> DataFrame:
-    """The rows of one date; tonight's have the users of source.users and `__default__` besides those with events."""
-    settings = settings_of(config if tonight else config.of_past_dates(), as_of, item_rules)
-    groups = histories_of.groups_of(store, config, as_of)
-    histories = histories_of.read(store, config, as_of, groups)
-    names = [row[c.SCENARIO] for row in groups]
-    if tonight:
-        if config.source.users is not None:
-            ids = users.eligible_users(store, config)
-            # user_id is the index's key, so the join keeps one row an id
-            given = ids.join(store.read(index.USER_INDEX), on=c.USER_ID, how="inner").select(c.USER_IDX, c.SCENARIO)
-            histories = histories_table.with_given(histories, given)
-            names = sorted({*names, *(row[0] for row in given.select(c.SCENARIO).distinct().collect())})
-        histories = histories_table.with_default_user(histories, names)
-        require_items(open_bundle(bundle_path), settings, names)
-    # a user counts once a scenario here, which is how many lists there are unless a rule says `users: all`
-    return build(histories, bundle_path, settings, num_users=sum(row.num_users for row in groups))
+    """The rows of tonight: the users with events, those of source.users, and `__default__`."""
+    settings, groups = settings_of(config, as_of, item_rules), histories_of.groups_in(bundle_path)
+    histories = histories_table.as_of(whole, as_of, groups, config.scenarios)
+    names = [group.scenario for group in groups]
+    if config.source.users is not None:
+        ids = users.eligible_users(store, config)
+        # user_id is the index's key, so the join keeps one row an id
+        given = ids.join(store.read(index.USER_INDEX), on=c.USER_ID, how="inner").select(c.USER_IDX, c.SCENARIO)
+        histories = histories_table.with_given(histories, given)
+        names = sorted({*names, *(row[0] for row in given.select(c.SCENARIO).distinct().collect())})
+    histories = histories_table.with_default_user(histories, names)
+    require_items(open_bundle(bundle_path), settings, names)
+    return build(by_user(histories, num_lists(bundle_path), settings.block_users), bundle_path, settings)
 
 
-def given_candidates(store: Store, config: Config, as_of: date, bundle_path: str) -> tuple[DataFrame, dict[str, int]]:
+def past_of(config: Config, whole: DataFrame, as_of: date, bundle_path: str) -> DataFrame:
+    """The rows of a past date, of the users with events before it. `whole` is in order already, see `by_user`."""
+    past = config.of_past_dates()
+    histories = histories_table.as_of(whole, as_of, histories_of.groups_in(bundle_path), past.scenarios)
+    return build(histories, bundle_path, settings_of(past, as_of))
+
+
+def given_candidates(
+    store: Store, config: Config, whole: DataFrame, as_of: date, bundle_path: str
+) -> tuple[DataFrame, dict[str, int]]:
     """The rows of candidates.source that name a known item, scored like our own; and the rejected ones by reason."""
     given, rejected = given_table.refresh(store, config, histories_of.known_items(store, as_of), as_of)
-    groups = histories_of.groups_of(store, config, as_of)
-    histories = histories_table.only_given(histories_of.read(store, config, as_of, groups), given)
-    num_users = sum(row.num_users for row in groups)
-    return build(histories, bundle_path, settings_of(config, as_of), num_users), rejected
+    histories = histories_table.as_of(whole, as_of, histories_of.groups_in(bundle_path), config.scenarios)
+    histories = histories_table.only_given(histories, given)
+    settings = settings_of(config, as_of)
+    return build(by_user(histories, num_lists(bundle_path), settings.block_users), bundle_path, settings), rejected
+
+
+def num_lists(bundle_path: str) -> int:
+    """Roughly: a user counts once a scenario, which is how many lists there are unless a rule says `users: all`."""
+    return sum(group.num_users for group in histories_of.groups_in(bundle_path))
 
 
 def settings_of(config: Config, as_of: date, item_rules: str | None = None) -> Settings:
@@ -101,17 +121,19 @@ def settings_of(config: Config, as_of: date, item_rules: str | None = None) -> S
     return Settings(as_of, config.scenarios, depth, k, config.candidates.block_users, item_rules)
 
 
-def build(histories: DataFrame, bundle_path: str, settings: Settings, num_users: int) -> DataFrame:
-    """Rows of TABLE for every list of `histories`; in the files they are sorted by user_idx.
+def by_user(histories: DataFrame, num_users: int, block_users: int) -> DataFrame:
+    """In order of user_idx within as many partitions, later files, as that number of users roughly calls for."""
+    slots = histories.sparkSession.sparkContext.defaultParallelism
+    files = max(1, min(slots, math.ceil(num_users / block_users)), math.ceil(num_users / USERS_A_FILE))
+    return histories.repartition(files, c.USER_IDX).sortWithinPartitions(c.USER_IDX)
 
-    `num_users`, roughly, sets the number of files.
+
+def build(histories: DataFrame, bundle_path: str, settings: Settings) -> DataFrame:
+    """Rows of TABLE for every list of `histories`, in their order.
 
     The same rows whatever the partitioning: each depends on its user and the bundle only.
     """
-    slots = histories.sparkSession.sparkContext.defaultParallelism
-    files = max(1, min(slots, math.ceil(num_users / settings.block_users)), math.ceil(num_users / USERS_A_FILE))
-    sorted_users = histories.repartition(files, c.USER_IDX).sortWithinPartitions(c.USER_IDX)
-    rows = sorted_users.mapInArrow(partial(_blocks, bundle_path=bundle_path, settings=settings), TABLE.ddl)
+    rows = histories.mapInArrow(partial(_blocks, bundle_path=bundle_path, settings=settings), TABLE.ddl)
     return rows.select(TABLE.columns)
 
 

@@ -1,10 +1,11 @@
 """The histories of a date from the stored tables, and a batch of them as flat arrays."""
 
+from collections.abc import Sequence
 from datetime import date
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark import columns as c
@@ -15,21 +16,18 @@ from recspark.tables import index
 from recspark.tables.interactions import TABLE as INTERACTIONS
 from recspark.tables.items import TABLE as ITEMS
 from recspark.tables.store import Store
-
-EPOCH = date(1970, 1, 1)
-GROUPS = f"{c.SCENARIO} string, {c.SCENARIO_IDX} int, num_users bigint"
+from recspark.training import checkpoint
 
 
-def as_of_day(as_of: date) -> int:
-    """Days since the epoch."""
-    return (as_of - EPOCH).days
+def groups_of(store: Store, config: Config, as_ofs: Sequence[date]) -> dict[date, list[table.Group]]:
+    """Of each date the scenarios with an event before it, by name."""
+    events = store.events(INTERACTIONS, None, max(as_ofs))
+    return table.scenario_groups(events, store.read(index.SCENARIO_INDEX), config.scenarios.min_users, as_ofs)
 
 
-def groups_of(store: Store, config: Config, as_of: date) -> list[Row]:
-    """(scenario, scenario_idx, num_users) of every scenario with an event before the date, by name."""
-    events = store.events(INTERACTIONS, None, as_of)
-    found = table.scenario_groups(events, store.read(index.SCENARIO_INDEX), config.scenarios.min_users)
-    return sorted(found.collect(), key=lambda row: row[c.SCENARIO])
+def groups_in(bundle: str) -> list[table.Group]:
+    """The same of one date, as its retriever keeps them."""
+    return [table.Group(*group) for group in checkpoint.read_manifest(bundle)["scenario_groups"]]
 
 
 def known_items(store: Store, as_of: date) -> DataFrame:
@@ -39,16 +37,20 @@ def known_items(store: Store, as_of: date) -> DataFrame:
     return known.join(store.read(index.ITEM_INDEX), on=c.ITEM_ID, how="inner")
 
 
-def read(store: Store, config: Config, as_of: date, groups: list[Row]) -> DataFrame:
-    """HISTORIES of every user with an event before the date; `groups` as from `groups_of`."""
-    return table.build(
-        store.events(INTERACTIONS, None, as_of),
+def whole(store: Store, config: Config, run_date: date) -> DataFrame:
+    """What everyone did before the date: what `table.as_of` takes the histories of that and any earlier date from."""
+    return table.whole(
+        store.events(INTERACTIONS, None, run_date),
         store.read(index.USER_INDEX),
-        known_items(store, as_of).select(c.ITEM_ID, c.ITEM_IDX),
-        store.spark.createDataFrame(groups, GROUPS),
-        rules=config.scenarios,
+        known_items(store, run_date).select(c.ITEM_ID, c.ITEM_IDX),
+        store.read(index.SCENARIO_INDEX),
         event_weights=config.interactions.event_weights,
     )
+
+
+def read(store: Store, config: Config, as_of: date, groups: Sequence[table.Group]) -> DataFrame:
+    """HISTORIES of every user with an event before the date; `groups`: those of the date."""
+    return table.as_of(whole(store, config, as_of), as_of, groups, config.scenarios)
 
 
 def arrays(batch: pa.RecordBatch) -> Histories:

@@ -28,8 +28,7 @@ def ensure(store: Store, config: Config, as_of: date, bundle: str) -> str:
     """Write the histories of a date unless the retriever stage has; returns their folder."""
     target = folder(store, bundle)
     if not checkpoint.exists(target):
-        groups = histories_of.groups_of(store, config, as_of)
-        write(histories_of.read(store, config, as_of, groups), target)
+        write(histories_of.read(store, config, as_of, histories_of.groups_in(bundle)), target)
     return target
 
 

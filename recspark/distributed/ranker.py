@@ -21,12 +21,12 @@ from pyspark.sql import SparkSession
 from recspark import columns as c
 from recspark.config import Config
 from recspark.distributed import history_shards, retriever
-from recspark.distributed.histories import as_of_day
 from recspark.distributed.launch import launch, threads
 from recspark.errors import DataError
 from recspark.features import features_of
 from recspark.summary import Summary
 from recspark.tables import training_examples
+from recspark.tables.histories import as_of_day
 from recspark.tables.store import Store
 from recspark.training import checkpoint, job
 from recspark.training.feed import read_users

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark import columns as c
@@ -29,7 +29,9 @@ from recspark.errors import ConfigError, DataError
 from recspark.features import ItemStats
 from recspark.models.retrievers import co_occurrence, content, linear, popular
 from recspark.summary import Summary
+from recspark.tables import histories as histories_table
 from recspark.tables import item_embeddings
+from recspark.tables.histories import Group
 from recspark.tables.interactions import TABLE as INTERACTIONS
 from recspark.tables.items import TABLE as ITEMS
 from recspark.tables.store import Store
@@ -89,22 +91,28 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     """
     built: list[str] = []
     train: list[tuple[str, str, dict[str, int]]] = []
-    require_scenarios(store, config, run_date)
+    dates = as_ofs(run_date, config)
+    folders = {as_of: folder(store, config, as_of) for as_of in dates}
+    missing = [as_of for as_of in dates if force or not checkpoint.exists(folders[as_of])]
+    found = histories_of.groups_of(store, config, missing) if missing else {}
+    tonight = found[run_date] if run_date in found else histories_of.groups_in(folders[run_date])
+    require_scenarios(config, run_date, tonight)
     rules.refresh(store, config, run_date)  # a wrong expression is found before anything is learnt
-    for as_of in as_ofs(run_date, config):
-        target = folder(store, config, as_of)
-        if force:
-            checkpoint.remove(target)
-        if not checkpoint.exists(target):
-            groups = histories_of.groups_of(store, config, as_of)
-            if not groups and as_of == run_date:
-                place = store.name(INTERACTIONS.noun)
-                raise DataError(f"no event before {run_date} in {place}; give a later --run-date")
-            if not groups:
-                continue
-            _build(store, config, as_of, groups, target)
-            built.append(str(as_of))
-        train.append((target, history_shards.folder(store, target), checkpoint.read_manifest(target)["scenarios"]))
+    if not tonight:
+        place = store.name(INTERACTIONS.noun)
+        raise DataError(f"no event before {run_date} in {place}; give a later --run-date")
+    whole = histories_of.whole(store, config, run_date).persist()  # lazily: nothing is read where nothing is missing
+    try:
+        for as_of, target in folders.items():
+            if as_of in missing:
+                if not found[as_of]:
+                    continue
+                checkpoint.remove(target)
+                _build(store, config, as_of, found[as_of], whole, target)
+                built.append(str(as_of))
+            train.append((target, history_shards.folder(store, target), checkpoint.read_manifest(target)["scenarios"]))
+    finally:
+        whole.unpersist()
     num_trained = learnt_retrievers.train(store.spark, config, train)
     note = f"built as of {', '.join(built) or 'no new date'}"
     if num_trained and not built:
@@ -125,17 +133,17 @@ def open_bundle(path: str) -> Bundle:
     return Bundle(manifest["as_of_day"], manifest["scenarios"], own=own, stats=stats, **plain)
 
 
-def _build(store: Store, config: Config, as_of: date, groups: list[Row], target: str) -> None:
+def _build(store: Store, config: Config, as_of: date, scenarios: list[Group], whole: DataFrame, target: str) -> None:
     settings = config.retriever
     encoders = versions(config.item_embeddings)
     items = _items(store, encoders, as_of)
     num_items = int(pc.max(items[c.ITEM_IDX]).as_py()) + 1
     if settings.linear is not None:
         require_memory(num_items, settings.linear.max_items)
-    rows = np.unique([0, *(row[c.SCENARIO_IDX] for row in groups)]).astype(np.int32)
-    histories = histories_of.read(store, config, as_of, groups).persist()
+    rows = np.unique([0, *(group.scenario_idx for group in scenarios)]).astype(np.int32)
+    histories = histories_table.as_of(whole, as_of, scenarios, config.scenarios).persist()
     try:
-        day = histories_of.as_of_day(as_of)
+        day = histories_table.as_of_day(as_of)
         stats, decayed_GI = item_stats(histories, rows, num_items, day, settings.popular.half_life_days)
         gram_II = gram(histories, num_items, day, settings.linear.half_life_days) if settings.linear else None
         if settings.co_occurrence is not None:
@@ -153,11 +161,11 @@ def _build(store: Store, config: Config, as_of: date, groups: list[Row], target:
     }
     if settings.linear is not None and gram_II is not None:
         arrays["linear"] = linear.fit(gram_II, settings.linear.l2)
-    own = _own_items(store, config, as_of, [row[c.SCENARIO] for row in groups], items)
+    own = _own_items(store, config, as_of, [group.scenario for group in scenarios], items)
     if own:
         arrays["own"] = np.stack(list(own.values()))
     manifest = {
-        **_describe(config, as_of, groups),
+        **_describe(config, as_of, scenarios),
         "num_items": num_items,
         "encoders": encoders,
         "content_parts": parts,
@@ -170,17 +178,17 @@ def _build(store: Store, config: Config, as_of: date, groups: list[Row], target:
     log.info("retriever: as of %s, %s items, %s scenario groups", as_of, num_items, len(rows))
 
 
-def _describe(config: Config, as_of: date, groups: list[Row]) -> dict[str, Any]:
+def _describe(config: Config, as_of: date, scenarios: list[Group]) -> dict[str, Any]:
     return {
         "as_of": str(as_of),
-        "as_of_day": histories_of.as_of_day(as_of),
-        "scenarios": {row[c.SCENARIO]: row[c.SCENARIO_IDX] for row in groups},
-        "num_users": {row[c.SCENARIO]: row.num_users for row in groups},
+        "as_of_day": histories_table.as_of_day(as_of),
+        "scenarios": {group.scenario: group.scenario_idx for group in scenarios},
+        "scenario_groups": scenarios,
         "parameters": config.retriever.model_dump(mode="json"),
     }
 
 
-def require_scenarios(store: Store, config: Config, run_date: date) -> None:
+def require_scenarios(config: Config, run_date: date, known: list[Group]) -> None:
     """Raises ConfigError when scenarios.overrides, or the target of `sequence`, names a scenario that nobody has used
     and no given user is in."""
     named = {name: f"scenarios.overrides.{name}" for name in config.scenarios.overrides}
@@ -188,7 +196,7 @@ def require_scenarios(store: Store, config: Config, run_date: date) -> None:
         named.setdefault(config.retriever.sequence.target, "retriever.sequence.target")
     if not named or config.source.users is not None:
         return
-    found = [row[c.SCENARIO] for row in histories_of.groups_of(store, config, run_date)]
+    found = [group.scenario for group in known]
     for name in sorted(set(named) - set(found)) if found else ():
         near = difflib.get_close_matches(name, found, n=1)
         raise ConfigError(

@@ -18,8 +18,8 @@ from scipy.special import logit
 from recspark import columns as c
 from recspark.config import Config
 from recspark.distributed import history_shards, ranker, retriever
-from recspark.distributed.histories import as_of_day
 from recspark.models.rankers.blend import blend
+from recspark.tables.histories import as_of_day
 from recspark.tables.store import Store
 from recspark.training import checkpoint
 

@@ -1,7 +1,12 @@
 """What every user did before a date, one row a user, as arrays in time order: the input of all models.
 
 The arrays of a row belong together: position i of each is event i. A row's size is set by the user's own history.
+Events are gathered once a night, in `whole`; what was known earlier is the beginning of each user's arrays.
 """
+
+from collections.abc import Sequence
+from datetime import date
+from typing import NamedTuple
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -12,6 +17,7 @@ from recspark.tables.store import Table
 
 SCENARIOS = "scenarios"
 GIVEN_SCENARIO, GIVEN_ITEM = "given_scenario", "given_item_idx"
+EPOCH = date(1970, 1, 1)
 DEFAULT_USER_IDX = -1  # `__default__`, who has no history
 MICROS_A_DAY = 86_400e6
 
@@ -25,40 +31,63 @@ HISTORIES = Table(
 EVENT_FIELDS = (c.ITEM_IDX, c.SCENARIO_IDX, "time", c.WEIGHT, c.VALUE, "price")
 
 
+class Group(NamedTuple):
+    """A scenario with an event before a date. `number`: its own; `scenario_idx`: the same, or 0 with few users."""
+
+    scenario: str
+    number: int
+    scenario_idx: int
+    num_users: int
+
+
+def as_of_day(as_of: date) -> int:
+    """Days since the epoch."""
+    return (as_of - EPOCH).days
+
+
 def event_weight(weights: dict[str, float]) -> Column:
     """The weight of a row's event: as configured, 1 where it is not named."""
     named = [F.when(F.col(c.EVENT) == name, F.lit(float(weight))) for name, weight in sorted(weights.items())]
     return F.coalesce(*named, F.lit(1.0)) if named else F.lit(1.0)
 
 
-def scenario_groups(events: DataFrame, scenario_index: DataFrame, min_users: int) -> DataFrame:
-    """(scenario, scenario_idx, num_users) of every scenario with an event: its own number, or 0 with few users."""
-    users = events.groupBy(c.SCENARIO).agg(F.countDistinct(c.USER_ID).alias("num_users"))
+def scenario_groups(
+    events: DataFrame, scenario_index: DataFrame, min_users: int, dates: Sequence[date]
+) -> dict[date, list[Group]]:
+    """For each date the scenarios with an event before it, by name. One pass over the events for all dates; a row a
+    scenario comes to the driver."""
+    first = events.groupBy(c.SCENARIO, c.USER_ID).agg(F.min(c.EVENT_DATE).alias("first"))
+    counts = [F.count_if(F.col("first") < F.lit(day)).alias(f"users_{n}") for n, day in enumerate(dates)]
     # scenario is the index's key, so the join keeps one row a scenario
-    found = users.join(scenario_index, on=c.SCENARIO, how="inner")
-    group = F.when(F.col("num_users") >= min_users, F.col(c.SCENARIO_IDX)).otherwise(0).cast("int")
-    return found.select(c.SCENARIO, group.alias(c.SCENARIO_IDX), "num_users")
+    found = first.groupBy(c.SCENARIO).agg(*counts).join(scenario_index, on=c.SCENARIO, how="inner")
+    rows = found.orderBy(c.SCENARIO).collect()
+    return {
+        day: [
+            Group(row[c.SCENARIO], row[c.SCENARIO_IDX], row[c.SCENARIO_IDX] if users >= min_users else 0, users)
+            for row in rows
+            if (users := row[f"users_{n}"])
+        ]
+        for n, day in enumerate(dates)
+    }
 
 
-def build(
+def whole(
     events: DataFrame,
     user_index: DataFrame,
     item_index: DataFrame,
-    groups: DataFrame,
+    scenario_index: DataFrame,
     *,
-    rules: Scenarios,
     event_weights: dict[str, float],
 ) -> DataFrame:
-    """HISTORIES of all users with an event. `events`: interactions before the date; `groups`: see `scenario_groups`.
+    """Everything that each user did, (user_idx, EVENT_FIELDS), scenarios by their own numbers; see `as_of`.
 
-    `scenarios`, sorted, are those in which the user gets a list: with an event of theirs (`users: own`), and every
-    scenario whose rule says `users: all`. Events are in order of time, then item, event and raw scenario.
+    Events are in order of time, then item, event and raw scenario.
     """
-    # the indices and groups are unique by their id, so each join keeps one row an event
+    # the indices are unique by their id, so each join keeps one row an event
     rows = (
         events.join(user_index, on=c.USER_ID, how="inner")
         .join(item_index, on=c.ITEM_ID, how="inner")
-        .join(F.broadcast(groups.select(c.SCENARIO, c.SCENARIO_IDX)), on=c.SCENARIO, how="inner")
+        .join(F.broadcast(scenario_index), on=c.SCENARIO, how="inner")
     )
     event = F.struct(
         (F.unix_micros(c.EVENT_TIME) / F.lit(MICROS_A_DAY)).alias("time"),
@@ -70,11 +99,32 @@ def build(
         _number(F.col(c.VALUE)).alias(c.VALUE),
         _number(F.col(c.CONTEXT)["price"]).alias("price"),
     )
-    users = rows.groupBy(c.USER_IDX).agg(
-        F.sort_array(F.collect_list(event)).alias("events"), F.collect_set(c.SCENARIO).alias("had")
-    )
-    fields = (F.col(f"events.{name}").alias(name) for name in EVENT_FIELDS)
-    return _select(users.select(c.USER_IDX, _eligible(F.col("had"), groups, rules).alias(SCENARIOS), *fields))
+    users = rows.groupBy(c.USER_IDX).agg(F.sort_array(F.collect_list(event)).alias("events"))
+    return users.select(c.USER_IDX, *(F.col(f"events.{name}").alias(name) for name in EVENT_FIELDS))
+
+
+def as_of(histories: DataFrame, day: date, groups: Sequence[Group], rules: Scenarios) -> DataFrame:
+    """HISTORIES of the users with an event before the date, of `whole` ones up to a later one; the same order, no
+    shuffle. `groups`: the scenarios of that date, see `scenario_groups`.
+
+    `scenarios`, sorted, are those in which the user gets a list: with an event of theirs (`users: own`), and every
+    scenario whose rule says `users: all`.
+    """
+    known = F.size(F.filter("time", lambda time: time < F.lit(float(as_of_day(day))))).alias("known")
+    begun = histories.select(c.USER_IDX, *EVENT_FIELDS, known).where("known > 0")
+    fields = {name: F.slice(name, F.lit(1), F.col("known")) for name in EVENT_FIELDS}
+    names = [""] * (1 + max((group.number for group in groups), default=0))
+    for group in groups:
+        names[group.number] = group.scenario
+    named = F.array(*map(F.lit, names))
+    had = F.transform(F.array_distinct(fields[c.SCENARIO_IDX]), lambda number: F.get(named, number))
+    small = [group.number for group in groups if group.scenario_idx != group.number]
+    if small:
+        fields[c.SCENARIO_IDX] = F.transform(
+            fields[c.SCENARIO_IDX], lambda number: F.when(number.isin(small), 0).otherwise(number)
+        )
+    eligible = _eligible(had, [group.scenario for group in groups], rules).alias(SCENARIOS)
+    return _select(begun.select(c.USER_IDX, eligible, *(field.alias(name) for name, field in fields.items())))
 
 
 def with_given(histories: DataFrame, given: DataFrame) -> DataFrame:
@@ -106,9 +156,8 @@ def with_default_user(histories: DataFrame, scenarios: list[str]) -> DataFrame:
     return histories.unionByName(_select(row.select(c.USER_IDX, SCENARIOS, *empty)))
 
 
-def _eligible(had: Column, groups: DataFrame, rules: Scenarios) -> Column:
-    """The raw scenarios of a user's lists; one short row a scenario comes to the driver."""
-    names = sorted(row[0] for row in groups.select(c.SCENARIO).collect())
+def _eligible(had: Column, names: Sequence[str], rules: Scenarios) -> Column:
+    """The raw scenarios of a user's lists."""
     everyone = [name for name in names if rules.rule(name).users == "all"]
     return F.sort_array(F.array_union(had, F.array(*map(F.lit, everyone)))) if everyone else F.sort_array(had)
 

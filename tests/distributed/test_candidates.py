@@ -19,7 +19,7 @@ from tests import world
 
 @pytest.fixture(scope="module")
 def histories(night):
-    groups = histories_of.groups_of(night.store, night.config, world.AS_OF)
+    groups = histories_of.groups_in(night.path)
     frame = histories_of.read(night.store, night.config, world.AS_OF, groups)
     return with_default_user(frame, [world.RICH, world.POOR]).persist()
 
@@ -32,7 +32,7 @@ def rows(night, histories):
 
 def build(night, histories, config):
     settings = settings_of(night, config)
-    return by_list(night.store, candidates.build(histories, night.path, settings, num_users=100))
+    return by_list(night.store, candidates.build(histories, night.path, settings))
 
 
 def settings_of(night, config):
@@ -232,10 +232,11 @@ def test_a_rule_of_tonight_leaves_past_dates_as_they_are(night, monkeypatch) -> 
     ruled = with_rule(night.config, world.RICH, where="item_id <> 'item-0-3'")
     assert retriever.folder(night.store, ruled, world.AS_OF) == night.path
     asked: list[Settings] = []
-    monkeypatch.setattr(candidates, "build", lambda histories, path, settings, num_users: asked.append(settings))
+    monkeypatch.setattr(candidates, "build", lambda histories, path, settings: asked.append(settings))
     path = rules.refresh(night.store, ruled, world.AS_OF)
-    for tonight, written in ((True, path), (False, None)):
-        candidates.candidates_of(night.store, ruled, world.AS_OF, night.path, tonight, written)
+    whole = histories_of.whole(night.store, ruled, world.AS_OF)
+    candidates.tonight_of(night.store, ruled, whole, world.AS_OF, night.path, path)
+    candidates.past_of(ruled, whole, world.AS_OF, night.path)
     assert [settings.rules.rule(world.RICH).where for settings in asked] == ["item_id <> 'item-0-3'", None]
     stamps = {
         (tonight, config is ruled): candidates._fingerprint(night.store, config, night.path, tonight, written)

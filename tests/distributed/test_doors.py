@@ -9,6 +9,7 @@ from recspark.distributed.item_stats import item_stats
 from recspark.features import Histories
 from recspark.models.retrievers import affinity, linear, popular, scenario_linear, scenario_popular
 from recspark.models.retrievers.catalogue import Catalogue
+from recspark.tables.histories import as_of_day
 from tests import world
 
 FOREVER = float("inf")
@@ -17,7 +18,7 @@ FOREVER = float("inf")
 @pytest.fixture(scope="module")
 def both(night):  # type: ignore[no-untyped-def]
     """The planted world as a Spark table of histories, and as flat arrays."""
-    groups = histories_of.groups_of(night.store, night.config, world.AS_OF)
+    groups = histories_of.groups_in(night.path)
     frame = histories_of.read(night.store, night.config, world.AS_OF, groups).persist()
     batches = [histories_of.arrays(batch) for batch in frame.toArrow().to_batches() if batch.num_rows]
     sizes = np.concatenate([np.diff(part.offsets) for part in batches])
@@ -28,7 +29,7 @@ def both(night):  # type: ignore[no-untyped-def]
 
 def test_linear(night, both) -> None:  # type: ignore[no-untyped-def]
     frame, flat = both
-    num_items, day = len(night.bundle.known), histories_of.as_of_day(world.AS_OF)
+    num_items, day = len(night.bundle.known), as_of_day(world.AS_OF)
     weights = linear.fit(gram(frame, num_items, day, FOREVER), 5.0)
     events = (flat.offsets, flat.item_idx, flat.weight, flat.time)
     tonight = linear.scores(affinity.recent(*events, num_items, day, FOREVER), weights)
@@ -43,7 +44,7 @@ def test_linear(night, both) -> None:  # type: ignore[no-untyped-def]
 def test_popular(night, both) -> None:  # type: ignore[no-untyped-def]
     """The newest event is a day before tonight, which counts it, and all others, a little less: shares are the same."""
     frame, flat = both
-    num_items, day = len(night.bundle.known), histories_of.as_of_day(world.AS_OF)
+    num_items, day = len(night.bundle.known), as_of_day(world.AS_OF)
     groups = np.unique(flat.scenario_idx)
     _, decayed = item_stats(frame, groups, num_items, day, 14.0)
     tonight = popular.fit(decayed, 0.0)

@@ -45,7 +45,7 @@ def bundle(night, config):  # type: ignore[no-untyped-def]
 
 @pytest.fixture(scope="module")
 def histories(night, config):  # type: ignore[no-untyped-def]
-    groups = histories_of.groups_of(night.store, config, world.AS_OF)
+    groups = histories_of.groups_in(night.path)
     return histories_of.read(night.store, config, world.AS_OF, groups).persist()
 
 
@@ -60,7 +60,7 @@ def flat(histories) -> Histories:  # type: ignore[no-untyped-def]
 def rows(night, config, bundle, histories):  # type: ignore[no-untyped-def]
     """(user_id, scenario) -> item_id -> its candidate."""
     path = retriever.folder(night.store, config, world.AS_OF)
-    built = candidates.build(histories, path, candidates.settings_of(config, world.AS_OF), num_users=100)
+    built = candidates.build(histories, path, candidates.settings_of(config, world.AS_OF))
     return by_list(night.store, built)
 
 
@@ -200,10 +200,9 @@ def test_only_the_target_is_spoken_for(night) -> None:  # type: ignore[no-untype
     alone = {"sequence": {**SETTINGS["sequence"], "mode": "single", "target": world.RICH}}
     config = Config.model_validate({**night.config.model_dump(), "retriever": alone})
     retriever.refresh(night.store, config, world.AS_OF)
-    groups = histories_of.groups_of(night.store, config, world.AS_OF)
-    frame = histories_of.read(night.store, config, world.AS_OF, groups)
     path = retriever.folder(night.store, config, world.AS_OF)
-    built = candidates.build(frame, path, candidates.settings_of(config, world.AS_OF), num_users=100)
+    frame = histories_of.read(night.store, config, world.AS_OF, histories_of.groups_in(path))
+    built = candidates.build(frame, path, candidates.settings_of(config, world.AS_OF))
     heard = {(row.scenario, bool(np.isfinite(row.sequence_score))) for row in built.collect()}
     assert heard == {(world.RICH, True), (world.POOR, False)}
     assert isinstance(retriever.open_bundle(path).learnt["sequence"].model, sequence.Model)

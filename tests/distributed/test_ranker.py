@@ -12,7 +12,6 @@ import pytest
 from recspark import columns as c
 from recspark.config import RETRIEVERS, Config, Gbdt
 from recspark.distributed import history_shards, ranker, retriever
-from recspark.distributed.histories import as_of_day
 from recspark.distributed.launch import launch
 from recspark.distributed.scorer import Scorer
 from recspark.distributed.scorer import scorer as make_scorer
@@ -20,7 +19,7 @@ from recspark.errors import DataError, TrainingError
 from recspark.features import FEATURES
 from recspark.models.rankers import gbdt
 from recspark.tables import training_examples
-from recspark.tables.histories import HISTORIES
+from recspark.tables.histories import HISTORIES, as_of_day
 from recspark.tables.store import Store
 from recspark.training import checkpoint
 from recspark.training.histories import HistoryBook

@@ -1,7 +1,8 @@
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 
 import numpy as np
 import pytest
+from pyspark.sql import functions as F
 
 from recspark.config import ScenarioRule, Scenarios
 from recspark.tables import histories
@@ -11,6 +12,7 @@ EVENTS = (
     "context map<string,string>"
 )
 NOON = datetime(1970, 1, 3, 12, tzinfo=timezone.utc)  # day 2.5
+DAY_1, DAY_2, DAY_3 = date(1970, 1, 2), date(1970, 1, 3), date(1970, 1, 4)  # midnight: what is before counts
 MORNING = datetime(1970, 1, 2, 6, tzinfo=timezone.utc)  # day 1.25
 
 
@@ -26,16 +28,41 @@ def tables(spark):
     users = spark.createDataFrame([("ann", 7), ("bob", 3)], "user_id string, user_idx int")
     items = spark.createDataFrame([("a", 0), ("b", 1)], "item_id string, item_idx int")
     index = spark.createDataFrame([("de", 1), ("fr", 2)], "scenario string, scenario_idx int")
-    groups = histories.scenario_groups(events, index, min_users=2)
-    return events, users, items, groups
+    return events.withColumn("event_date", F.to_date("event_time")), users, items, index
 
 
-def built(tables, rules: Scenarios | None = None):
-    return histories.build(*tables, rules=rules or Scenarios(), event_weights={"return": -1.0})
+def groups_of(tables, *days: date) -> dict[date, list[histories.Group]]:
+    events, _, _, index = tables
+    return histories.scenario_groups(events, index, 2, days)
 
 
-def test_a_small_scenario_joins_group_0(tables) -> None:
-    assert sorted(tuple(r) for r in tables[3].collect()) == [("de", 1, 2), ("fr", 0, 1)]
+def built(tables, rules: Scenarios | None = None, day: date = DAY_3):
+    whole = histories.whole(*tables, event_weights={"return": -1.0})
+    return histories.as_of(whole, day, groups_of(tables, day)[day], rules or Scenarios())
+
+
+def test_a_small_scenario_joins_group_0_and_an_empty_one_is_none(tables) -> None:
+    """Before day 3 two users have been in de, one in fr; before day 2 there was ann's return in fr alone."""
+    found = groups_of(tables, DAY_3, DAY_2, DAY_1)
+    assert found == {DAY_3: [("de", 1, 1, 2), ("fr", 2, 0, 1)], DAY_2: [("fr", 2, 0, 1)], DAY_1: []}
+
+
+def test_an_earlier_date_sees_what_had_happened_then(tables) -> None:
+    """bob had done nothing, and ann had not been in de."""
+    (ann,) = built(tables, day=DAY_2).collect()
+    assert (ann.user_idx, ann.scenarios, ann.time, ann.scenario_idx) == (7, ["fr"], [1.25], [0])
+    assert (ann.item_idx, ann.weight, ann.value) == ([1], [-1.0], [-3.0])
+
+
+@pytest.mark.parametrize("day", [DAY_3, DAY_2])
+def test_what_came_later_changes_nothing(tables, day) -> None:
+    """The beginning of the whole histories is what would be gathered from the earlier events alone."""
+    events, users, items, index = tables
+    rules = Scenarios(overrides={"fr": ScenarioRule(users="all")})
+    alone = built((events.where(F.col("event_date") < F.lit(day)), users, items, index), rules, day)
+    whole = built(tables, rules, day)
+    assert whole.schema == alone.schema
+    assert sorted(map(str, whole.collect())) == sorted(map(str, alone.collect())) != []
 
 
 def test_arrays_in_order_of_time_then_item(tables) -> None:
@@ -68,6 +95,6 @@ def test_given_and_default_users(spark, tables) -> None:
 
 def test_partitioning_changes_nothing(tables) -> None:
     events, *rest = tables
-    moved = histories.build(events.repartition(5, "item_id"), *rest, rules=Scenarios(), event_weights={})
-    still = histories.build(events.coalesce(1), *rest, rules=Scenarios(), event_weights={})
+    moved = histories.whole(events.repartition(5, "item_id"), *rest, event_weights={})
+    still = histories.whole(events.coalesce(1), *rest, event_weights={})
     assert sorted(map(str, moved.collect())) == sorted(map(str, still.collect()))
