@@ -35,7 +35,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recspark import columns as c
-from recspark.config import Config
+from recspark.config import Config, Encoder
 from recspark.distributed import item_embeddings
 from recspark.encoders.vectors import vectors_to_array
 from recspark.encoders.weights import PACKAGED, locate
@@ -126,7 +126,7 @@ def in_every_worker(spark: SparkSession, cores: int, task: Callable[[], None]) -
 
 
 def load_ours(version: str) -> None:
-    item_embeddings.task_encoder(PACKAGED, None, version).encode(["one text"])
+    item_embeddings.task_encoder(Encoder(encoder=PACKAGED), version).encode(["one text"])
 
 
 def ours(store: Store, config: Config) -> tuple[float, int]:

@@ -122,6 +122,15 @@ class Encoder(Section):
 
     encoder: str = "all-MiniLM-L6-v2"
     revision: str | None = None
+    modality: Literal["text", "image", "audio", "video"] = "text"  # of a video 8 frames, through a model for images
+    input: str | None = None  # what is embedded, Spark SQL over the columns of `items`; None: text, else media
+    storage: Literal["float32", "float16", "int8"] = "float32"
+    pca: Annotated[int, Field(ge=1)] | None = None  # numbers kept; fitted once, on the items of the first night
+    whiten: bool = False  # with pca: each number of the same spread
+
+    @property
+    def sql(self) -> str:
+        return self.input or ("text" if self.modality == "text" else "media")
 
 
 class ItemEmbeddings(Encoder):
@@ -129,7 +138,7 @@ class ItemEmbeddings(Encoder):
 
     @property
     def all(self) -> tuple[Encoder, ...]:
-        return (Encoder(encoder=self.encoder, revision=self.revision), *self.also)
+        return (Encoder(**{name: getattr(self, name) for name in Encoder.model_fields}), *self.also)
 
 
 class Linear(Section):

@@ -6,6 +6,7 @@ memory-mapped, in every worker machine: linear weights take 4 n^2 bytes, content
 
 import difflib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import date
 from functools import lru_cache
@@ -23,8 +24,8 @@ from recspark.distributed import histories as histories_of
 from recspark.distributed import history_shards, learnt_retrievers, rules
 from recspark.distributed.gram import gram
 from recspark.distributed.item_stats import item_stats
-from recspark.encoders.vectors import vectors_to_array
-from recspark.encoders.weights import versions
+from recspark.encoders.vectors import Storage, vectors_to_array
+from recspark.encoders.weights import version_of, versions
 from recspark.errors import ConfigError, DataError
 from recspark.features import ItemStats
 from recspark.models.retrievers import co_occurrence, content, linear, popular
@@ -77,8 +78,9 @@ def folder(store: Store, config: Config, as_of: date) -> str:
     """Where the bundle of a date lies: named by its inputs, so that another night finds it again."""
     encoders = versions(config.item_embeddings)
     settings = config.of_past_dates().digest("retriever", "scenarios", "interactions", "seed")
-    # attributes are what rules read: a stock that changes every night must not rebuild the past
-    items = store.digest(ITEMS, c.FIRST_SEEN, as_of, without=(c.ATTRIBUTES,))
+    # attributes are what rules read: a stock that changes every night must not rebuild the past, unless it is embedded
+    unread = () if any(one.input for one in config.item_embeddings.all) else (c.ATTRIBUTES,)
+    items = store.digest(ITEMS, c.FIRST_SEEN, as_of, without=unread)
     inputs = (store.digest(INTERACTIONS, c.EVENT_DATE, as_of), items)
     return f"{store.models('retriever')}/{as_of}-{store.fingerprint(settings, *encoders, as_of, *inputs)}"
 
@@ -136,7 +138,7 @@ def open_bundle(path: str) -> Bundle:
 def _build(store: Store, config: Config, as_of: date, scenarios: list[Group], whole: DataFrame, target: str) -> None:
     settings = config.retriever
     encoders = versions(config.item_embeddings)
-    items = _items(store, encoders, as_of)
+    items = _items(store, config, as_of)
     num_items = int(pc.max(items[c.ITEM_IDX]).as_py()) + 1
     if settings.linear is not None:
         require_memory(num_items, settings.linear.max_items)
@@ -152,7 +154,7 @@ def _build(store: Store, config: Config, as_of: date, scenarios: list[Group], wh
         history_shards.write(histories, history_shards.folder(store, target))  # the ranker's; built here only once
     finally:
         histories.unpersist()
-    about, parts = item_arrays(items, num_items, len(encoders))
+    about, parts = item_arrays(items, num_items, [one.storage for one in config.item_embeddings.all])
     arrays = {
         **about,
         "groups": rows,
@@ -216,7 +218,9 @@ def require_memory(num_items: int, max_items: int) -> None:
         )
 
 
-def item_arrays(items: pa.Table, num_items: int, num_encoders: int) -> tuple[dict[str, np.ndarray], list[int]]:
+def item_arrays(
+    items: pa.Table, num_items: int, storages: Sequence[Storage]
+) -> tuple[dict[str, np.ndarray], list[int]]:
     """`known`, `tie_rank` and `content` from rows (item_id, item_idx, embedding_0 ...); and how many numbers of a
     content vector are whose. Every encoder's part has the same length, so that a cosine is the mean of theirs."""
     item_idx = items[c.ITEM_IDX].to_numpy()
@@ -225,7 +229,8 @@ def item_arrays(items: pa.Table, num_items: int, num_encoders: int) -> tuple[dic
     tie_rank = np.empty(num_items, dtype=np.int32)
     tie_rank[item_idx[pc.sort_indices(items[c.ITEM_ID]).to_numpy()]] = np.arange(len(item_idx))
     tie_rank[~known] = np.arange(len(item_idx), num_items)
-    parts = [content.unit(vectors_to_array(items[f"{c.EMBEDDING}_{n}"])) for n in range(num_encoders)]
+    stored = [vectors_to_array(items[f"{c.EMBEDDING}_{n}"], storage=storage) for n, storage in enumerate(storages)]
+    parts = [content.unit(part) for part in stored]
     vectors = content.unit(np.concatenate(parts, axis=1))
     content_ID = np.zeros((num_items, max(1, vectors.shape[1])), dtype=np.float32)  # an empty array cannot be mapped
     content_ID[item_idx, : vectors.shape[1]] = vectors
@@ -233,15 +238,20 @@ def item_arrays(items: pa.Table, num_items: int, num_encoders: int) -> tuple[dic
     return {"known": known, "tie_rank": tie_rank, "content": content_ID}, widths or [1]
 
 
-def _items(store: Store, encoders: tuple[str, ...], as_of: date) -> pa.Table:
+def _items(store: Store, config: Config, as_of: date) -> pa.Table:
     """(item_id, item_idx, embedding_0 ...) of the items known at the date; null where the present content has no
     vector of that encoder."""
     found: DataFrame = histories_of.known_items(store, as_of)
-    rows = store.read(item_embeddings.TABLE)
-    names = [f"{c.EMBEDDING}_{n}" for n in range(len(encoders))]
-    for encoder, name in zip(encoders, names, strict=True):
-        of_one = rows.where(F.col(c.ENCODER) == F.lit(encoder))
+    rows, items = store.read(item_embeddings.TABLE), store.read(ITEMS)
+    names = [f"{c.EMBEDDING}_{n}" for n in range(len(config.item_embeddings.all))]
+    for one, name in zip(config.item_embeddings.all, names, strict=True):
+        of_one = rows.where(F.col(c.ENCODER) == F.lit(version_of(one)))
         vectors = of_one.select(c.ITEM_ID, c.CONTENT_HASH, F.col(c.EMBEDDING).alias(name))
+        if one.input is not None:
+            inputs = item_embeddings.inputs(items, one).select(c.ITEM_ID, c.CONTENT_HASH)
+            vectors = vectors.join(inputs, on=[c.ITEM_ID, c.CONTENT_HASH], how="left_semi")
+            found = found.join(vectors.drop(c.CONTENT_HASH), on=c.ITEM_ID, how="left")
+            continue
         # item_id and encoder are the key of item_embeddings, so the join keeps one row an item
         found = found.join(vectors, on=[c.ITEM_ID, c.CONTENT_HASH], how="left")
     table = found.select(c.ITEM_ID, c.ITEM_IDX, *names).toArrow()

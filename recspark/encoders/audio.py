@@ -33,11 +33,11 @@ class AudioEncoder:
     extractor: Any
     model: torch.nn.Module
 
-    def encode(self, clips: Sequence[bytes | None]) -> np.ndarray:
+    def encode(self, clips: Sequence[bytes | str | None]) -> np.ndarray:
         """float32 (n, dim) in the order of `clips`; a row of zeros for null and for what cannot be decoded."""
         return self.encode_with_reasons(clips)[0]
 
-    def encode_with_reasons(self, clips: Sequence[bytes | None]) -> Encoded:
+    def encode_with_reasons(self, clips: Sequence[bytes | str | None]) -> Encoded:
         """As `encode`, and for every clip that is there and has no vector a reason, such as `item audio: too short`.
 
         Of a clip the first `MAX_SECONDS` are heard; AST hears what its extractor takes (10 s).

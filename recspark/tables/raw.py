@@ -19,16 +19,18 @@ from recspark.errors import ConfigError, DataError, RecsparkError, SchemaError
 
 FAILURES = (PySparkException, Py4JJavaError)  # a task that fails to open a file comes as the latter
 
-Kind = Literal["id", "text", "time", "number", "condition"]
+Kind = Literal["id", "text", "media", "time", "number", "condition"]
 
 WORD = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
 INTEGERS = (T.ByteType, T.ShortType, T.IntegerType, T.LongType, T.DecimalType)
 NUMBERS = (*INTEGERS, T.FloatType, T.DoubleType)
 STRINGS = (T.StringType, T.VarcharType, T.CharType)
+TEXTS = (*STRINGS, *NUMBERS, T.BooleanType, T.DateType, T.TimestampType, T.NullType)
 # What an expression may yield -> what it becomes. A string that is no time or number is a bad row, not a bad column.
 KINDS: dict[Kind, tuple[tuple[type, ...], str]] = {
     "id": ((*STRINGS, *INTEGERS), "string"),
-    "text": ((*STRINGS, *NUMBERS, T.BooleanType, T.DateType, T.TimestampType, T.NullType), "string"),
+    "text": (TEXTS, "string"),
+    "media": ((*TEXTS, T.BinaryType), "string"),
     "time": ((T.TimestampType, T.TimestampNTZType, T.DateType, *STRINGS), "timestamp"),
     "number": ((*STRINGS, *NUMBERS, T.NullType), "double"),
     "condition": ((T.BooleanType,), "boolean"),
@@ -36,6 +38,7 @@ KINDS: dict[Kind, tuple[tuple[type, ...], str]] = {
 EXPECTED: dict[Kind, str] = {
     "id": "a string or a whole number, such as CAST(x AS BIGINT) for ids that were read as 17850.0",
     "text": "one plain value, such as concat_ws(' ', x, y)",
+    "media": "where a file lies (a path or an URI), or its content as binary",
     "time": "a timestamp, a date or a string of one; for unix time timestamp_seconds(x) or timestamp_millis(x)",
     "number": "a number or a string of one, such as CAST(x AS DOUBLE)",
     "condition": "a condition, such as x > 0",
@@ -62,7 +65,8 @@ def read(spark: SparkSession, source: Source, section: str) -> DataFrame:
 
 
 def column(rows: DataFrame, sql: str, kind: Kind, key: str, where: str) -> Column:
-    """The SQL expression over raw rows, cast to what its kind becomes; a value that cannot be cast is null.
+    """The SQL expression over raw rows, cast to what its kind becomes; a value that cannot be cast is null. Content of
+    media becomes an URI that holds it (RFC 2397).
 
     `key` is the expression's dotted key and `where` the source's place. Raises ConfigError (does not parse),
     SchemaError (unknown column, wrong type).
@@ -76,6 +80,8 @@ def column(rows: DataFrame, sql: str, kind: Kind, key: str, where: str) -> Colum
         raise _explain(rows, sql, key, where, error) from None
     if not isinstance(found, allowed):
         raise SchemaError(f"{key}: `{sql}` is of type {found.simpleString()} in {where}; expected {EXPECTED[kind]}")
+    if kind == "media" and isinstance(found, T.BinaryType):
+        return F.concat(F.lit("data:;base64,"), F.base64(F.expr(sql)))
     return F.expr(sql).cast(target)
 
 

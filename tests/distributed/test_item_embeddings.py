@@ -1,23 +1,30 @@
 """Item embeddings in Spark equal the encoder called directly; only changed content is embedded."""
 
+import io
+import itertools
 import json
+import re
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 from transformers import BertModel
 
-from recspark.config import Config
+from recspark.config import Config, Encoder
+from recspark.distributed import compact_embeddings, retriever
 from recspark.distributed import item_embeddings as job
-from recspark.distributed import retriever
-from recspark.encoders import batches, text
+from recspark.encoders import batches, image, text
 from recspark.encoders.vectors import vectors_to_array
 from recspark.encoders.weights import locate, versions
 from recspark.errors import ConfigError
 from recspark.tables import item_embeddings as table
+from recspark.tables import items as items_table
+from recspark.tables.catalogue import newest, parse
+from recspark.tables.interactions import TABLE as INTERACTIONS
 from recspark.tables.items import TABLE as ITEMS
 from recspark.tables.rejected_events import TABLE as REJECTED
 from recspark.tables.store import Store
@@ -93,7 +100,7 @@ def test_unknown_encoder_fails_before_the_job(items):
 def test_worker_with_other_weights_is_refused(spark):
     def embed_batches(batches):
         for batch in batches:
-            job.task_encoder(ENCODER, None, "all-MiniLM-L6-v2@another")
+            job.task_encoder(Encoder(encoder=ENCODER), "all-MiniLM-L6-v2@another")
             yield batch
 
     with pytest.raises(Exception, match=r"this worker has all-MiniLM-L6-v2@.*install the same weights on every node"):
@@ -105,7 +112,7 @@ def test_model_is_loaded_once_in_a_worker(spark):
 
     def same_object(batches):
         for batch in batches:
-            first, second = (job.task_encoder(ENCODER, None, version) for _ in range(2))
+            first, second = (job.task_encoder(Encoder(encoder=ENCODER), version) for _ in range(2))
             found = {"same": first is second, "threads": torch.get_num_threads()}
             yield pa.RecordBatch.from_pylist([found] * batch.num_rows)
 
@@ -250,3 +257,129 @@ def test_tasks_follow_the_rows(rows, slots, expected):
 )
 def test_device_of_a_task(addresses, partition, gpus, expected):
     assert job.device_for(addresses, partition, gpus) == expected
+
+
+# -- files, and smaller vectors ----------------------------------------------------------------------------------------
+
+
+def png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def catalogue(spark, tmp_path):
+    """Six pictures: two as files, one as content, one broken, one that is gone, one item without."""
+    files = {item: png(tiny.picture(seed)) for seed, item in enumerate("abc")}
+    (tmp_path / "a.png").write_bytes(files["a"])
+    (tmp_path / "b.png").write_bytes(files["b"])
+    (tmp_path / "broken.png").write_bytes(files["a"][:40])
+    paths = {"a": f"{tmp_path}/a.png", "b": f"file://{tmp_path}/b.png"}
+    paths |= {"d": f"{tmp_path}/broken.png", "e": f"{tmp_path}/gone.png"}
+    rows = [(item, paths.get(item), files["c"] if item == "c" else None) for item in "abcdef"]
+    raw = spark.createDataFrame(rows, "sku string, path string, content binary")
+    raw.write.parquet(str(tmp_path / "catalogue"))
+    return files
+
+
+def config_of(tmp_path, **sections) -> Config:
+    events = {"format": "parquet", "paths": ["x"], "scenario": "s", "user_id": "u", "item_id": "i", "event_time": "t"}
+    media = "coalesce(path, concat('data:;base64,', base64(content)))"
+    items = {"format": "parquet", "paths": [str(tmp_path / "catalogue")], "item_id": "sku", "text": "sku"}
+    items |= {"media": media, "attributes": {"twin": "path"}}
+    tree = {"warehouse": str(tmp_path / "warehouse"), "source": {"interactions": events, "items": items}}
+    return Config.model_validate({**tree, **sections})
+
+
+def test_pictures_are_read_where_they_lie(spark, tmp_path):
+    """Beside the texts, in one commit; a second run opens nothing; content in a binary column is the same picture."""
+    files = catalogue(spark, tmp_path)
+    vit = str(tiny.build("vit", tmp_path / "vit"))
+    of_paths = {"encoder": vit, "modality": "image", "input": "attributes['twin']"}
+    also = [{"encoder": vit, "modality": "image"}, of_paths]
+    config = config_of(tmp_path, item_embeddings={"encoder": str(tiny.build("bert", tmp_path / "bert")), "also": also})
+    store = Store(spark, config, "run")
+    store.append(INTERACTIONS, spark.createDataFrame([], INTERACTIONS.schema))
+    items_table.refresh(store, config, world.AS_OF)
+    summary = job.refresh(store, config, world.AS_OF)
+    assert summary.rows_out == 18 and store.version(table.TABLE) == 0
+    # the broken and the missing one, once for each of the two encoders of pictures
+    assert summary.rejected == {"item image: cannot be decoded": 2, "item image: cannot be opened": 2}
+    direct = image.load(vit, device="cpu").encode(list(files.values()))
+    _, by_media, by_path = versions(config.item_embeddings)
+    found = {(row.encoder, row.item_id): row.embedding for row in store.read(table.TABLE).collect()}
+    np.testing.assert_allclose(vectors_to_array([found[by_media, item] for item in "abc"]), direct, atol=1e-5)
+    np.testing.assert_allclose(vectors_to_array([found[by_path, item] for item in "ab"]), direct[:2], atol=1e-5)
+    assert [item for item in "abcdef" if found[by_path, item] is None] == list("cdef")
+    assert job.refresh(store, config, world.AS_OF).skipped
+    # another code or catalogue version asks again, and nothing is new
+    assert job.refresh(store, config_of(tmp_path, item_embeddings=config.item_embeddings.model_dump(), seed=7),
+                       world.AS_OF).rows_out == 0  # fmt: skip
+
+
+def test_media_may_be_binary(spark, tmp_path):
+    files = catalogue(spark, tmp_path)
+    config = config_of(tmp_path)
+    source = config.source.items.model_copy(update={"media": "content", "attributes": {}})
+    rows = newest(parse(spark.read.parquet(*source.paths), source, world.AS_OF), source)
+    found = {row.item_id: row.media for row in rows.collect()}
+    assert batches.fetch(found["c"]) == files["c"] and found["a"] is None
+
+
+def test_files_of_an_unknown_kind_of_place_are_one_line(spark):
+    rows = spark.createDataFrame([("a", "nope://x/1.png")], "item_id string, input string")
+    with pytest.raises(ConfigError, match=r"names files at nope://, which fsspec does not know"):
+        job.require_file_system(rows, Encoder(modality="image"))
+
+
+def test_smaller_vectors_lie_in_one_space_night_after_night(spark, tmp_path):
+    """pca and int8: the projection is fitted once, new items go through it, and the loss of neighbours is said."""
+    bert = str(tiny.build("bert", tmp_path / "bert"))
+    settings = {"encoder": bert, "storage": "int8", "pca": 4}
+    config = config_of(tmp_path, item_embeddings=settings)
+    store = Store(spark, config, "run")
+    first = listed(
+        spark, {f"{n:02d}": f"{a} {b}" for n, (a, b) in enumerate(itertools.product(tiny.WORDS[:4], repeat=2))}
+    )
+    store.merge(ITEMS, first)
+    summary = job.refresh(store, config, world.AS_OF)
+    (version,) = versions(config.item_embeddings)
+    assert version.endswith("+pca4+int8") and re.search(rf"{re.escape(version)} keeps [01]\.\d\d\d of", summary.note)
+    store.merge(ITEMS, listed(spark, {"new": f"{tiny.WORDS[4]} {tiny.WORDS[0]}"}))
+    assert job.refresh(store, config, world.AS_OF).rows_out == 1
+    rows = {row.item_id: row for row in store.read(table.TABLE).collect()}
+    assert {(row.dim, len(row.embedding)) for row in rows.values()} == {(4, 8)}
+    encoder, fitted = text.load(bert, device="cpu"), compact_embeddings.folder(store, config.item_embeddings.all[0])
+    mean, components = (np.asarray(checkpoint.open_array(fitted, name)) for name in ("mean", "components"))
+    expected = (encoder.encode([f"{tiny.WORDS[4]} {tiny.WORDS[0]}"]) - mean) @ components.T
+    found = vectors_to_array([rows["new"].embedding], storage="int8")
+    np.testing.assert_allclose(found, expected, atol=np.abs(expected).max() / 127)
+    retriever_parts, parts = retriever.item_arrays(
+        pa.table({"item_id": ["new"], "item_idx": [0], "embedding_0": [rows["new"].embedding]}), 1, ["int8"]
+    )
+    assert parts == [4] and np.isclose(np.linalg.norm(retriever_parts["content"]), 1, atol=1e-6)
+    # where the projection is gone, all vectors are made anew: old and new ones must lie in one space
+    checkpoint.remove(fitted)
+    assert job.refresh(store, config, world.AS_OF, force=False).skipped
+    store.merge(ITEMS, listed(spark, {"newer": tiny.WORDS[4]}))
+    assert job.refresh(store, config, world.AS_OF).rows_out == 18
+
+
+def test_more_components_than_items_are_refused(spark, tmp_path):
+    bert = str(tiny.build("bert", tmp_path / "bert"))
+    config = config_of(tmp_path, item_embeddings={"encoder": bert, "pca": 4})
+    store = Store(spark, config, "run")
+    store.merge(ITEMS, listed(spark, {"a": tiny.WORDS[0], "b": tiny.WORDS[1]}))
+    with pytest.raises(ConfigError, match=r"4 components of .* cannot be fitted on 2 items with \d+ numbers"):
+        job.refresh(store, config, world.AS_OF)
+
+
+def listed(spark, texts: dict[str, str]):
+    return spark.createDataFrame(list(texts.items()), "item_id string, text string").select(
+        "item_id",
+        "text",
+        F.expr("CAST(map() AS map<string,string>) AS attributes"),
+        F.expr("CAST(null AS string) AS media"),
+        F.concat(F.lit("hash-"), "item_id").alias("content_hash"),
+        F.lit(world.AS_OF).alias("first_seen"),
+    )

@@ -72,12 +72,12 @@ def test_item_arrays_by_hand() -> None:
         "item_idx": pa.array([0, 2, 3], pa.int32()),
         "embedding_0": pa.array([cell, cell, None]),
     })  # fmt: skip
-    found, parts = retriever.item_arrays(rows, 4, 1)
+    found, parts = retriever.item_arrays(rows, 4, ["float32"])
     assert parts == [2]
     assert found["known"].tolist() == [True, False, True, True]
     assert found["tie_rank"].tolist() == [1, 3, 0, 2]
     np.testing.assert_allclose(found["content"], [[0.6, 0.8], [0, 0], [0.6, 0.8], [0, 0]], rtol=1e-6)
-    without, parts = retriever.item_arrays(rows.set_column(2, "embedding_0", pa.nulls(3, pa.binary())), 4, 1)
+    without, parts = retriever.item_arrays(rows.set_column(2, "embedding_0", pa.nulls(3, pa.binary())), 4, ["float32"])
     assert parts == [1]
     assert without["content"].shape == (4, 1) and not without["content"].any()
 
@@ -91,7 +91,7 @@ def test_encoders_count_alike_and_a_missing_one_leaves_the_other() -> None:
         "embedding_0": pa.array([first, None]),
         "embedding_1": pa.array([second, second]),
     })  # fmt: skip
-    found, parts = retriever.item_arrays(rows, 2, 2)
+    found, parts = retriever.item_arrays(rows, 2, ["float32"] * 2)
     assert parts == [2, 3]
     half = 2**-0.5
     np.testing.assert_allclose(found["content"], [[0.6 * half, 0.8 * half, 0, 0, half], [0, 0, 0, 0, 1]], rtol=1e-6)
