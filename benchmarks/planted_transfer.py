@@ -39,7 +39,7 @@ TASKS = (("click", "binary", 1.0),)
 SETTINGS = {
     "embedding_dim": 4, "hidden": [128, 64], "history_length": 2, "dropout": 0.1, "learning_rate": 0.001,
     "weight_decay": 1e-5, "batch_size": 256, "max_epochs": 10, "patience": 3,
-    "model": "shared_bottom", "cross_layers": 0, "task_weighting": "fixed", "int8": False,
+    "model": "shared_bottom", "cross_layers": 0, "task_weighting": "fixed", "int8": False, "fusion": "attention",
     "min_item_rows": 1, "item_buckets": None,
 }  # fmt: skip
 

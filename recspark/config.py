@@ -292,6 +292,7 @@ class Ranker(Section):
     ] = ("joint",)
     model: Literal["single", "shared_bottom", "mmoe", "ple", "star", "pepnet", "attention"] = "shared_bottom"
     cross_layers: Annotated[int, Field(ge=0)] = 0  # of DCN-v2, beside the model
+    fusion: Literal["attention", "gate", "concat"] = "attention"  # of several content encoders
     task_weighting: Literal["fixed", "uncertainty"] = "fixed"  # uncertainty: learnt, on top of the tasks' loss_weight
     int8: bool = False  # score in 8 bits; the manifest says what it cost on the stopping users
     embedding_dim: Annotated[int, Field(ge=1)] = 32

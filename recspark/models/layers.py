@@ -19,6 +19,7 @@ KNOTS = 32  # a power of two
 REACH = 3.0  # of the normal scores: beyond the quantiles .00135 and .99865 everything is the same
 SCALE = 0.5  # of a normal score: beside small embeddings, larger numbers would be all that a first layer sees
 ID_DROPOUT = 0.1  # share of training rows whose item id is hidden, so that the unknown id learns to lean on content
+MODALITY_DROPOUT = 0.1  # share of training batches that do without one of several content encoders
 RECENT_HALF_LIFE = 10  # events back in the history at which an event counts half
 SCENARIO_DIM = 8
 
@@ -201,25 +202,48 @@ class Encoded:
 
 
 class ContentFusion(nn.Module):
-    """Content vectors of several encoders as one, weighed item by item: attention over those that the item has."""
+    """Content vectors of several encoders as one, item by item; what an item lacks does not count.
 
-    def __init__(self, parts: Sequence[int], embedding_dim: int) -> None:
+    `attention`: a mean weighed by what each encoder says; `gate`: each number of each encoder through a gate that sees
+    all of them (Arevalo et al. 2017, Gated Multimodal Units); `concat`: one linear layer over all, end to end.
+    """
+
+    def __init__(self, parts: Sequence[int], embedding_dim: int, kind: str) -> None:
         super().__init__()
-        self.parts = tuple(parts)
+        self.parts, self.kind = tuple(parts), kind
         self.projections = nn.ModuleList(nn.Linear(size, embedding_dim, bias=False) for size in parts)
-        self.attention = nn.Linear(embedding_dim, 1, bias=False)
-        nn.init.zeros_(self.attention.weight)  # equal parts, until it learns better
+        if kind == "attention":
+            self.attention = nn.Linear(embedding_dim, 1, bias=False)
+            nn.init.zeros_(self.attention.weight)  # equal parts, until it learns better
+        if kind == "gate":
+            self.gate = nn.Linear(sum(parts) + len(parts), len(parts) * embedding_dim)
+            nn.init.zeros_(self.gate.weight)  # all half open
+            nn.init.zeros_(self.gate.bias)
 
-    def forward(self, content_UC: Tensor) -> Tensor:
-        """(U, C) -> (U, D); an encoder's zeros are no content, and zeros all over give zeros."""
-        split = content_UC.split(self.parts, dim=1)
+    def forward(self, content_UC: Tensor, noise: RowNoise | None = None) -> Tensor:
+        """(U, C) -> (U, D); an encoder's zeros are no content, and zeros all over give zeros. While there is noise, a
+        batch does without an encoder now and then, as items will."""
+        split = [F.normalize(part, dim=1) for part in content_UC.split(self.parts, dim=1)]
         present_UP = torch.stack([part.any(dim=1) for part in split], dim=1)
-        projected = [layer(F.normalize(part, dim=1)) for layer, part in zip(self.projections, split, strict=True)]
-        logits_UP = torch.cat([self.attention(torch.tanh(part_UD)) for part_UD in projected], dim=1)
-        weights_UP = logits_UP.masked_fill(~present_UP, -1e9).softmax(dim=1)
-        return sum(
-            weight_U1 * part_UD for weight_U1, part_UD in zip(weights_UP.split(1, dim=1), projected, strict=True)
-        )
+        if noise is not None:
+            present_UP = present_UP & self._kept(noise)
+            split = [part * present_U1 for part, present_U1 in zip(split, present_UP.split(1, dim=1), strict=True)]
+        projected = [layer(part) for layer, part in zip(self.projections, split, strict=True)]
+        if self.kind == "attention":
+            logits_UP = torch.cat([self.attention(torch.tanh(part_UD)) for part_UD in projected], dim=1)
+            weights = logits_UP.masked_fill(~present_UP, -1e9).softmax(dim=1).split(1, dim=1)
+            return sum(weight_U1 * part_UD for weight_U1, part_UD in zip(weights, projected, strict=True))
+        if self.kind == "gate":
+            gates_UG = torch.sigmoid(self.gate(torch.cat((*split, present_UP.to(content_UC.dtype)), dim=1)))
+            gates = gates_UG.chunk(len(split), dim=1)
+            return sum(gate_UD * part_UD for gate_UD, part_UD in zip(gates, projected, strict=True))
+        return sum(projected)  # a linear layer over the concatenation is the sum of its parts' own
+
+    def _kept(self, noise: RowNoise) -> Tensor:
+        """(P,) bool: the encoders of this batch, the same on every rank; all where none would be left."""
+        drawn = torch.rand(len(self.parts), generator=noise.generator, device=noise.generator.device)
+        kept_P = drawn >= MODALITY_DROPOUT
+        return kept_P | ~kept_P.any()
 
 
 class FeatureEncoder(nn.Module):
@@ -240,6 +264,7 @@ class FeatureEncoder(nn.Module):
         embedding_dim: int,
         num_ids: int | None = None,
         content_parts: Sequence[int] = (),
+        fusion: str = "attention",
     ) -> None:
         super().__init__()
         self.normaliser = Normaliser(num_features, num_missing)
@@ -248,7 +273,7 @@ class FeatureEncoder(nn.Module):
         self.register_buffer("row_C", torch.arange(num_items + 1) % self.item_id.num_embeddings)
         several = len(content_parts) > 1
         self.content = (
-            ContentFusion(content_parts, embedding_dim)
+            ContentFusion(content_parts, embedding_dim, fusion)
             if several
             else nn.Linear(content_dim, embedding_dim, bias=False)
         )
@@ -264,7 +289,7 @@ class FeatureEncoder(nn.Module):
     def forward(self, x: Inputs, noise: RowNoise | None = None) -> Encoded:
         num_scenarios = self.scenario.num_embeddings
         if x.vectors_UD is None:
-            id_UD, content_UD = self._parts(x.codes_U, x.content_UC)
+            id_UD, content_UD = self._parts(x.codes_U, x.content_UC, noise)
             vectors_UD = id_UD + content_UD
         else:
             vectors_UD = x.vectors_UD
@@ -283,9 +308,10 @@ class FeatureEncoder(nn.Module):
         id_UD, content_UD = self._parts(codes_U, content_UC)
         return id_UD + content_UD
 
-    def _parts(self, codes_U: Tensor, content_UC: Tensor) -> tuple[Tensor, Tensor]:
+    def _parts(self, codes_U: Tensor, content_UC: Tensor, noise: RowNoise | None = None) -> tuple[Tensor, Tensor]:
         id_UD = self.item_id(self.row_C[torch.where(codes_U < len(self.row_C), codes_U, 0)])
-        return id_UD, self.content(content_UC)
+        several = isinstance(self.content, ContentFusion)
+        return id_UD, self.content(content_UC, noise) if several else self.content(content_UC)
 
     @staticmethod
     def _history(history_BL: Tensor, vectors_UD: Tensor) -> tuple[Tensor, Tensor]:

@@ -251,6 +251,7 @@ def _ranker(job: Job, model: Model, feed: Feed, look: LookUp, width: int = 1) ->
         num_missing=network.num_missing(dense),
         content_dim=look.content.shape[1],
         content_parts=tuple(manifest.get("content_parts", ())),
+        fusion=job.settings["fusion"],
         embedding_dim=job.settings["embedding_dim"],
         hidden=tuple(width * size for size in job.settings["hidden"]),
         history_length=job.settings["history_length"],

@@ -1,6 +1,10 @@
 """Building blocks of the rankers, against values derived by hand."""
 
+import math
+from collections import Counter
+
 import numpy as np
+import pytest
 import torch
 from scipy import special
 
@@ -125,7 +129,7 @@ def test_rare_and_new_items_have_the_vector_of_their_content() -> None:
 
 def test_content_of_several_encoders_is_weighed_and_the_missing_left_out() -> None:
     """Projections that keep a part's first number, and attention that is still 0: equal parts of what there is."""
-    fusion = ContentFusion((2, 3), 1)
+    fusion = ContentFusion((2, 3), 1, "attention")
     for layer in fusion.projections:
         layer.weight.data = torch.eye(1, layer.in_features)
     found = fusion(torch.tensor([[3.0, 4, 5, 0, 0], [3, 4, 0, 0, 0], [0, 0, 2, 0, 0], [0, 0, 0, 0, 0]]))
@@ -137,10 +141,53 @@ def test_content_of_several_encoders_is_weighed_and_the_missing_left_out() -> No
     np.testing.assert_allclose(fusion(torch.tensor([[3.0, 4, 5, 0, 0]])).detach()[:, 0], [by_hand], atol=1e-6)
 
 
-def test_items_without_content_leave_the_gradient_finite() -> None:
-    fusion = ContentFusion((2, 3), 4)
+FUSIONS = pytest.mark.parametrize("kind", ["attention", "gate", "concat"])
+SIX = torch.tensor([[3.0, 4, 5, 0, 0], [3, 4, 0, 0, 0], [0, 0, 2, 0, 0], [0, 0, 0, 0, 0]])
+
+
+@pytest.mark.parametrize(("kind", "share"), [("gate", 0.5), ("concat", 1.0)])
+def test_gates_begin_half_open_and_a_layer_over_all_is_a_sum(kind, share) -> None:
+    """Projections that keep a part's first number, .6 and 1: their sum, of what there is."""
+    fusion = ContentFusion((2, 3), 1, kind)
+    for layer in fusion.projections:
+        layer.weight.data = torch.eye(1, layer.in_features)
+    np.testing.assert_allclose(fusion(SIX).detach()[:, 0], np.multiply(share, [1.6, 0.6, 1.0, 0.0]), atol=1e-6)
+
+
+def test_a_gate_sees_which_parts_there_are() -> None:
+    """A gate of the first part that opens only where the second is missing: sigmoid(5 - 10) of .6, or sigmoid(5)."""
+    fusion = ContentFusion((2, 3), 1, "gate")
+    fusion.projections[0].weight.data = torch.eye(1, 2)
+    fusion.projections[1].weight.data.zero_()
+    fusion.gate.bias.data[0] = 5
+    fusion.gate.weight.data[0, -1] = -10  # whether the second part is there
+    closed, opened = 1 / (1 + math.exp(5)), 1 / (1 + math.exp(-5))
+    np.testing.assert_allclose(fusion(SIX).detach()[:2, 0], [0.6 * closed, 0.6 * opened], atol=1e-6)
+
+
+@FUSIONS
+def test_items_without_content_leave_the_gradient_finite(kind) -> None:
+    fusion = ContentFusion((2, 3), 4, kind)
     fusion(torch.zeros(5, 5)).sum().backward()
-    assert all(torch.isfinite(p.grad).all() for p in fusion.parameters())
+    assert all(torch.isfinite(p.grad).all() for p in fusion.parameters() if p.grad is not None)
+
+
+@FUSIONS
+def test_training_does_without_a_part_now_and_then_and_never_without_all(kind) -> None:
+    """A batch sees both parts, one, or the other, each exactly as an item that has only that."""
+    torch.manual_seed(0)
+    fusion = ContentFusion((2, 3), 4, kind)
+    both = torch.tensor([[3.0, 4, 5, 0, 0]])
+    first = torch.tensor([1.0, 1, 0, 0, 0])
+    alone = {"both": both, "first": both * first, "second": both * (1 - first)}
+    known = {name: fusion(content).detach() for name, content in alone.items()}
+    generator, seen = torch.Generator().manual_seed(0), Counter()
+    for _ in range(300):
+        found = fusion(both, RowNoise(generator, 0, 1)).detach()
+        seen.update(name for name, vector in known.items() if torch.allclose(found, vector, atol=1e-6))
+    assert sum(seen.values()) == 300 and min(seen["first"], seen["second"]) > 10  # 27 each are expected
+    two_ranks = [fusion(both, RowNoise(torch.Generator().manual_seed(7), rank, 2)) for rank in (0, 1)]
+    assert torch.equal(*two_ranks)
 
 
 def encoder() -> FeatureEncoder:

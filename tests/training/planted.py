@@ -16,7 +16,7 @@ TASKS = (("click", "binary", 1.0), ("spend", "regression", 0.1))
 SETTINGS = {
     "embedding_dim": 4, "hidden": [16, 8], "history_length": 3, "dropout": 0.2, "learning_rate": 0.01,
     "weight_decay": 1e-5, "batch_size": 256, "max_epochs": 3, "patience": 2,
-    "model": "shared_bottom", "cross_layers": 0, "task_weighting": "fixed", "int8": False,
+    "model": "shared_bottom", "cross_layers": 0, "task_weighting": "fixed", "int8": False, "fusion": "attention",
     "min_item_rows": 1, "item_buckets": None,
 }  # fmt: skip
 NUM_ITEMS, NUM_USERS, DAY = 20, 50, 15000

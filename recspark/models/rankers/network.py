@@ -32,6 +32,7 @@ class Network(nn.Module):
             spec.embedding_dim,
             spec.num_ids,
             spec.content_parts,
+            spec.fusion,
         )
         self.body = BODIES[spec.model](spec, self.encoder.dim)
         num_tasks = len(spec.tasks)

@@ -32,6 +32,7 @@ class Spec:
     given: tuple[int, ...] = ()  # per task the task before it in a funnel, by number, -1 = none; () = no funnel
     task_weighting: str = "fixed"  # fixed | uncertainty
     content_parts: tuple[int, ...] = ()  # numbers of a content vector that each encoder gave; () = one gave all
+    fusion: str = "attention"  # of several content parts: attention | gate | concat
     num_ids: int | None = None  # rows of the table of item ids, the unknown one among them; None = one an item
 
 
