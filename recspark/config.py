@@ -132,6 +132,10 @@ class ItemEmbeddings(Encoder):
         return (Encoder(encoder=self.encoder, revision=self.revision), *self.also)
 
 
+class ItemFacts(Section):
+    relations: Annotated[dict[str, str], Field(min_length=1)]  # name -> Spark SQL over `items`, a text or an array
+
+
 class Linear(Section):
     """EASE (Steck 2019), an interaction fading with its age."""
 
@@ -341,6 +345,7 @@ class Config(Section):
     source: Sources
     scenarios: Scenarios = Scenarios()
     interactions: Interactions = Interactions()
+    item_facts: ItemFacts | None = None
     item_embeddings: ItemEmbeddings = ItemEmbeddings()
     retriever: Retriever = Retriever()
     candidates: Candidates = Candidates()
