@@ -132,8 +132,17 @@ class ItemEmbeddings(Encoder):
         return (Encoder(encoder=self.encoder, revision=self.revision), *self.also)
 
 
+class FactEmbedding(Section):
+    """TransE: vectors of items from their facts, beside those of their texts."""
+
+    dim: Annotated[int, Field(ge=2)] = 64
+    max_epochs: Annotated[int, Field(ge=1)] = 60
+    growth: Annotated[float, Field(gt=0)] = 0.1  # trained anew when there are so many more facts
+
+
 class ItemFacts(Section):
     relations: Annotated[dict[str, str], Field(min_length=1)]  # name -> Spark SQL over `items`, a text or an array
+    embedding: FactEmbedding | None = None
 
 
 class Linear(Section):

@@ -19,12 +19,11 @@ from pyspark.sql import functions as F
 
 from recspark import columns as c
 from recspark.config import Config, Linear
+from recspark.distributed import fact_embeddings, history_shards, learnt_retrievers, rules
 from recspark.distributed import histories as histories_of
-from recspark.distributed import history_shards, learnt_retrievers, rules
 from recspark.distributed.gram import gram
 from recspark.distributed.item_stats import item_stats
 from recspark.encoders.vectors import vectors_to_array
-from recspark.encoders.weights import versions
 from recspark.errors import ConfigError, DataError
 from recspark.features import ItemStats
 from recspark.models.retrievers import co_occurrence, content, linear, popular
@@ -73,7 +72,7 @@ def as_ofs(run_date: date, config: Config) -> tuple[date, ...]:
 
 def folder(store: Store, config: Config, as_of: date) -> str:
     """Where the bundle of a date lies: named by its inputs, so that another night finds it again."""
-    encoders = versions(config.item_embeddings)
+    encoders = fact_embeddings.encoders(store, config)
     settings = config.of_past_dates().digest("retriever", "scenarios", "interactions", "seed")
     # attributes are what rules read: a stock that changes every night must not rebuild the past
     items = store.digest(ITEMS, c.FIRST_SEEN, as_of, without=(c.ATTRIBUTES,))
@@ -127,7 +126,7 @@ def open_bundle(path: str) -> Bundle:
 
 def _build(store: Store, config: Config, as_of: date, groups: list[Row], target: str) -> None:
     settings = config.retriever
-    encoders = versions(config.item_embeddings)
+    encoders = fact_embeddings.encoders(store, config)
     items = _items(store, encoders, as_of)
     num_items = int(pc.max(items[c.ITEM_IDX]).as_py()) + 1
     if settings.linear is not None:

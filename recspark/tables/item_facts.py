@@ -28,7 +28,7 @@ ROWS_A_FILE = 5_000_000
 
 
 def build(items: DataFrame, relations: Mapping[str, str]) -> DataFrame:
-    """Every fact once, trimmed; nulls and blanks are none. `relations`: name -> Spark SQL over `items`.
+    """Every fact once, trimmed; nulls, blanks and what is no UTF-8 are none. `relations`: name -> SQL over `items`.
 
     Raises ConfigError and SchemaError for an expression that gives no text and no array of texts.
     """
@@ -40,7 +40,8 @@ def build(items: DataFrame, relations: Mapping[str, str]) -> DataFrame:
     ]
     each = items.select(c.ITEM_ID, F.inline(F.array(*found)))
     facts = each.select(c.ITEM_ID, c.RELATION, F.explode(ENTITIES).alias(c.ENTITY))
-    return facts.select(c.ITEM_ID, c.RELATION, F.trim(c.ENTITY).alias(c.ENTITY)).where(F.col(c.ENTITY) != "").distinct()
+    good = (F.trim(c.ENTITY) != "") & F.is_valid_utf8(c.ENTITY)  # a Spark string may hold any bytes
+    return facts.where(good).select(c.ITEM_ID, c.RELATION, F.trim(c.ENTITY).alias(c.ENTITY)).distinct()
 
 
 def refresh(store: Store, config: Config, run_date: date, force: bool = False) -> Summary:
