@@ -23,6 +23,9 @@ MEDIA = "media"
 CONTENT_HASH = "content_hash"
 FIRST_SEEN = "first_seen"
 
+RELATION = "relation"
+ENTITY = "entity"
+
 ENCODER = "encoder"
 EMBEDDING = "embedding"
 DIM = "dim"

@@ -141,6 +141,19 @@ class ItemEmbeddings(Encoder):
         return (Encoder(**{name: getattr(self, name) for name in Encoder.model_fields}), *self.also)
 
 
+class FactEmbedding(Section):
+    """TransE: vectors of items from their facts, beside those of their texts."""
+
+    dim: Annotated[int, Field(ge=2)] = 64
+    max_epochs: Annotated[int, Field(ge=1)] = 60
+    growth: Annotated[float, Field(gt=0)] = 0.1  # trained anew when there are so many more facts
+
+
+class ItemFacts(Section):
+    relations: Annotated[dict[str, str], Field(min_length=1)]  # name -> Spark SQL over `items`, a text or an array
+    embedding: FactEmbedding | None = None
+
+
 class Linear(Section):
     """EASE (Steck 2019), an interaction fading with its age."""
 
@@ -351,6 +364,7 @@ class Config(Section):
     source: Sources
     scenarios: Scenarios = Scenarios()
     interactions: Interactions = Interactions()
+    item_facts: ItemFacts | None = None
     item_embeddings: ItemEmbeddings = ItemEmbeddings()
     retriever: Retriever = Retriever()
     candidates: Candidates = Candidates()

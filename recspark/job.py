@@ -35,6 +35,7 @@ log = logging.getLogger("recspark")
 STAGES = {
     "interactions": "recspark.tables.interactions",
     "items": "recspark.tables.items",
+    "item_facts": "recspark.tables.item_facts",
     "item_embeddings": "recspark.distributed.item_embeddings",
     "retriever": "recspark.distributed.retriever",
     "candidates": "recspark.distributed.candidates",

@@ -37,7 +37,8 @@ def compact(store: Store, rows: DataFrame, encoders: Sequence[Encoder], seed: in
     A projection is fitted once and kept: the next night's vectors must lie in the same space.
     Memory: the driver holds a sample of `compact.FIT_ROWS` vectors. Raises ConfigError where too few can be fitted on.
     """
-    parts, losses = [], []
+    parts = [rows.where(~F.col(c.ENCODER).isin([version_of(one) for one in encoders]))]  # facts, which are small
+    losses = []
     for one in encoders:
         version, part = version_of(one), rows.where(F.col(c.ENCODER) == F.lit(version_of(one)))
         if one.pca is None and one.storage == "float32":

@@ -18,13 +18,14 @@ from pyspark.sql import functions as F
 
 from recspark import columns as c
 from recspark.config import Config, Encoder
-from recspark.distributed import compact_embeddings
+from recspark.distributed import compact_embeddings, fact_embeddings
 from recspark.encoders.vectors import array_to_vectors, has_content
 from recspark.encoders.weights import loaded_version, locate, version_of, versions
 from recspark.errors import ConfigError
 from recspark.summary import Summary
 from recspark.tables import item_embeddings as table
 from recspark.tables import rejected_events
+from recspark.tables.item_facts import TABLE as ITEM_FACTS
 from recspark.tables.items import TABLE as ITEMS
 from recspark.tables.store import Store
 
@@ -158,8 +159,13 @@ def _load(modality: str, name: str, revision: str | None, device: str) -> "Encod
 def refresh(store: Store, config: Config, run_date: date, force: bool = False) -> Summary:
     """Embed what is new or changed among the items; nothing is committed when nothing is."""
     settings, found = config.item_embeddings, versions(config.item_embeddings)
-    note = ", ".join(found)
-    fingerprint = store.fingerprint(config.digest("item_embeddings"), *found, store.token(ITEMS))
+    inputs, note = [store.token(ITEMS)], ", ".join(found)
+    with_facts = fact_embeddings.is_on(config)
+    if with_facts:
+        trained = fact_embeddings.refresh(store, config, force)
+        of_facts = fact_embeddings.encoders(store, config)[-1]
+        inputs, note = [*inputs, of_facts, store.token(ITEM_FACTS)], f"{note}, {of_facts} ({trained})"
+    fingerprint = store.fingerprint(config.digest("item_embeddings"), *found, *inputs)
     if not force and store.is_fresh(table.TABLE, fingerprint):
         return Summary("item_embeddings", skipped=True, note=note)
     items = store.read(ITEMS)
@@ -171,6 +177,9 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
             todo = table.only_new(todo, store.read(table.TABLE), version)
         require_file_system(todo, one)
         parts.append(embed_with_reasons(todo, one))
+    if with_facts:
+        had = store.read(table.TABLE) if known else None
+        parts.append(fact_embeddings.embed_new(store, items, had, of_facts))
     rows = reduce(DataFrame.unionByName, parts).persist()  # one merge, one commit; and a merge reads its source twice
     try:
         counts = {row[0]: row[1] for row in rows.groupBy(c.REASON).count().collect()}

@@ -19,13 +19,12 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark import columns as c
-from recspark.config import Config, Linear
+from recspark.config import Config, Encoder, Linear
+from recspark.distributed import fact_embeddings, history_shards, learnt_retrievers, rules
 from recspark.distributed import histories as histories_of
-from recspark.distributed import history_shards, learnt_retrievers, rules
 from recspark.distributed.gram import gram
 from recspark.distributed.item_stats import item_stats
 from recspark.encoders.vectors import Storage, vectors_to_array
-from recspark.encoders.weights import version_of, versions
 from recspark.errors import ConfigError, DataError
 from recspark.features import ItemStats
 from recspark.models.retrievers import co_occurrence, content, linear, popular
@@ -76,7 +75,7 @@ def as_ofs(run_date: date, config: Config) -> tuple[date, ...]:
 
 def folder(store: Store, config: Config, as_of: date) -> str:
     """Where the bundle of a date lies: named by its inputs, so that another night finds it again."""
-    encoders = versions(config.item_embeddings)
+    encoders = fact_embeddings.encoders(store, config)
     settings = config.of_past_dates().digest("retriever", "scenarios", "interactions", "seed")
     # attributes are what rules read: a stock that changes every night must not rebuild the past, unless it is embedded
     unread = () if any(one.input for one in config.item_embeddings.all) else (c.ATTRIBUTES,)
@@ -137,8 +136,8 @@ def open_bundle(path: str) -> Bundle:
 
 def _build(store: Store, config: Config, as_of: date, scenarios: list[Group], whole: DataFrame, target: str) -> None:
     settings = config.retriever
-    encoders = versions(config.item_embeddings)
-    items = _items(store, config, as_of)
+    encoders = fact_embeddings.encoders(store, config)
+    items = _items(store, config, encoders, as_of)
     num_items = int(pc.max(items[c.ITEM_IDX]).as_py()) + 1
     if settings.linear is not None:
         require_memory(num_items, settings.linear.max_items)
@@ -154,7 +153,7 @@ def _build(store: Store, config: Config, as_of: date, scenarios: list[Group], wh
         history_shards.write(histories, history_shards.folder(store, target))  # the ranker's; built here only once
     finally:
         histories.unpersist()
-    about, parts = item_arrays(items, num_items, [one.storage for one in config.item_embeddings.all])
+    about, parts = item_arrays(items, num_items, [one.storage for one in kinds(config, encoders)])
     arrays = {
         **about,
         "groups": rows,
@@ -238,14 +237,19 @@ def item_arrays(
     return {"known": known, "tie_rank": tie_rank, "content": content_ID}, widths or [1]
 
 
-def _items(store: Store, config: Config, as_of: date) -> pa.Table:
+def kinds(config: Config, encoders: tuple[str, ...]) -> tuple[Encoder, ...]:
+    """How the vectors of each of the encoders are made and stored; those of facts, the last, are plain."""
+    return (*config.item_embeddings.all, Encoder())[: len(encoders)]
+
+
+def _items(store: Store, config: Config, encoders: tuple[str, ...], as_of: date) -> pa.Table:
     """(item_id, item_idx, embedding_0 ...) of the items known at the date; null where the present content has no
     vector of that encoder."""
     found: DataFrame = histories_of.known_items(store, as_of)
     rows, items = store.read(item_embeddings.TABLE), store.read(ITEMS)
-    names = [f"{c.EMBEDDING}_{n}" for n in range(len(config.item_embeddings.all))]
-    for one, name in zip(config.item_embeddings.all, names, strict=True):
-        of_one = rows.where(F.col(c.ENCODER) == F.lit(version_of(one)))
+    names = [f"{c.EMBEDDING}_{n}" for n in range(len(encoders))]
+    for one, encoder, name in zip(kinds(config, encoders), encoders, names, strict=True):
+        of_one = rows.where(F.col(c.ENCODER) == F.lit(encoder))
         vectors = of_one.select(c.ITEM_ID, c.CONTENT_HASH, F.col(c.EMBEDDING).alias(name))
         if one.input is not None:
             inputs = item_embeddings.inputs(items, one).select(c.ITEM_ID, c.CONTENT_HASH)

@@ -19,18 +19,19 @@ from recspark.errors import ConfigError, DataError, RecsparkError, SchemaError
 
 FAILURES = (PySparkException, Py4JJavaError)  # a task that fails to open a file comes as the latter
 
-Kind = Literal["id", "text", "media", "time", "number", "condition"]
+Kind = Literal["id", "text", "texts", "media", "time", "number", "condition"]
 
 WORD = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
 INTEGERS = (T.ByteType, T.ShortType, T.IntegerType, T.LongType, T.DecimalType)
 NUMBERS = (*INTEGERS, T.FloatType, T.DoubleType)
 STRINGS = (T.StringType, T.VarcharType, T.CharType)
-TEXTS = (*STRINGS, *NUMBERS, T.BooleanType, T.DateType, T.TimestampType, T.NullType)
+PLAIN = (*STRINGS, *NUMBERS, T.BooleanType, T.DateType, T.TimestampType, T.NullType)
 # What an expression may yield -> what it becomes. A string that is no time or number is a bad row, not a bad column.
 KINDS: dict[Kind, tuple[tuple[type, ...], str]] = {
     "id": ((*STRINGS, *INTEGERS), "string"),
-    "text": (TEXTS, "string"),
-    "media": ((*TEXTS, T.BinaryType), "string"),
+    "text": (PLAIN, "string"),
+    "texts": (PLAIN, "array<string>"),  # one value is an array of one
+    "media": ((*PLAIN, T.BinaryType), "string"),
     "time": ((T.TimestampType, T.TimestampNTZType, T.DateType, *STRINGS), "timestamp"),
     "number": ((*STRINGS, *NUMBERS, T.NullType), "double"),
     "condition": ((T.BooleanType,), "boolean"),
@@ -38,6 +39,7 @@ KINDS: dict[Kind, tuple[tuple[type, ...], str]] = {
 EXPECTED: dict[Kind, str] = {
     "id": "a string or a whole number, such as CAST(x AS BIGINT) for ids that were read as 17850.0",
     "text": "one plain value, such as concat_ws(' ', x, y)",
+    "texts": "a plain value or an array of them, such as split(x, ',')",
     "media": "where a file lies (a path or an URI), or its content as binary",
     "time": "a timestamp, a date or a string of one; for unix time timestamp_seconds(x) or timestamp_millis(x)",
     "number": "a number or a string of one, such as CAST(x AS DOUBLE)",
@@ -78,11 +80,12 @@ def column(rows: DataFrame, sql: str, kind: Kind, key: str, where: str) -> Colum
         found = rows.select(F.expr(sql)).schema[0].dataType
     except (AnalysisException, ParseException) as error:
         raise _explain(rows, sql, key, where, error) from None
-    if not isinstance(found, allowed):
+    many = kind == "texts" and isinstance(found, T.ArrayType)
+    if not isinstance(found.elementType if many else found, allowed):
         raise SchemaError(f"{key}: `{sql}` is of type {found.simpleString()} in {where}; expected {EXPECTED[kind]}")
     if kind == "media" and isinstance(found, T.BinaryType):
         return F.concat(F.lit("data:;base64,"), F.base64(F.expr(sql)))
-    return F.expr(sql).cast(target)
+    return (F.array(F.expr(sql)) if kind == "texts" and not many else F.expr(sql)).cast(target)
 
 
 def text_map(values: Sequence[tuple[str, Column]]) -> Column:
@@ -186,16 +189,16 @@ def _unreadable(source: Source, section: str, error: PySparkException | Py4JJava
         return ConfigError(f"{section}.table: {source.table} does not exist; expected catalog.schema.table")
     if "UNABLE_TO_INFER_SCHEMA" in condition:
         return DataError(f"{section}: {place(source)} holds no {source.format} file; check the path and the delivery")
-    found = f"{section}: {place(source)} cannot be read as {source.format} ({_first_line(error)})"
+    found = f"{section}: {place(source)} cannot be read as {source.format} ({first_line(error)})"
     return DataError(f"{found}; check `format` and `options`")
 
 
 def _explain(rows: DataFrame, sql: str, key: str, where: str, error: PySparkException) -> RecsparkError:
     if isinstance(error, ParseException):
-        return ConfigError(f"{key}: `{sql}` is not Spark SQL ({_first_line(error)}); mend the expression")
+        return ConfigError(f"{key}: `{sql}` is not Spark SQL ({first_line(error)}); mend the expression")
     if (error.getCondition() or "").startswith("UNRESOLVED_COLUMN"):
         return _unknown(rows, (error.getMessageParameters() or {}).get("objectName", "?").strip("`"), key, where)
-    return ConfigError(f"{key}: `{sql}` cannot be evaluated ({_first_line(error)}); mend the expression")
+    return ConfigError(f"{key}: `{sql}` cannot be evaluated ({first_line(error)}); mend the expression")
 
 
 def _unknown(rows: DataFrame, name: str, key: str, where: str) -> SchemaError:
@@ -205,6 +208,7 @@ def _unknown(rows: DataFrame, name: str, key: str, where: str) -> SchemaError:
     return SchemaError(f"{key}: column {name} is not in {where}; {hint}it has {', '.join(rows.columns)}")
 
 
-def _first_line(error: PySparkException | Py4JJavaError) -> str:
+def first_line(error: PySparkException | Py4JJavaError) -> str:
+    """What Spark said, in at most 200 characters."""
     text = str(error.java_exception.getMessage()) if isinstance(error, Py4JJavaError) else str(error)
     return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)[:200]
