@@ -31,6 +31,7 @@ def save(
     arrays: Mapping[str, np.ndarray] | None = None,
     weights: Mapping[str, np.ndarray] | None = None,
     texts: Mapping[str, str] | None = None,
+    weights_file: str = WEIGHTS,
 ) -> None:
     """Write one model folder: `<name>.npy` an array, all weights in one safetensors file, `texts` as they are (file
     name -> content), then the manifest."""
@@ -40,7 +41,7 @@ def save(
         with fs.open(f"{root}/{name}.npy", "wb") as file:
             np.save(file, array, allow_pickle=False)
     if weights:
-        _write(fs, f"{root}/{WEIGHTS}", save_tensors({k: np.ascontiguousarray(v) for k, v in weights.items()}))
+        _write(fs, f"{root}/{weights_file}", save_tensors({k: np.ascontiguousarray(v) for k, v in weights.items()}))
     for name, text in (texts or {}).items():
         _write(fs, f"{root}/{name}", text.encode())
     _write(fs, f"{root}/{MANIFEST}", json.dumps(manifest, sort_keys=True, indent=1, default=str).encode())
