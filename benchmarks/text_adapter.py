@@ -23,8 +23,8 @@ from recspark.training import text_adapter
 MIN_RATING = 4
 HELD_OUT = 0.2  # of the users
 ASKED = 5  # pairs of a held-out user
-MAX_PAIRS = 12_000
-SETTINGS = text_adapter.Settings(max_epochs=2)
+MAX_PAIRS = 5_000
+SETTINGS = text_adapter.Settings(max_epochs=1)
 QUICK_FILMS, QUICK_USERS, QUICK_PAIRS = 60, 200, 200
 K = 10
 REPLICATES = 1000
@@ -32,8 +32,8 @@ REPLICATES = 1000
 
 def read(folder: str, quick: bool) -> tuple[list[str], pd.DataFrame]:
     """(texts of the films, rows (user, left, right): consecutive likes, films by their place among the texts)."""
-    names = [line.split("::") for line in lines(folder, "movies.dat", "latin-1")]
-    about = [line.split("::") for line in lines(folder, "movies_extrainfos.dat", "utf-8")]
+    names = [line.split("::") for line in read_lines(folder, "movies.dat", "latin-1")]
+    about = [line.split("::") for line in read_lines(folder, "movies_extrainfos.dat", "utf-8")]
     plots = {int(cells[0]): cells[9] for cells in about}
     texts = [
         f"{title}. {genres.replace('|', ', ')}. {plots.get(int(film), '')}".strip() for film, title, genres in names
@@ -51,7 +51,7 @@ def read(folder: str, quick: bool) -> tuple[list[str], pd.DataFrame]:
     return texts, pairs.rename(columns={"user_id": "user"})[["user", "left", "right"]].reset_index(drop=True)
 
 
-def lines(folder: str, name: str, encoding: str) -> list[str]:
+def read_lines(folder: str, name: str, encoding: str) -> list[str]:
     return (Path(folder) / name).read_text(encoding=encoding).strip().split("\n")
 
 
@@ -103,25 +103,39 @@ def learn(texts: list[str], learnt: pd.DataFrame, settings: text_adapter.Setting
         return cosines(text.load(folder, device="cpu"), texts), trained.epochs
 
 
+def one_seed(
+    texts: list[str], pairs: pd.DataFrame, fixed: dict[str, np.ndarray], max_pairs: int, seed: int
+) -> tuple[scoreboard.Lines, dict[str, list[float]]]:
+    """(figures of all methods, the adapter's difference to the better of `fixed`, cosines of the frozen model)."""
+    began = time.monotonic()
+    learnt, asked = split(pairs, seed, max_pairs)
+    known = pairs[~pairs["user"].isin(asked["user"])]
+    likes = np.bincount(known["right"], minlength=len(texts)).astype(float)
+    scores = {"popular": np.tile(likes, (len(texts), 1)), **fixed}
+    scores["adapter"], epochs = learn(texts, learnt, SETTINGS, seed)
+    found = {name: places(one, asked) for name, one in scores.items()}
+    lines = {name: figures(one) for name, one in found.items()}
+    best = max(fixed, key=lambda name: lines[name]["MRR"])
+    gain = difference(found["adapter"], found[best], asked["user"].to_numpy())
+    print(
+        f"seed {seed}: {len(learnt):,} pairs, {len(asked):,} asked, epoch {epochs}, adapter - {best}: {gain} "
+        f"({time.monotonic() - began:.0f} s)",
+        flush=True,
+    )
+    return lines, gain
+
+
 def run(data: str, seeds: int, quick: bool) -> dict[str, Any]:
     texts, pairs = read(data, quick)
-    frozen = text.load(device="cpu")
-    short = replace(frozen, max_tokens=SETTINGS.max_tokens)
-    fixed = {"frozen": cosines(frozen, texts), "frozen, short texts": cosines(short, texts)}
-    runs, gains = [], []
-    for seed in range(seeds):
-        began = time.monotonic()
-        learnt, asked = split(pairs, seed, QUICK_PAIRS if quick else MAX_PAIRS)
-        likes = np.bincount(learnt["right"], minlength=len(texts)).astype(float)
-        scores = {"popular": np.tile(likes, (len(texts), 1)), **fixed}
-        scores["adapter"], epochs = learn(texts, learnt, SETTINGS, seed)
-        found = {name: places(one, asked) for name, one in scores.items()}
-        runs.append({name: figures(one) for name, one in found.items()})
-        best = max(fixed, key=lambda name: runs[-1][name]["MRR"])
-        gains.append(difference(found["adapter"], found[best], asked["user"].to_numpy()))
-        print(
-            f"seed {seed}: {len(learnt):,} pairs, {len(asked):,} asked, epoch {epochs}, adapter - {best}: {gains[-1]}"
-        )
-        print(f"seed {seed}: {time.monotonic() - began:.0f} s", flush=True)
+    fixed = frozen(texts)
+    done = [one_seed(texts, pairs, fixed, QUICK_PAIRS if quick else MAX_PAIRS, seed) for seed in range(seeds)]
+    runs = [lines for lines, _ in done]
     scoreboard.table(runs, f"the next film among {len(texts):,}")
-    return {"runs": runs, "adapter - frozen": gains}
+    return {"runs": runs, "adapter - frozen": [gain for _, gain in done]}
+
+
+def frozen(texts: list[str]) -> dict[str, np.ndarray]:
+    """Cosines by the model as it is, of whole texts and of those that the adapter is trained on."""
+    encoder = text.load(device="cpu")
+    short = replace(encoder, max_tokens=SETTINGS.max_tokens)
+    return {"frozen": cosines(encoder, texts), "frozen, short texts": cosines(short, texts)}

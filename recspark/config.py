@@ -135,13 +135,13 @@ class TextAdapter(Encoder):
 
     scenarios: tuple[str, ...] | None = None  # raw source scenarios; None: all
     window_days: Annotated[float, Field(gt=0)] = 7.0  # soon
-    max_pairs: Annotated[int, Field(ge=1)] = 50_000
+    max_pairs: Annotated[int, Field(ge=1)] = 10_000  # on two cores 6 s a hundred of long texts, an epoch
     rank: Annotated[int, Field(ge=1)] = 8
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     temperature: Annotated[float, Field(gt=0)] = 0.05
     batch_size: Annotated[int, Field(ge=2)] = 64  # pairs; each sees the others as negatives
     max_tokens: Annotated[int, Field(ge=3)] = 64  # of a text, in training
-    max_epochs: Annotated[int, Field(ge=1)] = 3
+    max_epochs: Annotated[int, Field(ge=1)] = 2
 
 
 class Linear(Section):

@@ -57,7 +57,7 @@ class Settings:
     temperature: float = 0.05
     batch_size: int = 64
     max_tokens: int = 64
-    max_epochs: int = 3
+    max_epochs: int = 2
 
 
 @dataclass(frozen=True)

@@ -91,9 +91,8 @@ def test_the_drawing_does_not_depend_on_partitions(few) -> None:  # type: ignore
     events, items = few
     one = found(few, max_pairs=3)
     assert len(one) == 3
-    for parts in (1, 5):
-        assert found((events.repartition(parts, F.rand(1)), items.repartition(parts)), max_pairs=3) == one
-    assert len({str(found(few, seed=seed, max_pairs=3)) for seed in range(5)}) > 1
+    assert found((events.repartition(5, F.rand(1)), items.repartition(3)), max_pairs=3) == one
+    assert found(few, seed=1, max_pairs=3) != one
 
 
 def test_corrupt_and_blank_texts_make_no_pair(few) -> None:  # type: ignore[no-untyped-def]
@@ -101,7 +100,6 @@ def test_corrupt_and_blank_texts_make_no_pair(few) -> None:  # type: ignore[no-u
     bad = F.when(F.col("item_id") == "b", F.expr("CAST(X'FF' AS STRING)")).when(F.col("item_id") == "c", " ")
     broken = items.withColumn("text", bad.otherwise(F.col("text")))
     # u: a, a, d 10 days after, a 8 days after that
-    assert found((events, broken)) == []
     assert found((events, broken), window_days=10.0) == [("a", "d"), ("d", "a")]
 
 

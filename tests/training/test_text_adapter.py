@@ -196,6 +196,14 @@ def test_every_family_learns(family: str, tmp_path: Path) -> None:
     assert np.isfinite(found).all() and np.abs(found - open_base(folder).encode(LEFT)).max() > 1e-3
 
 
+def test_a_folder_may_be_a_url(base: Path, trained, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    text_adapter.save("memory://text_adapter/one", trained[0], str(base), None, {"as_of": "2024-03-04"}, SETTINGS, 3)
+    found = text.load("memory://text_adapter/one", device="cpu")
+    assert found.version == locate(trained[2]).version
+    np.testing.assert_array_equal(found.encode(LEFT), text.load(trained[2], device="cpu").encode(LEFT))
+
+
 def test_the_version_names_base_adapter_and_data(base: Path, trained, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     result, _, folder = trained
     found = locate(folder)
