@@ -64,6 +64,11 @@ BENCHMARKS = {
         "AUC and UAUC of likes, warm and cold rows, titles known; DIR: movielens-1m-text-ctr",
         "3 min a seed",
     ),
+    "text_adapter": (
+        "benchmarks.text_adapter",
+        "R@10 and MRR of the next film by text, MiniLM frozen and with an adapter; DIR: movielens-1m",
+        "10 min a seed",
+    ),
     "rankers": (
         "benchmarks.rankers",
         "NDCG@10 of all rankers and transfers on one night's windows, 8-bit scoring; Online Retail",

@@ -35,7 +35,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recspark import columns as c
-from recspark.config import Config, Encoder
+from recspark.config import Config
+from recspark.config_content import Encoder
 from recspark.distributed import item_embeddings
 from recspark.encoders.vectors import vectors_to_array
 from recspark.encoders.weights import PACKAGED, locate

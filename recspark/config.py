@@ -1,23 +1,19 @@
-"""The YAML file as frozen, strict types. A section is named by the artefact it shapes; required means no default.
-
-config_file.py reads it.
-"""
+"""The YAML file, which config_file.py reads, as frozen, strict types. A section is named by the artefact it shapes;
+required means no default."""
 
 import hashlib
 import json
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from recspark.config_content import ItemEmbeddings, ItemFacts, Section, TextAdapter
 
 # A candidate's `source`; the order breaks ties. Which of them work is the section `retriever`'s to say.
 RETRIEVERS = (
     "linear", "co_occurrence", "matrix_factorization", "sequence", "content_towers", "content", "popular",
 )  # fmt: skip
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Source(Section):
@@ -115,43 +111,6 @@ class Scenarios(Section):
 class Interactions(Section):
     event_weights: dict[str, float] = {}  # event -> weight, 1 when not named; negative ones undo (returns)
     unknown_items: Literal["keep", "reject"] = "keep"  # an item_id that source.items does not have
-
-
-class Encoder(Section):
-    """A folder, a name on the Hugging Face hub, or the packaged all-MiniLM-L6-v2."""
-
-    encoder: str = "all-MiniLM-L6-v2"
-    revision: str | None = None
-    modality: Literal["text", "image", "audio", "video"] = "text"  # of a video 8 frames, through a model for images
-    input: str | None = None  # what is embedded, Spark SQL over the columns of `items`; None: text, else media
-    storage: Literal["float32", "float16", "int8"] = "float32"
-    pca: Annotated[int, Field(ge=1)] | None = None  # numbers kept; fitted once, on the items of the first night
-    whiten: bool = False  # with pca: each number of the same spread
-
-    @property
-    def sql(self) -> str:
-        return self.input or ("text" if self.modality == "text" else "media")
-
-
-class ItemEmbeddings(Encoder):
-    also: tuple[Encoder, ...] = ()  # further ones; the ranker weighs them item by item, the content retriever equally
-
-    @property
-    def all(self) -> tuple[Encoder, ...]:
-        return (Encoder(**{name: getattr(self, name) for name in Encoder.model_fields}), *self.also)
-
-
-class FactEmbedding(Section):
-    """TransE: vectors of items from their facts, beside those of their texts."""
-
-    dim: Annotated[int, Field(ge=2)] = 64
-    max_epochs: Annotated[int, Field(ge=1)] = 60
-    growth: Annotated[float, Field(gt=0)] = 0.1  # trained anew when there are so many more facts
-
-
-class ItemFacts(Section):
-    relations: Annotated[dict[str, str], Field(min_length=1)]  # name -> Spark SQL over `items`, a text or an array
-    embedding: FactEmbedding | None = None
 
 
 class Linear(Section):
@@ -365,6 +324,7 @@ class Config(Section):
     scenarios: Scenarios = Scenarios()
     interactions: Interactions = Interactions()
     item_facts: ItemFacts | None = None
+    text_adapter: TextAdapter | None = None  # None: off
     item_embeddings: ItemEmbeddings = ItemEmbeddings()
     retriever: Retriever = Retriever()
     candidates: Candidates = Candidates()

@@ -36,6 +36,7 @@ STAGES = {
     "interactions": "recspark.tables.interactions",
     "items": "recspark.tables.items",
     "item_facts": "recspark.tables.item_facts",
+    "text_adapter": "recspark.distributed.text_adapter",
     "item_embeddings": "recspark.distributed.item_embeddings",
     "retriever": "recspark.distributed.retriever",
     "candidates": "recspark.distributed.candidates",
@@ -44,6 +45,8 @@ STAGES = {
     "model_metrics": "recspark.distributed.model_metrics",
     "recommendations": "recspark.distributed.recommendations",
 }
+# These run before there is tonight's adapter, or need none.
+WITHOUT_VECTORS = ("interactions", "items", "item_facts", "text_adapter", "maintenance")
 MAINTENANCE = {"maintenance": "recspark.tables.maintenance"}
 HELD = 3
 
@@ -145,7 +148,7 @@ def _execute(
 ) -> None:
     """Stages in order under the warehouse's lease; every finished one is appended to `done` at once."""
     spark, owned = get_session(config.spark)
-    from recspark.distributed import recommendations
+    from recspark.distributed import recommendations, text_adapter
     from recspark.tables.lease import hold
     from recspark.tables.store import Store
 
@@ -157,6 +160,8 @@ def _execute(
                 advance(name)
                 held.check()  # a machine that slept may have lost the warehouse to another run
                 began = time.monotonic()
+                if name not in WITHOUT_VECTORS:
+                    config = text_adapter.resolved(store, config, night)
                 module = importlib.import_module({**STAGES, **MAINTENANCE}[name])
                 summary = replace(module.refresh(store, config, night, force), stage=name)
                 seconds = time.monotonic() - began

@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark import columns as c
-from recspark.config import Encoder
+from recspark.config_content import Encoder
 from recspark.encoders import compact as compacting
 from recspark.encoders.vectors import Storage, array_to_vectors, has_content, vectors_to_array
 from recspark.encoders.weights import version_of

@@ -17,7 +17,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark import columns as c
-from recspark.config import Config, Encoder
+from recspark.config import Config
+from recspark.config_content import Encoder
 from recspark.distributed import compact_embeddings, fact_embeddings
 from recspark.encoders.vectors import array_to_vectors, has_content
 from recspark.encoders.weights import loaded_version, locate, version_of, versions

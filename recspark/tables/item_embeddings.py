@@ -4,7 +4,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark import columns as c
-from recspark.config import Encoder
+from recspark.config_content import Encoder
 from recspark.tables import raw
 from recspark.tables.store import Table
 

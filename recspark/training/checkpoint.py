@@ -4,14 +4,9 @@ A folder without a manifest does not exist. Everything goes through fsspec, so a
 is copied to this machine once and then shared by all its processes.
 """
 
-import hashlib
 import json
-import os
-import shutil
-import tempfile
 import uuid
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -20,8 +15,8 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from recspark.errors import DataError
+from recspark.model_folder import MANIFEST, local_copy
 
-MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 
 
@@ -31,6 +26,7 @@ def save(
     arrays: Mapping[str, np.ndarray] | None = None,
     weights: Mapping[str, np.ndarray] | None = None,
     texts: Mapping[str, str] | None = None,
+    weights_file: str = WEIGHTS,
 ) -> None:
     """Write one model folder: `<name>.npy` an array, all weights in one safetensors file, `texts` as they are (file
     name -> content), then the manifest."""
@@ -40,7 +36,7 @@ def save(
         with fs.open(f"{root}/{name}.npy", "wb") as file:
             np.save(file, array, allow_pickle=False)
     if weights:
-        _write(fs, f"{root}/{WEIGHTS}", save_tensors({k: np.ascontiguousarray(v) for k, v in weights.items()}))
+        _write(fs, f"{root}/{weights_file}", save_tensors({k: np.ascontiguousarray(v) for k, v in weights.items()}))
     for name, text in (texts or {}).items():
         _write(fs, f"{root}/{name}", text.encode())
     _write(fs, f"{root}/{MANIFEST}", json.dumps(manifest, sort_keys=True, indent=1, default=str).encode())
@@ -71,22 +67,6 @@ def read_manifest(folder: str) -> dict[str, Any]:
         raise DataError(
             f"model folder {folder} has no readable {MANIFEST} ({reason}); rebuild it with --force"
         ) from None
-
-
-def local_copy(folder: str) -> Path:
-    """The folder on this machine's disk: itself when it is local, else a copy made once per machine."""
-    fs, root = fsspec.core.url_to_fs(folder)
-    if "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)):
-        return Path(root)
-    target = Path(tempfile.gettempdir()) / "recspark-models" / hashlib.sha256(folder.encode()).hexdigest()[:24]
-    if not (target / MANIFEST).exists():
-        partial = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}")
-        fs.get(root.rstrip("/") + "/", str(partial) + "/", recursive=True)
-        try:
-            os.replace(partial, target)
-        except OSError:  # another process of this machine was faster
-            shutil.rmtree(partial, ignore_errors=True)
-    return target
 
 
 def open_array(folder: str, name: str) -> np.ndarray:

@@ -14,7 +14,8 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 from transformers import BertModel
 
-from recspark.config import Config, Encoder
+from recspark.config import Config
+from recspark.config_content import Encoder
 from recspark.distributed import compact_embeddings, retriever
 from recspark.distributed import item_embeddings as job
 from recspark.encoders import batches, image, text
