@@ -12,6 +12,7 @@ from recspark.features import Histories
 from recspark.models.retrievers import (
     affinity,
     co_occurrence,
+    content_map,
     content_towers,
     matrix_factorization,
     scenario_linear,
@@ -39,6 +40,7 @@ ALL = [
     pytest.param((matrix_factorization, matrix_factorization.Settings(num_factors=6)), id="matrix_factorization"),
     pytest.param((transitions, transitions.Settings(rank=4)), id="transitions"),
     pytest.param((content_towers, content_towers.Settings(dim=8, negatives=16, max_epochs=2)), id="content"),
+    pytest.param((content_map, content_map.Settings(num_factors=4)), id="content_map"),
     pytest.param((sequence, SMALL_SEQUENCE), id="sequence"),
     pytest.param((sequence, replace(SMALL_SEQUENCE, adapter_dim=2, balance=1.0)), id="sequence-adapter"),
     pytest.param((scenario_popular, scenario_popular.Settings(30.0, 10.0)), id="popular"),

@@ -1,0 +1,89 @@
+"""Content mapped onto behaviour: items nobody had are found, noise is turned off, and the closed form is one."""
+
+import numpy as np
+import pytest
+
+from recspark.errors import DataError
+from recspark.features import Histories
+from recspark.models.retrievers import content_map
+from recspark.models.retrievers.catalogue import Catalogue
+from recspark.models.retrievers.content import unit
+
+NUM_ITEMS, NUM_USERS, NEW = 120, 400, 20
+SETTINGS = content_map.Settings(num_factors=4)
+
+
+def world(seed: int = 0) -> tuple[Histories, Catalogue, np.ndarray]:
+    """Users with one of two tastes take items of it. Two encoders see a part of the taste each, with noise; a third is
+    noise alone. The last NEW items have no event."""
+    rng = np.random.default_rng(seed)
+    taste_I, taste_U = np.arange(NUM_ITEMS) % 2, np.arange(NUM_USERS) % 2
+    sold = np.arange(NUM_ITEMS - NEW)
+    rows = [rng.choice(sold[taste_I[sold] == taste_U[user]], 10, replace=False) for user in range(NUM_USERS)]
+    sign_I = np.where(taste_I, 1.0, -1.0)
+    parts = [rng.normal(size=(NUM_ITEMS, 6)) for _ in range(3)]
+    parts[0][:, 0] += np.where(np.arange(NUM_ITEMS) % 4 < 2, 4 * sign_I, 0)
+    parts[1][:, 1] += np.where(np.arange(NUM_ITEMS) % 4 < 2, 0, 4 * sign_I)
+    item = np.concatenate(rows).astype(np.int32)
+    nothing, ones = np.zeros(len(item), np.int32), np.ones(len(item), np.float32)
+    histories = Histories(10 * np.arange(NUM_USERS + 1), item, nothing, np.arange(len(item)) * 1.0, ones, ones, ones)
+    catalogue = Catalogue(NUM_ITEMS, 1, np.concatenate(parts, axis=1).astype(np.float32), (6, 6, 6))
+    return histories, catalogue, taste_I
+
+
+def only(catalogue: Catalogue, *places: int) -> Catalogue:
+    parts = [catalogue.parts()[place] for place in places]
+    return Catalogue(catalogue.num_items, 1, np.concatenate(parts, axis=1), tuple(part.shape[1] for part in parts))
+
+
+def right(model: content_map.Model, histories: Histories, taste_I: np.ndarray) -> float:
+    """Share of (user, new item) scores on the right side of the user's mean."""
+    nobody = np.zeros(NUM_USERS, np.int64)
+    scores = content_map.scores(model, histories, nobody, nobody * 1.0)[:, -NEW:]
+    above = scores > scores.mean(axis=1, keepdims=True)
+    return float((above == (taste_I[-NEW:] == (np.arange(NUM_USERS) % 2)[:, None])).mean())
+
+
+def test_new_items_are_found_and_all_parts_together_find_more_than_each() -> None:
+    histories, catalogue, taste_I = world()
+    found = {
+        name: right(content_map.fit(histories, only(catalogue, *places), SETTINGS), histories, taste_I)
+        for name, places in {"first": (0,), "second": (1,), "noise": (2,), "all": (0, 1, 2)}.items()
+    }
+    assert found["all"] > max(found["first"], found["second"]) + 0.1 and found["all"] > 0.9
+    assert abs(found["noise"] - 0.5) < 0.2
+
+
+def test_noise_counts_less_than_what_is_known() -> None:
+    histories, catalogue, _ = world()
+    model = content_map.fit(histories, catalogue, SETTINGS)
+    assert model.weights[2] < min(model.weights[:2])
+    assert model.held_out_ndcg > content_map.fit(histories, only(catalogue, 2), SETTINGS).held_out_ndcg
+
+
+def test_the_map_is_the_ridge_regression_of_the_weighted_parts() -> None:
+    """The normal equations hold: what is left of the factors, seen through the contents, is the ridge times the map."""
+    histories, catalogue, _ = world()
+    model = content_map.fit(histories, catalogue, SETTINGS)
+    known = np.arange(NUM_ITEMS - NEW)
+    scaled = np.concatenate([unit(p) * w for p, w in zip(catalogue.parts(), model.weights, strict=True)], axis=1)
+    x, y = scaled[known].astype(float), model.items_IF[known].astype(float)
+    solved = np.linalg.lstsq(
+        np.vstack((x, np.sqrt(model.ridge) * np.eye(18))), np.vstack((y, np.zeros((18, 4)))), rcond=None
+    )
+    np.testing.assert_allclose(model.content_IF, scaled @ solved[0], atol=1e-5)
+
+
+def test_ndcg_of_users_by_hand() -> None:
+    """Second of three for one user, first and third for the other: 1/log2(3), and (1 + 1/2) / (1 + 1/log2(3))."""
+    scores, true = np.array([[3.0, 2, 1], [3, 2, 1]]), np.array([[False, True, False], [True, False, True]])
+    second = 1 / np.log2(3)
+    np.testing.assert_allclose(content_map.ndcg_of_users(scores, true), [second, 1.5 / (1 + second)])
+
+
+def test_nothing_to_learn_from_is_said() -> None:
+    histories, catalogue, _ = world()
+    with pytest.raises(DataError, match="no item that anybody had has content"):
+        content_map.fit(histories, Catalogue(NUM_ITEMS, 1, np.zeros_like(catalogue.content_ID)), SETTINGS)
+    with pytest.raises(DataError, match="no item that anybody had has content"):
+        content_map.fit(histories, Catalogue(NUM_ITEMS, 1), SETTINGS)
