@@ -52,6 +52,7 @@ def test_torch_side_imports_no_spark() -> None:
         "import sys; sys.modules['pyspark'] = None; sys.modules['delta'] = None\n"
         "import recspark.training.loop, recspark.training.feed, recspark.models.rankers.network\n"
         "import recspark.encoders.text, recspark.encoders.video, recspark.encoders.audio, recspark.encoders.context\n"
+        "import recspark.encoders.graph, recspark.training.fact_job\n"
         "import recspark.features, recspark.metrics, recspark.gate"
     )
     done = run(sys.executable, "-c", code)

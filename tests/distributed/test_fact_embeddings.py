@@ -128,10 +128,12 @@ def test_partitions_have_no_part_in_the_training(store, config) -> None:
     assert triples == {tuple(row) for row in facts.collect()}
 
 
-def test_embedding_without_any_fact_is_refused(store, config) -> None:
+def test_without_any_fact_there_is_nothing_to_train(store, config) -> None:
     empty = config.model_copy(
         update={"item_facts": config.item_facts.model_copy(update={"relations": {"no": "attributes['nothing']"}})}
     )
     item_facts.refresh(store, empty, world.AS_OF)
+    with pytest.raises(DataError, match="no model is trained yet"):  # what there is, is another configuration's
+        fact_embeddings.encoders(store, empty)
     with pytest.raises(DataError, match="item_facts is empty; mend"):
         job.refresh(store, empty, world.AS_OF)
