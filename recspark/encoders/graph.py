@@ -46,7 +46,7 @@ class Settings:
     dim: int = 64
     l2: float = 0.2
     max_epochs: int = 30
-    negatives: int = 128
+    negatives: int = 256
     batch_facts: int = 1024
     learning_rate: float = 0.1
 
