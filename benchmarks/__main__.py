@@ -39,6 +39,11 @@ BENCHMARKS = {
         "buy-NDCG@10 of one ranker for view, cart and buy, and for buys alone; DIR: retail-rocket",
         "15 min a seed",
     ),
+    "facts": (
+        "benchmarks.facts",
+        "filtered MRR and hits@10 of held-out facts of items, TransE; DIR: the folder of all data",
+        "4 min a seed",
+    ),
     "general": (
         "benchmarks.general",
         "R@10 and NDCG@10 of one scenario without time, full ranking; DIR: movielens-1m",

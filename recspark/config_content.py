@@ -37,7 +37,7 @@ class FactEmbedding(Section):
     """TransE: vectors of items from their facts, beside those of their texts."""
 
     dim: Annotated[int, Field(ge=2)] = 64
-    max_epochs: Annotated[int, Field(ge=1)] = 60
+    max_epochs: Annotated[int, Field(ge=1)] = 30
     growth: Annotated[float, Field(gt=0)] = 0.1  # trained anew when there are so many more facts
 
 

@@ -52,7 +52,8 @@ def test_torch_side_imports_no_spark() -> None:
         "import sys; sys.modules['pyspark'] = None; sys.modules['delta'] = None\n"
         "import recspark.training.loop, recspark.training.feed, recspark.models.rankers.network\n"
         "import recspark.encoders.text, recspark.encoders.video, recspark.encoders.audio, recspark.encoders.context\n"
-        "import recspark.training.text_adapter, recspark.features, recspark.metrics, recspark.gate"
+        "import recspark.encoders.graph, recspark.training.fact_job, recspark.training.text_adapter\n"
+        "import recspark.features, recspark.metrics, recspark.gate"
     )
     done = run(sys.executable, "-c", code)
     assert done.returncode == 0, done.stderr[-2000:]

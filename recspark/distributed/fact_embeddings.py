@@ -62,8 +62,7 @@ def refresh(store: Store, config: Config, force: bool = False) -> str:
             return f"MRR of held-out facts {trained['mrr']:.3f}"
     name = f"{_configuration(store, config)}-{store.fingerprint(present['content'])}"
     log.info("item_facts: training on %s facts", f"{present[NUM_FACTS]:,}")
-    if had is not None:
-        checkpoint.remove(_folder(store, had))
+    checkpoint.remove(store.models(ITEM_FACTS.noun))  # of other configurations and of trainings cut short, too
     fact_job.write_facts(_folder(store, name), *_numbered(facts))
     asked = {
         "folder": _folder(store, name),
@@ -142,7 +141,7 @@ def _folder(store: Store, name: str) -> str:
 
 
 def _newest(store: Store, config: Config) -> str | None:
-    """The model trained for the configuration: an older one goes when the next is trained."""
+    """The model trained for the configuration, of which there is at most one."""
     fs, root = fsspec.core.url_to_fs(store.models(ITEM_FACTS.noun))
     if not fs.exists(root):
         return None

@@ -45,8 +45,8 @@ class Settings:
 
     dim: int = 64
     l2: float = 0.2
-    max_epochs: int = 60
-    negatives: int = 512
+    max_epochs: int = 30
+    negatives: int = 256
     batch_facts: int = 1024
     learning_rate: float = 0.1
 
