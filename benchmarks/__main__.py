@@ -124,6 +124,11 @@ BENCHMARKS = {
         "seconds of six metrics at four cutoffs by Spark, against RePlay (REPLAY_PYTHON) or MLlib; no data",
         "10 min",
     ),
+    "cold_items": (
+        "benchmarks.cold_items",
+        "NDCG@10 of hidden items by each content source, all fused, with LoRA; DIR: movielens-1m, amazon-...-toys",
+        "10 min a seed",
+    ),
     "nightly": ("benchmarks.nightly", "seconds of a first night, the same again, and the night after", "10 min"),
     "quality": ("benchmarks.quality", "NDCG@10 of published lists on what users then bought, at four dates", "20 min"),
 }

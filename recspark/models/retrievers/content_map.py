@@ -1,5 +1,5 @@
-"""From what an item says, shows and is related to, to who will take it: several content parts, mapped by ridge regression
-onto latent factors of behaviour (Gantner et al. 2010, Learning Attribute-to-Feature Mappings for Cold-Start
+"""From what an item says, shows and is related to, to who will take it: several content parts, mapped by ridge
+regression onto latent factors of behaviour (Gantner et al. 2010, Learning Attribute-to-Feature Mappings for Cold-Start
 Recommendations). An item without any event is found by where its content puts it among the factors.
 
 How much each part counts, and the ridge, are chosen on known items that are hidden for the purpose. Closed forms; no
@@ -104,7 +104,7 @@ def _choose(
     weights = (1.0,) * len(parts)
     if not len(judges):
         return weights, float(np.median(settings.ridges)), float("nan")
-    rest = _without(histories, hidden_I)
+    rest = without(histories, hidden_I)
     items_IF = _factors(rest, taken_UI.shape[1], settings, seed)
     count_I = np.asarray(taken_UI.sum(axis=0)).ravel()
     grams = _grams(parts, items_IF, (count_I > 0) & ~hidden_I)
@@ -128,7 +128,7 @@ def _choose(
     return weights, ridge, judged(weights, ridge)
 
 
-def _without(histories: Histories, hidden_I: np.ndarray) -> Histories:
+def without(histories: Histories, hidden_I: np.ndarray) -> Histories:
     """The histories without the events of some items."""
     h = histories
     kept = ~hidden_I[h.item_idx]
