@@ -89,11 +89,15 @@ def test_pairs_are_consecutive_different_items_within_the_days(few) -> None:  # 
     assert found(few, scenarios=("home",)) == [("a", "c"), ("b", "c"), ("c", "d")]
 
 
-def test_the_drawing_does_not_depend_on_partitions(few) -> None:  # type: ignore[no-untyped-def]
+def test_the_drawing_does_not_depend_on_partitions(few, spark) -> None:  # type: ignore[no-untyped-def]
     events, items = few
     one = found(few, max_pairs=3)
     assert len(one) == 3
-    assert found((events.repartition(5, F.rand(1)), items.repartition(3)), max_pairs=3) == one
+    spark.conf.set("spark.sql.shuffle.partitions", "5")
+    try:
+        assert found((events.repartition(5, F.rand(1)), items.repartition(3)), max_pairs=3) == one
+    finally:
+        spark.conf.set("spark.sql.shuffle.partitions", "2")
     assert found(few, seed=1, max_pairs=3) != one
 
 
