@@ -38,7 +38,7 @@ log = logging.getLogger("recspark.text_adapter")
 PAIRS = ("user", "left", "right")  # columns of the pairs' files: a number for the user, and two texts
 PAIRS_FOLDER = "pairs"  # inside the adapter's folder, until it is trained
 WEIGHTS = "adapter_model.safetensors"  # as peft names it
-VALID_SHARE = 0.1  # of the users
+VALID_SHARE = 0.2  # of the users: fewer could not tell a gain from chance
 CANDIDATES = 2000  # texts among which validation looks for the partner
 JUDGES = 5000  # pairs of validation
 REPLICATES = 1000
@@ -222,7 +222,7 @@ def are_mates(known: np.ndarray, used: np.ndarray, num_texts: int) -> np.ndarray
 
 
 def split(pairs: Pairs, rng: np.random.Generator) -> tuple[Pairs, Pairs, np.ndarray]:
-    """(pairs to learn from, those of a tenth of the users to judge by, (C,) texts among which these look for partners).
+    """(pairs to learn from, those of a fifth of the users to judge by, (C,) texts among which these look for partners).
 
     At most CANDIDATES texts and JUDGES pairs of the judges; those that would need more are left out.
     """

@@ -1,10 +1,12 @@
 """The night's adapter: its pairs by hand, when it is trained again, and that item_embeddings takes it."""
 
+import json
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from pyspark.sql import functions as F
 
 from recspark import job
@@ -88,11 +90,15 @@ def test_pairs_are_consecutive_different_items_within_the_days(few) -> None:  # 
     assert found(few, scenarios=("home",)) == [("a", "c"), ("b", "c"), ("c", "d")]
 
 
-def test_the_drawing_does_not_depend_on_partitions(few) -> None:  # type: ignore[no-untyped-def]
+def test_the_drawing_does_not_depend_on_partitions(few, spark) -> None:  # type: ignore[no-untyped-def]
     events, items = few
     one = found(few, max_pairs=3)
     assert len(one) == 3
-    assert found((events.repartition(5, F.rand(1)), items.repartition(3)), max_pairs=3) == one
+    spark.conf.set("spark.sql.shuffle.partitions", "5")
+    try:
+        assert found((events.repartition(5, F.rand(1)), items.repartition(3)), max_pairs=3) == one
+    finally:
+        spark.conf.set("spark.sql.shuffle.partitions", "2")
     assert found(few, seed=1, max_pairs=3) != one
 
 
@@ -185,7 +191,19 @@ def test_what_does_not_fit_is_refused(night) -> None:  # type: ignore[no-untyped
     assert text_adapter.resolved(store, plain, RUN_DATE) is plain
 
 
-def test_stages_after_it_see_the_adapter() -> None:
+def test_every_later_stage_is_handed_the_adapter() -> None:
     stages = list(job.STAGES)
     after = stages[stages.index("text_adapter") + 1 :]
     assert after[0] == "item_embeddings" and not set(after) & set(job.WITHOUT_VECTORS)
+
+
+def test_the_command_hands_it_on(night, tmp_path, capsys) -> None:  # type: ignore[no-untyped-def]
+    """As the command line runs them; the adapter is there already."""
+    store, config, _ = night
+    path = tmp_path / "night.yaml"
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_none=True)))
+    assert job.run(("text_adapter", "item_embeddings"), str(path), str(RUN_DATE)) == 0
+    done = json.loads(capsys.readouterr().out.splitlines()[-1])["stages"]
+    version = locate(text_adapter.folder(store, config, RUN_DATE)).version
+    assert done["text_adapter"]["skipped"] and done["text_adapter"]["note"] == version
+    assert done["item_embeddings"]["note"] == version

@@ -77,6 +77,7 @@ def test_what_users_take_together_comes_near(base: Path, trained) -> None:  # ty
 
 
 def test_the_seed_decides_all(base: Path, trained) -> None:  # type: ignore[no-untyped-def]
+    torch.manual_seed(99)  # what others drew does not matter
     again = text_adapter.train(open_base(base), together(), SETTINGS, seed=3)
     other = text_adapter.train(open_base(base), together(), SETTINGS, seed=4)
     assert again.history == trained[0].history
@@ -95,7 +96,7 @@ def test_noise_leaves_the_frozen_model(base: Path) -> None:
 def test_too_few_pairs_leave_the_frozen_model(base: Path, tmp_path: Path) -> None:
     for pairs in (text_adapter.pairs_of([], [], []), text_adapter.pairs_of([1], ["red"], ["lamp"])):
         result = text_adapter.train(open_base(base), pairs, SETTINGS, seed=0)
-        assert result.epochs == 0
+        assert result.epochs == 0 and len(result.history) == 1
     text_adapter.save(str(tmp_path / "none"), result, str(base), None, {}, SETTINGS, 0)
     found = text.load(str(tmp_path / "none"), device="cpu").encode(LEFT)
     np.testing.assert_allclose(found, text.load(str(base), device="cpu").encode(LEFT), atol=1e-6)
@@ -135,7 +136,7 @@ def test_mates_are_the_pairs_both_ways() -> None:
 def test_judges_are_other_users() -> None:
     pairs = together()
     learnt, judges, candidates = text_adapter.split(pairs, np.random.default_rng(0))
-    assert len(np.unique(judges.user)) == 10 and not set(judges.user) & set(learnt.user)
+    assert len(np.unique(judges.user)) == 20 and not set(judges.user) & set(learnt.user)
     assert len(learnt.left) + len(judges.left) == len(pairs.left)
     assert sorted(candidates) == list(range(32))
 
@@ -143,7 +144,7 @@ def test_judges_are_other_users() -> None:
 def test_few_candidates_keep_what_the_judges_need(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_adapter, "CANDIDATES", 20)
     _, judges, candidates = text_adapter.split(together(), np.random.default_rng(0))
-    assert len(candidates) == len(set(candidates)) == 20 and 0 < len(judges.left) < 40
+    assert len(candidates) == len(set(candidates)) == 20 and 0 < len(judges.left) < 80
     assert {*judges.left, *judges.right} <= set(candidates)
 
 
