@@ -129,6 +129,16 @@ BENCHMARKS = {
         "NDCG@10 of hidden items by each content source, all fused, with LoRA; DIR: movielens-1m, amazon-...-toys",
         "10 min a seed",
     ),
+    "encode": (
+        "benchmarks.encode",
+        "images and sounds a second by Spark, against a bare loop; DIR: the folder of all data",
+        "5 min",
+    ),
+    "int8": (
+        "benchmarks.int8",
+        "recall of the 10 nearest neighbours by how vectors are stored; DIR: as for embed",
+        "3 min",
+    ),
     "nightly": ("benchmarks.nightly", "seconds of a first night, the same again, and the night after", "10 min"),
     "quality": ("benchmarks.quality", "NDCG@10 of published lists on what users then bought, at four dates", "20 min"),
 }
