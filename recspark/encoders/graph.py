@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from recspark.errors import TrainingError
+
 if TYPE_CHECKING:
     import torch
 
@@ -64,7 +66,9 @@ class Model:
 
 
 def fit(facts: Facts, settings: Settings, seed: int, say: Callable[[str], None]) -> tuple[Model, dict[str, float]]:
-    """Learn from all facts but a few, whose filtered MRR chooses the epoch; and the figures of `evaluate` on those."""
+    """Learn from all facts but a few, whose filtered MRR chooses the epoch; and the figures of `evaluate` on those.
+
+    Raises TrainingError when it diverges."""
     import torch  # here: who only looks vectors up need not load it
 
     rng = np.random.default_rng(seed)
@@ -84,6 +88,8 @@ def fit(facts: Facts, settings: Settings, seed: int, say: Callable[[str], None])
         if epoch % EVERY and epoch < settings.max_epochs:
             continue
         model = _model(tables, known)
+        if not all(np.isfinite(table).all() for table in (model.items_ID, model.relations_RD, model.entities_ED)):
+            raise TrainingError(f"item_facts.embedding: diverged in epoch {epoch}; try another seed or dim")
         found = evaluate(scorer(model), known, asked)
         say(f"item_facts: epoch {epoch}, filtered MRR {found['mrr']:.4f}, hits@10 {found['hits@10']:.4f}")
         since = 0 if found["mrr"] > figures["mrr"] else since + 1
@@ -131,7 +137,7 @@ def evaluate(score: Callable[[np.ndarray, np.ndarray], np.ndarray], known: Facts
         size = end - begin
         places = np.arange(size.sum()) + np.repeat(begin - np.cumsum(size) + size, size)
         scores[np.repeat(np.arange(len(size)), size), true[places]] = -np.inf
-        rank[low : low + CHUNK] += (scores > own).sum(axis=1) + (scores == own).sum(axis=1) / 2
+        rank[low : low + CHUNK] += (~(scores <= own)).sum(axis=1) + (scores == own).sum(axis=1) / 2  # NaN is no first
     return {"mrr": float((1 / rank).mean()), "hits@10": float((rank <= 10).mean())} if len(rank) else dict(NOTHING)
 
 

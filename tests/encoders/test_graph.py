@@ -5,6 +5,7 @@ import pytest
 
 from recspark.encoders import graph
 from recspark.encoders.graph import Facts, Settings
+from recspark.errors import TrainingError
 
 KINDS, MAKERS, PER_MAKER = 4, 5, 12
 SETTINGS = Settings(dim=16, negatives=32, batch_facts=128)
@@ -48,6 +49,14 @@ def test_ranks_by_hand() -> None:
     last = graph.evaluate(lambda item, relation: -np.arange(12.0)[None], twelve.take(np.zeros(1, bool)), twelve)
     assert last == {"mrr": pytest.approx(1 / 12), "hits@10": 0.0}
     assert graph.evaluate(lambda item, relation: table, known, asked.take(np.zeros(3, bool)))["mrr"] == 0.0
+
+
+def test_not_a_number_is_never_first() -> None:
+    asked = facts_of([(0, 0, 1)], (1, 1, 4))
+    found = graph.evaluate(lambda item, relation: np.full((1, 4), np.nan), asked.take(np.zeros(1, bool)), asked)
+    assert found["mrr"] <= 1 / 4
+    with pytest.raises(TrainingError, match="diverged in epoch 2"):
+        graph.fit(planted(), Settings(dim=4, max_epochs=2, negatives=8, learning_rate=float("inf")), 0, print)
 
 
 def test_what_would_be_left_without_a_fact_is_not_held_out() -> None:
