@@ -134,7 +134,7 @@ def one_modality(data: str, modality: str, quick: bool) -> dict[str, Any]:
         events = {"format": "parquet", "paths": ["x"], **dict.fromkeys(("scenario", "user_id", "item_id"), "x")}
         tree = {"warehouse": f"{folder}/warehouse", "source": {"interactions": {**events, "event_time": "x"}}}
         config = Config.model_validate({**tree, "item_embeddings": one.model_dump()})
-        spark, _ = get_session({}, app_name="encode")
+        spark, owned = get_session({}, app_name="encode")
         store = Store(spark, config, "encode")
         write_items(store, paths)
         in_every_worker(spark, cores, partial(load, one, loaded_version(one)))
@@ -145,7 +145,8 @@ def one_modality(data: str, modality: str, quick: bool) -> dict[str, Any]:
         rows = store.read(table.TABLE).orderBy(c.ITEM_ID).select(c.EMBEDDING).toArrow()[c.EMBEDDING]
         seconds, size, vectors = in_a_process(partial(bare, modality, model, paths, cores))
         apart = float(np.abs(vectors_to_array(rows) - vectors).max())
-        spark.stop()
+        if owned:
+            spark.stop()
     found = {
         "items": len(paths),
         "seconds": round(ours, 1),
