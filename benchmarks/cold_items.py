@@ -200,6 +200,7 @@ def one_seed(
         "TF-IDF neighbours": neighbours(tfidf),
         "content neighbours": neighbours(np.concatenate([content.unit(part) for part in parts.values()], axis=1)),
     }
+    say(f"seed {seed}: { ({name: round(float(gains.mean()), 4) for name, gains in found.items()}) }")
     found |= {name: mapped({name: part}, name) for name, part in parts.items()}
     found["all fused"] = mapped(parts, "all fused")
     for name in parts:

@@ -1,8 +1,9 @@
 """The part of the configuration that is about what items are: which encoders make vectors of it, facts, fine-tuning."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
@@ -44,6 +45,17 @@ class FactEmbedding(Section):
 class ItemFacts(Section):
     relations: Annotated[dict[str, str], Field(min_length=1)]  # name -> Spark SQL over `items`, a text or an array
     embedding: FactEmbedding | None = None
+    reasons: dict[str, str] = {}  # relation -> what a shared fact says: "by the director of {item}", "also by {entity}"
+
+    @model_validator(mode="after")
+    def _reasons(self) -> "ItemFacts":
+        unknown = sorted(set(self.reasons) - set(self.relations))
+        if unknown:
+            raise ValueError(f"reasons: found {', '.join(unknown)}, expected names of relations")
+        for name, text in self.reasons.items():
+            if set(re.findall(r"[{]([^}]*)[}]", text)) - {"item", "entity"}:
+                raise ValueError(f"reasons.{name}: found {text!r}, expected a text with {{item}} or {{entity}}")
+        return self
 
 
 class TextAdapter(Section):

@@ -18,12 +18,14 @@ from recspark.distributed import lists, ranker, retriever, rules, scorer
 from recspark.distributed.blocks import whole_users
 from recspark.errors import DataError, PublishError
 from recspark.summary import Summary
-from recspark.tables import candidates, index, interactions, model_metrics, published_runs
+from recspark.tables import candidates, index, interactions, model_metrics, published_runs, recommendation_facts
 from recspark.tables import recommendations as table
 from recspark.tables.candidates import BECAUSE, REPEAT
 from recspark.tables.histories import DEFAULT_USER_IDX
 from recspark.tables.interactions import TABLE as INTERACTIONS
+from recspark.tables.item_facts import TABLE as ITEM_FACTS
 from recspark.tables.items import TABLE as ITEMS
+from recspark.tables.recommendation_facts import TABLE as LINKS
 from recspark.tables.recommendations import TABLE, TOP
 from recspark.tables.store import Store
 from recspark.training import checkpoint
@@ -46,9 +48,12 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     for found, job in zip(stamps, ("candidates", "model_metrics"), strict=True):
         if found is None:
             raise DataError(f"{job} has nothing for {run_date}; run jobs/{job}.py or jobs/nightly.py first")
-    settings = config.digest("recommendations", "scenarios", "source")
+    settings = config.digest("recommendations", "scenarios", "source", "item_facts")
     items = store.digest(ITEMS, c.FIRST_SEEN, run_date)
-    fingerprint = store.fingerprint(settings, run_date, *(found["fingerprint"] for found in stamps if found), items)
+    facts = store.token(ITEM_FACTS) if reasons_of(config) else None
+    fingerprint = store.fingerprint(
+        settings, run_date, *(found["fingerprint"] for found in stamps if found), items, facts
+    )
     if not force and store.is_fresh(TABLE, fingerprint, run_date=run_date):
         return Summary("recommendations", skipped=True)
     modes = model_metrics.decisions(store, run_date)
@@ -160,6 +165,27 @@ def owed_lists(store: Store, config: Config, run_date: date, events: DataFrame) 
     return sizes.join(store.read(index.USER_INDEX), on=c.USER_IDX, how="inner").select(c.SCENARIO, c.USER_ID, size)
 
 
+def reasons_of(config: Config) -> dict[str, str]:
+    """Relation -> what a shared fact says, where that is configured."""
+    return config.item_facts.reasons if config.item_facts is not None else {}
+
+
+def with_facts(
+    store: Store, config: Config, run_date: date, rows: DataFrame, events: DataFrame
+) -> tuple[DataFrame, DataFrame | None]:
+    """`rows` with the reasons that facts give, persisted, and the links; as they are where no reason is configured."""
+    reasons = reasons_of(config)
+    if not reasons:
+        return rows, None
+    links = recommendation_facts.build(rows, events, store.read(ITEM_FACTS), reasons, run_date, store.run_id)
+    names = store.read(ITEMS).select(c.ITEM_ID, table.name_of_item().alias("name"))
+    return recommendation_facts.explained(rows, links, names, reasons).persist(), links
+
+
+def _in_order(rows: DataFrame, num_files: int) -> DataFrame:
+    return rows.repartition(num_files, c.USER_ID).sortWithinPartitions(c.SCENARIO, c.USER_ID, c.RANK)
+
+
 def publish(
     store: Store, config: Config, run_date: date, rows: DataFrame, fingerprint: str, versions: published_runs.Versions
 ) -> Summary:
@@ -169,7 +195,8 @@ def publish(
     k = config.recommendations.k
     num_files = max(1, math.ceil(owed.count() * k / ROWS_A_FILE))
     # kept as they are checked: what is published must be what was looked at
-    kept = rows.repartition(num_files, c.USER_ID).sortWithinPartitions(c.SCENARIO, c.USER_ID, c.RANK).persist()
+    made = _in_order(rows, num_files).persist()
+    kept, links = with_facts(store, config, run_date, made, events)
     try:
         seen = events.select(c.USER_ID, c.ITEM_ID).distinct()
         items = store.read(ITEMS).where(F.col(c.FIRST_SEEN) < F.lit(run_date))
@@ -182,10 +209,13 @@ def publish(
             )
         stamp = {"fingerprint": fingerprint, "run_date": str(run_date), **versions.metadata()}
         where = f"{c.RUN_DATE} = '{run_date}'"
+        if links is not None:  # before the lists: a reader of these finds their facts
+            store.replace(LINKS, links.coalesce(num_files), where=where)
+            kept = _in_order(kept, num_files)
         version = store.replace(TABLE, kept, where=where, metadata=stamp, txn=(store.run_id, 1))
     finally:
-        kept.unpersist()
-        owed.unpersist()
+        for frame in (kept, made, owed):
+            frame.unpersist()
     reason = f"{checked.num_rows:,} rows, {checked.num_lists:,} lists of {k}"
     published_runs.write(store, run_date, published_runs.PUBLISHED, reason, versions)
     return Summary("recommendations", rows_out=checked.num_rows, note=f"published: {reason}", version=version)

@@ -21,6 +21,7 @@ from recspark.tables import (
     items,
     model_metrics,
     published_runs,
+    recommendation_facts,
     recommendations,
     rejected_events,
     training_examples,
@@ -41,6 +42,7 @@ COMPACTED = (
     candidates.TABLE,
     model_metrics.TABLE,
     recommendations.TABLE,
+    recommendation_facts.TABLE,
     published_runs.TABLE,
 )
 FILE_BYTES = 128 << 20

@@ -40,7 +40,7 @@ def build(
     """Rows of TABLE. `top`: TOP. `modes` (scenario, model): what orders each scenario's lists. `users`: user_index and
     the default user. `items` (item_id, item_idx, text). A number without an id gives a null, which `check` counts.
     """
-    names = items.select(F.col(c.ITEM_IDX).alias(BECAUSE), _name().alias("because"))
+    names = items.select(F.col(c.ITEM_IDX).alias(BECAUSE), name_of_item().alias("because"))
     # every table on the right is unique by its key, so the joins keep one row a place on a list
     rows = (
         top.join(F.broadcast(modes), on=c.SCENARIO, how="left")
@@ -71,7 +71,7 @@ def reason() -> Column:
     return F.coalesce(plain, F.concat(words, F.lit(" "), F.col("because")), unnamed, popular)
 
 
-def _name() -> Column:
+def name_of_item() -> Column:
     """An item's text on one line, shortened; its id where it has none."""
     text = F.trim(F.regexp_replace(c.TEXT, r"\s+", " "))
     short = F.when(F.length(text) > MAX_TEXT, F.concat(F.rtrim(F.substring(text, 1, MAX_TEXT - 3)), F.lit("...")))

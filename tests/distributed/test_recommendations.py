@@ -12,6 +12,7 @@ from recspark import columns as c
 from recspark.distributed import lists, recommendations, retriever, rules, scorer
 from recspark.errors import DataError, PublishError
 from recspark.tables import candidates, model_metrics, published_runs
+from recspark.tables.item_facts import TABLE as ITEM_FACTS
 from recspark.tables.recommendations import TABLE
 from recspark.tables.store import Store
 from tests.distributed import night
@@ -98,6 +99,24 @@ def test_a_night_is_published_with_its_row(spark, published):
     assert set(run.input_versions) == {"interactions", "items", "candidates", "model_metrics"}
     stamp = Store(spark, night.config(warehouse), "reader").stamp(TABLE, run_date=TONIGHT)
     assert (stamp["run_id"], stamp["config_hash"]) == ("run1", run.config_hash)
+
+
+def test_a_shared_fact_is_the_reason_and_its_path_is_kept(spark, warehouse):
+    """i6 and u0's i0 are by one maker; nobody has reasons without item_facts.reasons."""
+    store = Store(spark, night.config(warehouse), "facts")
+    facts = spark.createDataFrame([("i0", "maker", "A"), ("i6", "maker", "A")], ITEM_FACTS.schema)
+    store.replace(ITEM_FACTS, facts)
+    said = {"relations": {"maker": "item_id"}, "reasons": {"maker": "by {entity}, as {item}"}}
+    config = night.config(warehouse, item_facts=said)
+    assert not recommendations.refresh(store, config, TONIGHT).skipped
+    rows = table(spark, warehouse, "recommendations").where("user_id = 'u0'").orderBy("rank").collect()
+    assert [row.reason for row in rows] == ["by A, as THING 0", "bought with THING 0", "bought with THING 0"]
+    (link,) = table(spark, warehouse, "recommendation_facts").where("user_id = 'u0'").collect()
+    assert (link.item_id, link.entity, link.history_item_id, link.run_id) == ("i6", "A", "i0", "facts")
+    assert recommendations.refresh(store, config, TONIGHT).skipped
+    store.replace(ITEM_FACTS, facts.limit(1))
+    assert not recommendations.refresh(store, config, TONIGHT).skipped
+    assert table(spark, warehouse, "recommendation_facts").count() == 0
 
 
 def test_the_same_inputs_are_skipped_and_force_is_a_new_run(spark, warehouse):

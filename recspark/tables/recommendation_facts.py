@@ -1,0 +1,66 @@
+"""recommendation_facts: by which fact a listed item is linked to what its user had, for audits; and the reason of it.
+
+A row is one (run_date, scenario, user_id, item_id) of recommendations that shares a fact (relation, entity) with
+another item of the user's history. Of several the rarest entity counts, then the order of item_facts.reasons.
+"""
+
+from collections.abc import Mapping
+from datetime import date
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from recspark import columns as c
+from recspark.tables.candidates import REPEAT
+from recspark.tables.store import Table
+
+HISTORY_ITEM_ID = "history_item_id"
+TABLE = Table(
+    noun="recommendation_facts",
+    ddl=f"{c.RUN_DATE} date, {c.SCENARIO} string, {c.USER_ID} string, {c.ITEM_ID} string, {c.RELATION} string, "
+    f"{c.ENTITY} string, {HISTORY_ITEM_ID} string, {c.RUN_ID} string",
+    key=(c.RUN_DATE, c.SCENARIO, c.USER_ID, c.ITEM_ID),
+    partition_by=(c.RUN_DATE,),
+)
+PLACE = (c.SCENARIO, c.USER_ID, c.ITEM_ID)  # of a row on the lists
+
+
+def build(
+    rows: DataFrame, events: DataFrame, facts: DataFrame, reasons: Mapping[str, str], run_date: date, run_id: str
+) -> DataFrame:
+    """Rows of TABLE for those of recommendations (`rows`) that have a link, at most one each.
+
+    `events`: interactions before the night; `facts`: item_facts, of which only the relations of `reasons` count. A user
+    has as many rows in the join as the facts on his lists: of the history only the newest item with an entity is kept.
+    """
+    known = facts.where(F.col(c.RELATION).isin(*reasons))
+    order = F.create_map(*(F.lit(part) for n, name in enumerate(reasons) for part in (name, n)))
+    sizes = known.groupBy(c.RELATION, c.ENTITY).agg(F.count("*").alias("items"))
+    # (relation, entity) is the key of sizes, so the join keeps one row a fact
+    of_lists = rows.where(F.col(c.SOURCE) != REPEAT).select(*PLACE)  # what was had before says so itself
+    of_lists = of_lists.join(known.join(sizes, on=[c.RELATION, c.ENTITY], how="inner"), on=c.ITEM_ID)
+    had = events.groupBy(c.USER_ID, c.ITEM_ID).agg(F.max(c.EVENT_TIME).alias("last"))
+    had = had.join(known, on=c.ITEM_ID, how="inner").groupBy(c.USER_ID, c.RELATION, c.ENTITY)
+    newest = had.agg(F.max(F.struct("last", F.col(c.ITEM_ID).alias(HISTORY_ITEM_ID))).alias("newest"))
+    shared = of_lists.join(newest, on=[c.USER_ID, c.RELATION, c.ENTITY], how="inner")
+    other = shared.withColumn(HISTORY_ITEM_ID, F.col("newest")[HISTORY_ITEM_ID])
+    link = F.struct("items", order[F.col(c.RELATION)].alias("place"), c.RELATION, c.ENTITY, HISTORY_ITEM_ID)
+    best = other.where(F.col(HISTORY_ITEM_ID) != F.col(c.ITEM_ID)).groupBy(*PLACE).agg(F.min(link).alias("link"))
+    linked = (F.col("link")[name].alias(name) for name in (c.RELATION, c.ENTITY, HISTORY_ITEM_ID))
+    found = best.select(F.lit(run_date).alias(c.RUN_DATE), *PLACE, *linked, F.lit(run_id).alias(c.RUN_ID))
+    return found.select(TABLE.columns)
+
+
+def explained(rows: DataFrame, links: DataFrame, names: DataFrame, reasons: Mapping[str, str]) -> DataFrame:
+    """Rows of recommendations with the reason that their link gives. `names` (item_id, name), unique by item_id."""
+    said = names.select(F.col(c.ITEM_ID).alias(HISTORY_ITEM_ID), "name")
+    told = links.join(said, on=HISTORY_ITEM_ID, how="inner").select(*PLACE, _sentence(reasons).alias("told"))
+    # PLACE is unique among the links, so the join keeps one row a place on a list
+    joined = rows.join(told, on=list(PLACE), how="left")
+    return joined.withColumn(c.REASON, F.coalesce("told", c.REASON)).select(rows.columns)
+
+
+def _sentence(reasons: Mapping[str, str]) -> Column:
+    """The template of a relation with `{item}` and `{entity}` filled in."""
+    templates = F.create_map(*(F.lit(part) for pair in reasons.items() for part in pair))[F.col(c.RELATION)]
+    return F.replace(F.replace(templates, F.lit("{item}"), F.col("name")), F.lit("{entity}"), F.col(c.ENTITY))
