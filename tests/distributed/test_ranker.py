@@ -189,7 +189,9 @@ def learnt(spark, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-
     world.write(world.tastes(), store, "encoder")
     for as_of in (RUN_DATE, *WINDOWS):
         arrays = {"content": np.random.default_rng(0).normal(size=(18, 6)).astype(np.float32)}
-        checkpoint.save(retriever.folder(store, config, as_of), {"scenarios": {"rich": 2, "poor": 0}}, arrays)
+        groups = [["poor", 1, 0, 10], ["rich", 2, 2, 100]]
+        manifest = {"scenarios": {"rich": 2, "poor": 0}, "scenario_groups": groups}
+        checkpoint.save(retriever.folder(store, config, as_of), manifest, arrays)
     for as_of in WINDOWS:
         write_examples(store, config, as_of)
     return store, config, ranker.refresh(store, config, RUN_DATE)

@@ -160,7 +160,7 @@ def test_build_gives_ids_models_and_reasons(spark):
 
 def test_long_texts_are_shortened_to_one_line(spark):
     row = spark.createDataFrame([("a", "WORD  \n" * 40)], "item_id string, text string")
-    name = row.select(table._name()).first()[0]
+    name = row.select(table.name_of_item()).first()[0]
     assert name.startswith("WORD WORD WORD")
     assert name.endswith("...")
     assert len(name) <= table.MAX_TEXT
