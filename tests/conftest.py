@@ -36,6 +36,16 @@ def only_countries(condition: str) -> tuple[str, ...]:
     )
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file's tests share its fixtures, so they run in one process; so do all files that read the published night. The
+    longest go first: the other process takes what is left."""
+    reading = {item.path for item in items if "published" in getattr(item, "fixturenames", ())}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("published" if item.path in reading else str(item.path)))
+    items.sort(key=lambda item: (item.path not in reading, item.path.name != "test_cluster.py"))
+
+
 @dataclass(frozen=True)
 class Night:
     """What a finished command left: its exit code and the JSON line that it ended with."""
