@@ -85,7 +85,10 @@ def column(rows: DataFrame, sql: str, kind: Kind, key: str, where: str) -> Colum
         raise SchemaError(f"{key}: `{sql}` is of type {found.simpleString()} in {where}; expected {EXPECTED[kind]}")
     if kind == "media" and isinstance(found, T.BinaryType):
         return F.concat(F.lit("data:;base64,"), F.base64(F.expr(sql)))
-    return (F.array(F.expr(sql)) if kind == "texts" and not many else F.expr(sql)).cast(target)
+    value = (F.array(F.expr(sql)) if kind == "texts" and not many else F.expr(sql)).cast(target)
+    if kind == "time":  # Spark reads "20713" as a year, which neither Python nor a warehouse could show
+        return F.when(F.year(value).between(1, 9999), value)
+    return value
 
 
 def text_map(values: Sequence[tuple[str, Column]]) -> Column:

@@ -38,6 +38,7 @@ MESSY = {
     "fr,ann,i1,2024-01-01 10:00:00,,1,1": "null event",
     "fr,ann,i1,,buy,1,1": "null event_time",
     "fr,ann,i1,yesterday,buy,1,1": "unparsable event_time",
+    "fr,ann,i1,20713,buy,1,1": "unparsable event_time",  # to Spark it is a year
     "fr,ann,i2,2024-01-01 10:00:00,buy,cheap,1": "unparsable value",
     "fr,ann,i2,2024-01-01 10:00:00,buy,NaN,1": "non-finite value",
     "fr,ann,i2,2024-01-01 10:00:00,buy,-Infinity,1": "non-finite value",
