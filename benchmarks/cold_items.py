@@ -189,8 +189,8 @@ def one_seed(
         found = content_map.ndcg_of_users(
             content_map.scores(model, asked, nothing, nothing * 1.0)[:, hidden_I], true_UH
         )
-        chosen = dict(zip(parts, model.weights, strict=True))
-        say(f"seed {seed}: {name} {found.mean():.4f}, ridge {model.ridge:g}, weights {chosen}")
+        chosen = dict(zip(parts, model.choice.weights, strict=True))
+        say(f"seed {seed}: {name} {found.mean():.4f}, {model.choice}, weights {chosen}")
         return found
 
     parts = {**frozen, "facts": of_facts(data, hidden_I, seed)}
@@ -227,18 +227,27 @@ def run(data: str, seeds: int, quick: bool) -> dict[str, Any]:
     whole = [" ".join(filter(None, cells)) for cells in zip(*world.texts.values(), strict=True)]
     words = TfidfVectorizer(sublinear_tf=True, min_df=2, stop_words="english", dtype=np.float32)
     tfidf, most = words.fit_transform(whole).toarray(), QUICK_PAIRS if quick else MAX_PAIRS
-    runs = [one_seed(world, frozen, tfidf, seed, most) for seed in range(seeds)]
+    runs: list[dict[str, np.ndarray]] = []
+    for seed in range(seeds):
+        runs.append(one_seed(world, frozen, tfidf, seed, most))
+        gaps = differences(runs, world.tuned)
     lines = [{name: {"NDCG@10": float(gains.mean())} for name, gains in found.items()} for found in runs]
     table(lines, f"{Path(data).name}, {seeds} seeds, {(time.monotonic() - began) / seeds:.0f} s a seed")
-    pooled = {name: np.concatenate([found[name] for found in runs]) for name in runs[0]}
-    single = max((*frozen, "facts"), key=lambda name: pooled[name].mean())
-    pairs = {
-        f"all fused - {single}": ("all fused", single),
-        f"{world.tuned}, LoRA - frozen": (f"{world.tuned} + LoRA", world.tuned),
-        "all fused, LoRA - frozen": ("all fused + LoRA", "all fused"),
-    }
-    gaps = {name: difference(pooled[ours], pooled[other]) for name, (ours, other) in pairs.items()}
-    for name, (mean, low, high) in gaps.items():
-        print(f"{name}: {mean:+.4f} [{low:+.4f}, {high:+.4f}]", flush=True)
-    figures = {name: round(float(gains.mean()), 4) for name, gains in pooled.items()}
+    figures = {name: round(float(gains.mean()), 4) for name, gains in pooled(runs).items()}
     return {"data": Path(data).name, "seeds": seeds, "ndcg@10": figures, "differences": gaps}
+
+
+def pooled(runs: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([found[name] for found in runs]) for name in runs[0]}
+
+
+def differences(runs: list[dict[str, np.ndarray]], tuned: str) -> dict[str, tuple[float, float, float]]:
+    """What is said of the seeds so far: ours minus the other, with its interval."""
+    users = pooled(runs)
+    singles = [name.removeprefix("all but ") for name in users if name.startswith("all but ")]
+    pairs = [("all fused", name) for name in (*singles, "TF-IDF neighbours", "content neighbours")]
+    pairs += [(f"{tuned} + LoRA", tuned), ("all fused + LoRA", "all fused")]
+    gaps = {f"{ours} - {other}": difference(users[ours], users[other]) for ours, other in pairs}
+    for name, (mean, low, high) in gaps.items():
+        say(f"{len(runs)} seeds: {name} {mean:+.4f} [{low:+.4f}, {high:+.4f}]")
+    return gaps

@@ -12,7 +12,8 @@ from recspark.config_content import ItemEmbeddings, ItemFacts, Section, TextAdap
 
 # A candidate's `source`; the order breaks ties. Which of them work is the section `retriever`'s to say.
 RETRIEVERS = (
-    "linear", "co_occurrence", "matrix_factorization", "sequence", "content_towers", "content", "popular",
+    "linear", "co_occurrence", "matrix_factorization", "sequence", "content_towers", "content_map", "content",
+    "popular",
 )  # fmt: skip
 
 
@@ -170,6 +171,12 @@ class ContentTowers(Section):
     max_epochs: Annotated[int, Field(ge=1)] = 5
 
 
+class ContentMap(Section):
+    """Content embeddings mapped onto latent factors of behaviour: for items that nobody had yet."""
+
+    num_factors: Annotated[int, Field(ge=1)] = 64
+
+
 class Popular(Section):
     half_life_days: Annotated[float, Field(gt=0)] = 14.0
     shrinkage: Annotated[float, Field(ge=0)] = 100.0  # events that the all-scenario list counts for
@@ -183,6 +190,7 @@ class Retriever(Section):
     matrix_factorization: MatrixFactorization | None = None
     sequence: Sequence | None = None
     content_towers: ContentTowers | None = None
+    content_map: ContentMap | None = None
     popular: Popular = Popular()
 
     @property

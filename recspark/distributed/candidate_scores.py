@@ -81,7 +81,7 @@ def of_rows(rows: Pool, user_pos: np.ndarray, group_row: np.ndarray, scores: Sco
     described = bundle.content.any(axis=1)
     for name, matrix_UI in scores.user_UI.items():
         found = matrix_UI[user_pos, rows.item_idx]
-        if name in ("content", "content_towers"):
+        if name in ("content", "content_towers", "content_map"):
             speaks = described[rows.item_idx] & matrix_UI.any(axis=1)[user_pos]
         else:
             speaks = bought[user_pos]

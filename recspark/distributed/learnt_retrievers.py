@@ -1,5 +1,6 @@
 """Retrievers that a bundle holds beside its arrays, each in a folder of its own: summed by Spark (`co_occurrence`), or
-trained by TorchDistributor on the histories' shards (`matrix_factorization`, `sequence`, `content_towers`)."""
+trained by TorchDistributor on the histories' shards (`matrix_factorization`, `sequence`, `content_towers`,
+`content_map`)."""
 
 import importlib
 import logging

@@ -29,7 +29,8 @@ TOP = (
 SIZE = "size"  # rows that a list is due, where that is not k
 EXPLAINED = {  # source -> what its best history item has to do with the recommended one
     "linear": "bought with", "co_occurrence": "bought with", "matrix_factorization": "goes with",
-    "sequence": "comes after", "content_towers": "similar to", "content": "similar to",
+    "sequence": "comes after", "content_towers": "similar to", "content_map": "similar to",
+    "content": "similar to",
 }  # fmt: skip
 MAX_TEXT = 80  # characters of an item's text in a reason
 

@@ -20,7 +20,7 @@ from recspark.training import checkpoint
 
 log = logging.getLogger("recspark.retriever")
 
-TRAINED = ("matrix_factorization", "sequence", "content_towers")
+TRAINED = ("matrix_factorization", "sequence", "content_towers", "content_map")
 STEPS = "steps"  # folder of a training's checkpoints, inside the model's
 JUDGES = 1000  # users whose newest event stops the training of `sequence`
 
@@ -69,7 +69,8 @@ def fit(task: Task, settings: Mapping[str, Any], seed: int) -> None:
     histories = read(task.histories)
     content_ID = np.array(checkpoint.open_array(task.bundle, "content"))
     num_scenarios = max(task.scenarios.values(), default=0) + 1
-    catalogue = Catalogue(len(content_ID), num_scenarios, content_ID if content_ID.any() else None)
+    parts = tuple(checkpoint.read_manifest(task.bundle)["content_parts"])
+    catalogue = Catalogue(len(content_ID), num_scenarios, *((content_ID, parts) if content_ID.any() else ()))
     target = None
     if task.name == "sequence":
         # a scenario without an event yet belongs to the group of small ones

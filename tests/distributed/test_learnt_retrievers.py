@@ -13,7 +13,7 @@ from recspark.distributed import histories as histories_of
 from recspark.distributed.scorer import Scorer
 from recspark.errors import ConfigError, DataError
 from recspark.features import FEATURES, Histories, features_of, take
-from recspark.models.retrievers import co_occurrence, content_towers, matrix_factorization, sequence
+from recspark.models.retrievers import co_occurrence, content_map, content_towers, matrix_factorization, sequence
 from recspark.models.retrievers.catalogue import Catalogue
 from recspark.tables.candidates import BECAUSE, TABLE
 from recspark.tables.index import ITEM_INDEX, USER_INDEX
@@ -28,8 +28,9 @@ SETTINGS = {
         "dim": 8, "layers": 1, "heads": 1, "length": 10, "negatives": 8, "learning_rate": 0.02, "max_epochs": 4
     },
     "content_towers": {"dim": 4, "negatives": 8, "max_epochs": 1},
+    "content_map": {"num_factors": 2},
 }  # fmt: skip
-LEARNT = ("co_occurrence", "matrix_factorization", "sequence", "content_towers")
+LEARNT = ("co_occurrence", "matrix_factorization", "sequence", "content_towers", "content_map")
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,9 @@ SOURCE = {"format": "parquet", "paths": ["x"], "scenario": "s", "user_id": "u", 
 
 
 @pytest.mark.parametrize(
-    "module", [matrix_factorization, content_towers], ids=["matrix_factorization", "content_towers"]
+    "module",
+    [matrix_factorization, content_towers, content_map],
+    ids=["matrix_factorization", "content_towers", "content_map"],
 )
 def test_trained_by_spark_or_on_arrays(module, night, bundle, flat) -> None:  # type: ignore[no-untyped-def]
     """One retriever, two doors: TorchDistributor on the night's shards, and `fit` on flat arrays."""
@@ -148,7 +151,8 @@ def test_each_finds_the_withheld_item(night, rows) -> None:  # type: ignore[no-u
             (best,) = [row for row in found if row["co_occurrence_rank"] == 1]
             assert planted.items[best["item_id"]][0] == taste
     new = [rows[user, world.RICH].get(planted.unsold[planted.tastes[user]]) for user in planted.withheld]
-    assert all(row is not None and row["content_towers_rank"] > 0 for row in new)  # nobody bought it
+    for name in ("content_towers", "content_map"):
+        assert all(row is not None and row[f"{name}_rank"] > 0 for row in new), name  # nobody bought it
 
 
 def test_sequence_speaks_for_each_scenario(night, rows) -> None:  # type: ignore[no-untyped-def]

@@ -55,7 +55,7 @@ def test_with_a_target_only_its_users_judge() -> None:
 
 
 def task(folder: Path, name: str, content: np.ndarray) -> retriever_job.Task:
-    checkpoint.save(f"{folder}/bundle", {}, {"content": content})
+    checkpoint.save(f"{folder}/bundle", {"content_parts": [content.shape[1]]}, {"content": content})
     return retriever_job.Task(name, f"{folder}/bundle", shards(folder), {"a": 0, "b": 1})
 
 

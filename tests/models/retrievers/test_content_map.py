@@ -1,5 +1,7 @@
 """Content mapped onto behaviour: items nobody had are found, noise is turned off, and the closed form is one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -57,21 +59,45 @@ def test_new_items_are_found_and_all_parts_together_find_more_than_each() -> Non
 def test_noise_counts_less_than_what_is_known() -> None:
     histories, catalogue, _ = world()
     model = content_map.fit(histories, catalogue, SETTINGS)
-    assert model.weights[2] < min(model.weights[:2])
-    assert model.held_out_ndcg > content_map.fit(histories, only(catalogue, 2), SETTINGS).held_out_ndcg
+    assert model.choice.weights[2] < min(model.choice.weights[:2])
+    assert model.choice.ndcg > content_map.fit(histories, only(catalogue, 2), SETTINGS).choice.ndcg
 
 
 def test_the_map_is_the_ridge_regression_of_the_weighted_parts() -> None:
     """The normal equations hold: what is left of the factors, seen through the contents, is the ridge times the map."""
     histories, catalogue, _ = world()
-    model = content_map.fit(histories, catalogue, SETTINGS)
+    model = content_map.fit(histories, catalogue, replace(SETTINGS, nearness=(0.25,)))
+    weights, (mapped_scale, near_scale) = model.choice.weights, model.choice.scales
     known = np.arange(NUM_ITEMS - NEW)
-    scaled = np.concatenate([unit(p) * w for p, w in zip(catalogue.parts(), model.weights, strict=True)], axis=1)
-    x, y = scaled[known].astype(float), model.items_IF[known].astype(float)
+    scaled = np.concatenate([unit(p) * w for p, w in zip(catalogue.parts(), weights, strict=True)], axis=1)
+    x, y = scaled[known].astype(float), model.history_ID[known, :4].astype(float)
     solved = np.linalg.lstsq(
-        np.vstack((x, np.sqrt(model.ridge) * np.eye(18))), np.vstack((y, np.zeros((18, 4)))), rcond=None
+        np.vstack((x, np.sqrt(model.choice.ridge) * np.eye(18))), np.vstack((y, np.zeros((18, 4)))), rcond=None
     )
-    np.testing.assert_allclose(model.content_IF, scaled @ solved[0], atol=1e-5)
+    np.testing.assert_allclose(model.vectors_ID[:, :4], scaled @ solved[0] * mapped_scale, atol=1e-5)
+    # Nearness is the prediction of a user's own ridge regression on content: of him who had the first two items alone.
+    had = np.isin(known, (0, 1)).astype(float)
+    own = np.linalg.lstsq(
+        np.vstack((x, np.sqrt(model.choice.near_ridge) * np.eye(18))), np.concatenate((had, np.zeros(18))), rcond=None
+    )
+    found = model.vectors_ID[:, 4:] @ model.history_ID[:2, 4:].sum(axis=0)
+    np.testing.assert_allclose(found, scaled @ own[0] * near_scale, atol=1e-5)
+
+
+def test_nearness_is_what_it_should_be_where_factors_know_nothing() -> None:
+    """Every user has two items of an own taste that nobody else shares: no factor of other tastes says anything of it,
+    but its contents are alike."""
+    rng = np.random.default_rng(0)
+    content = np.repeat(rng.normal(size=(200, 16)), 2, axis=0) + 0.1 * rng.normal(size=(400, 16))
+    pairs = np.arange(400).reshape(200, 2)
+    others = rng.integers(0, 400, (200, 2))
+    item = np.concatenate([pairs, others], axis=1).ravel().astype(np.int32)
+    nothing, ones = np.zeros(len(item), np.int32), np.ones(len(item), np.float32)
+    histories = Histories(4 * np.arange(201), item, nothing, np.arange(len(item)) * 1.0, ones, ones, ones)
+    catalogue = Catalogue(400, 1, content.astype(np.float32))
+    chosen = content_map.fit(histories, catalogue, SETTINGS).choice
+    mapped = content_map.fit(histories, catalogue, replace(SETTINGS, nearness=(0.0,))).choice
+    assert chosen.nearness > 0.4 and chosen.ndcg > mapped.ndcg + 0.2
 
 
 def test_ndcg_of_users_by_hand() -> None:
