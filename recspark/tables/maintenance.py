@@ -1,5 +1,6 @@
-"""Housekeeping of a warehouse: join small files, vacuum old versions, drop old nights' candidates and models."""
+"""Housekeeping of a warehouse: join small files, vacuum, drop old nights' candidates, models and vectors."""
 
+import json
 import logging
 import re
 from collections.abc import Iterable, Iterator
@@ -11,6 +12,7 @@ from pyspark.sql import functions as F
 
 from recspark import columns as c
 from recspark.config import Config
+from recspark.model_folder import MANIFEST
 from recspark.summary import Summary
 from recspark.tables import (
     candidates,
@@ -47,6 +49,7 @@ COMPACTED = (
 )
 FILE_BYTES = 128 << 20
 CHECKED_HOURS = 168  # below this Delta asks whether that is meant; the configuration has said so
+RETRIEVER = "retriever"
 DATED = re.compile(r"^(\d{4}-\d{2}-\d{2})-")  # model folders: <date>-<fingerprint>
 
 
@@ -59,13 +62,17 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     del force  # housekeeping has no fingerprint: doing it twice changes nothing
     examples = training_examples.table(config.training_examples.tasks)
     dropped = sum(drop_dates(store, table, run_date, config) for table in (candidates.TABLE, examples))
+    encoders = drop_embeddings(store, run_date, config)
     folders = drop_models(store, run_date, config)
     present = [table for table in COMPACTED if store.exists(table)]
     # examples keep their files: the feed needs several of them, in hash order
     compacted = sum(compact(store, table) for table in present)
     for table in [*present, *([examples] if store.exists(examples) else [])]:
         vacuum(store, table, config.maintenance.retention_hours)
-    note = f"{compacted} files compacted, {dropped} old dates and {folders} old model folders dropped"
+    note = (
+        f"{compacted} files compacted, {dropped} old dates, {folders} old model folders and "
+        f"the vectors of {encoders} old encoders dropped"
+    )
     log.info("maintenance: %s", note)
     return Summary("maintenance", note=note)
 
@@ -93,20 +100,51 @@ def drop_dates(store: Store, table: Table, run_date: date, config: Config) -> in
     return len(old)
 
 
-def drop_models(store: Store, run_date: date, config: Config) -> int:
-    """Delete the expired folders under models/<noun>/; returns how many. Folders without a date are not ours."""
+def model_folders(store: Store, run_date: date, config: Config) -> tuple[list[str], list[str]]:
+    """(expired, kept) folders under models/<noun>/, without the file system's protocol. Those without a date in their
+    name are not ours, and in neither."""
     fs, root = fsspec.core.url_to_fs(f"{store.warehouse}/models")
     if not fs.exists(root):
-        return 0
+        return [], []
     folders = [path for noun in fs.ls(root, detail=False) if fs.isdir(noun) for path in fs.ls(noun, detail=False)]
-    dated = [(match[1], path) for path in folders if (match := DATED.match(path.rstrip("/").rsplit("/", 1)[-1]))]
-    old = set(expired({date.fromisoformat(day) for day, _ in dated}, run_date, config))
-    gone = [path for day, path in dated if date.fromisoformat(day) in old]
+    dated = [(date.fromisoformat(match[1]), path) for path in folders if (match := DATED.match(_name(path)))]
+    old = set(expired({day for day, _ in dated}, run_date, config))
+    return [path for day, path in dated if day in old], [path for day, path in dated if day not in old]
+
+
+def drop_models(store: Store, run_date: date, config: Config) -> int:
+    """Delete the expired model folders; returns how many."""
+    fs, _ = fsspec.core.url_to_fs(store.warehouse)
+    gone, _ = model_folders(store, run_date, config)
     for path in gone:
-        if fs.exists(f"{path}/manifest.json"):  # first: a folder without one does not exist, should this be cut short
-            fs.rm_file(f"{path}/manifest.json")
+        if fs.exists(f"{path}/{MANIFEST}"):  # first: a folder without one does not exist, should this be cut short
+            fs.rm_file(f"{path}/{MANIFEST}")
         fs.rm(path, recursive=True)
     return len(gone)
+
+
+def drop_embeddings(store: Store, run_date: date, config: Config) -> int:
+    """Delete the vectors of encoders that expired retrievers read and no kept one does; returns how many encoders.
+
+    Such are text adapters and vectors of facts, which are trained anew week by week. To be called before drop_models.
+    """
+    gone, kept = (_encoders(store, folders) for folders in model_folders(store, run_date, config))
+    unused = sorted(gone - kept)
+    if not unused or not kept or not store.exists(item_embeddings.TABLE):
+        return 0
+    store.delta(item_embeddings.TABLE).delete(F.col(c.ENCODER).isin(unused))
+    return len(unused)
+
+
+def _encoders(store: Store, folders: Iterable[str]) -> set[str]:
+    """Those that the retrievers among some model folders read."""
+    fs, _ = fsspec.core.url_to_fs(store.warehouse)
+    files = [f"{path}/{MANIFEST}" for path in folders if f"/{RETRIEVER}/" in path]
+    return {name for file in files if fs.exists(file) for name in json.loads(fs.cat_file(file)).get("encoders", ())}
+
+
+def _name(path: str) -> str:
+    return path.rstrip("/").rsplit("/", 1)[-1]
 
 
 def compact(store: Store, table: Table) -> int:

@@ -1,10 +1,11 @@
 """What stays, what goes, and that readers notice neither."""
 
+import json
 from datetime import date, timedelta
 from pathlib import Path
 
 from recspark.config import Config
-from recspark.tables import maintenance
+from recspark.tables import item_embeddings, maintenance
 from recspark.tables.store import Store, Table
 from recspark.windows import closed_windows
 
@@ -44,6 +45,23 @@ def test_old_model_folders_go_and_unknown_ones_stay(spark, tmp_path):
     assert sorted(p.name for p in (tmp_path / "models/retriever").iterdir()) == ["2024-06-13-abc", "notes"]
 
 
+def test_vectors_go_with_the_last_retriever_that_read_them(spark, tmp_path):
+    """`base` is read by a kept night and `loose` by none yet: both stay. `adapter` was read by expired nights only."""
+    settings = config(tmp_path)
+    store = Store(spark, settings, "run")
+    read_by = {"2024-06-13-abc": ["base", "new"], "2023-01-03-abc": ["base", "adapter"], "2023-01-04-abc": ["adapter"]}
+    for name, encoders in read_by.items():
+        folder = tmp_path / "models/retriever" / name
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text(json.dumps({"encoders": encoders}))
+    rows = [("i", encoder, "h", b"", 0) for encoder in ("base", "new", "adapter", "loose")]
+    store.append(item_embeddings.TABLE, spark.createDataFrame(rows, item_embeddings.TABLE.schema))
+    assert maintenance.drop_embeddings(store, RUN_DATE, settings) == 1
+    assert {row.encoder for row in store.read(item_embeddings.TABLE).collect()} == {"base", "new", "loose"}
+    (tmp_path / "models/retriever/2024-06-13-abc/manifest.json").unlink()
+    assert maintenance.drop_embeddings(store, RUN_DATE, settings) == 0  # with no night kept, nobody knows what is used
+
+
 def test_compaction_and_vacuum_keep_the_rows_and_the_version(spark, tmp_path):
     store = Store(spark, config(tmp_path), "run")
     day = date(2024, 6, 13)
@@ -79,4 +97,6 @@ def test_expired_dates_are_deleted_and_nothing_is_committed_without_any(spark, t
 def test_an_empty_warehouse_is_no_error(spark, tmp_path):
     settings = config(tmp_path / "none")
     summary = maintenance.refresh(Store(spark, settings, "run"), settings, RUN_DATE)
-    assert summary.note == "0 files compacted, 0 old dates and 0 old model folders dropped"
+    assert (
+        summary.note == "0 files compacted, 0 old dates, 0 old model folders and the vectors of 0 old encoders dropped"
+    )
