@@ -5,8 +5,12 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from typing import TYPE_CHECKING
+
+from filelock import FileLock
 
 from recspark.errors import ConfigError
 
@@ -41,7 +45,8 @@ def get_session(settings: dict[str, str] | None = None, app_name: str = "recspar
 
     `settings` are Spark's own names; on an active session only those that can still change apply.
 
-    Raises ConfigError when Java is missing or too old, or when the Delta jars are not on the class path.
+    Raises ConfigError when Java is missing or too old or does not start, or when the Delta jars are not on the class
+    path.
     """
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # otherwise UDF workers run the system's python
     from pyspark import SparkContext
@@ -80,9 +85,36 @@ def _build(settings: dict[str, str], app_name: str) -> "SparkSession":
         builder = builder.config("spark.jars.packages", delta_package())
     for key, value in settings.items():
         builder = builder.config(key, value)
-    spark = builder.getOrCreate()
+    with fetching("spark.jars.packages" in builder._options):
+        spark = _start(builder)
     spark.sparkContext.setLogLevel("ERROR")
     return spark
+
+
+def fetching(jars: bool) -> AbstractContextManager[object]:
+    """One process at a time where jars may have to be fetched: Ivy's cache is not made for two at once, and a repository
+    that many ask for the same jars says to some of them that it has none."""
+    name = f"recspark-jars-{os.getuid() if hasattr(os, 'getuid') else ''}.lock"
+    return FileLock(os.path.join(tempfile.gettempdir(), name)) if jars else nullcontext()
+
+
+def _start(builder: "SparkSession.Builder") -> "SparkSession":
+    """Asks twice: Ivy keeps what it has got, so the second time only the rest is fetched."""
+    from pyspark.errors import PySparkRuntimeError
+
+    try:
+        return builder.getOrCreate()
+    except PySparkRuntimeError as error:
+        if error.getCondition() != "JAVA_GATEWAY_EXITED":
+            raise
+    try:
+        return builder.getOrCreate()
+    except PySparkRuntimeError as error:
+        asked = builder._options.get("spark.jars.packages", "none")
+        raise ConfigError(
+            f"Java ended before Spark could start ({error.getCondition()}); the lines above say why. If they are about "
+            f"jars ({asked}), let this machine reach Maven Central, or start with spark-submit --jars"
+        ) from None
 
 
 def delta_package() -> str:
