@@ -92,8 +92,8 @@ def _build(settings: dict[str, str], app_name: str) -> "SparkSession":
 
 
 def fetching(jars: bool) -> AbstractContextManager[object]:
-    """One process at a time where jars may have to be fetched: Ivy's cache is not made for two at once, and a repository
-    that many ask for the same jars says to some of them that it has none."""
+    """One process at a time where jars may have to be fetched: Ivy's cache is not made for two at once, and a
+    repository that many ask for the same jars says to some of them that it has none."""
     name = f"recspark-jars-{os.getuid() if hasattr(os, 'getuid') else ''}.lock"
     return FileLock(os.path.join(tempfile.gettempdir(), name)) if jars else nullcontext()
 
