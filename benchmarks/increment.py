@@ -21,8 +21,10 @@ def run(data: str, seeds: int, quick: bool) -> dict[str, Any]:
     """One run whatever `seeds` says; `quick`: the data once over."""
     with tempfile.TemporaryDirectory() as folder:
         scaled(data, folder, 1 if quick else TIMES)
-        nightly(folder, f"{folder}/warehouse", RUN_DATE, quick=False)
+        first_seconds, _ = nightly(folder, f"{folder}/warehouse", RUN_DATE, quick=False)
+        print(f"first night {first_seconds:.1f} s", flush=True)
         next_seconds, later = nightly(folder, f"{folder}/warehouse", NEXT_DATE, quick=False)
+        print(f"next night {next_seconds:.1f} s", flush=True)
         full_seconds, full = nightly(folder, f"{folder}/fresh", NEXT_DATE, quick=False)
         figures = [published(f"{folder}/{name}", NEXT_DATE) for name in ("warehouse", "fresh")]
     found = {

@@ -15,6 +15,8 @@ import yaml
 
 os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Each JVM lives for minutes and mostly plans small queries: what its second compiler would gain, it does not earn back.
+os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors here are tiny; threads of torch would wait for those of Spark
 
 ROOT = Path(__file__).resolve().parents[1]
