@@ -6,12 +6,13 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 
 os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -38,14 +39,10 @@ def only_countries(condition: str) -> tuple[str, ...]:
     )
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests share its fixtures, so they run in one process; so do all files that read the published night. The
-    longest go first: the other process takes what is left."""
+    """Whole files go to one of two processes, so the longest come first: the other process takes what is left."""
     reading = {item.path for item in items if "published" in getattr(item, "fixturenames", ())}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("published" if item.path in reading else str(item.path)))
-    items.sort(key=lambda item: (item.path not in reading, item.path.name != "test_cluster.py"))
+    items.sort(key=lambda item: (item.path.name != "test_cluster.py", item.path not in reading))
 
 
 @dataclass(frozen=True)
@@ -98,8 +95,14 @@ def nightly(spark: Any) -> Callable[..., Night]:
 
 @pytest.fixture(scope="session")
 def published(nightly: Callable[..., Night], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Night]:
-    """One published night that other tests read; they must not change it."""
-    warehouse = tmp_path_factory.mktemp("published")
-    night = nightly(warehouse)
-    assert night.code == 0, night.stderr[-3000:]
-    return warehouse, night
+    """One published night that other tests read; they must not change it. Whichever process needs it first makes it."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    warehouse, said = shared / "published", shared / "published.json"
+    with FileLock(shared / "published.lock"):
+        if not said.exists():
+            night = nightly(warehouse)
+            assert night.code == 0, night.stderr[-3000:]
+            said.write_text(json.dumps(asdict(night)))
+    return warehouse, Night(**json.loads(said.read_text()))
