@@ -160,6 +160,7 @@ def test_changed_days_leave_what_is_later_alone():
     assert changed_days(new, old, date(2024, 1, 2)) == ["2023-12-31", "2024-01-01"]
 
 
+@pytest.mark.slow
 def test_nights(spark, tmp_path):
     """First night, the same again, a new day, a late event, a lost day, and an earlier run_date."""
     write(tmp_path / "raw1.csv", [GOOD, "fr,bob,i1,2024-01-02 10:00:00,buy,1,1", ",bad,i1,2024-01-02,buy,1,1"])
@@ -205,6 +206,7 @@ def built_again(monkeypatch):
     return found
 
 
+@pytest.mark.slow
 def test_only_changed_days_are_built_again(spark, tmp_path, monkeypatch):
     """And what comes out is what a night that builds all days makes of the same files."""
     merged = built_again(monkeypatch)
@@ -233,6 +235,7 @@ def test_only_changed_days_are_built_again(spark, tmp_path, monkeypatch):
     assert day_digests(store.read(TABLE), c.EVENT_DATE) == day_digests(at_once.read(TABLE), c.EVENT_DATE)
 
 
+@pytest.mark.slow
 def test_all_days_are_built_again_where_the_table_was_touched(spark, tmp_path, monkeypatch):
     merged = built_again(monkeypatch)
     write(tmp_path / "raw.csv", [GOOD, "fr,bob,i1,2024-01-02 10:00:00,buy,1,1"])
@@ -247,6 +250,7 @@ def test_all_days_are_built_again_where_the_table_was_touched(spark, tmp_path, m
     assert merged[2] == {"2024-01-01", "2024-01-02"}
 
 
+@pytest.mark.slow
 def test_an_item_that_becomes_known_brings_its_days_back(spark, tmp_path, monkeypatch):
     merged = built_again(monkeypatch)
     items = {"format": "csv", "options": {"header": "true"}, "paths": [str(tmp_path / "items.csv")], "item_id": "id"}

@@ -110,6 +110,7 @@ def test_content_hash_is_that_of_text_and_media(spark):
     }
 
 
+@pytest.mark.slow
 def test_refresh_commits_only_changes(spark, tmp_path):
     (tmp_path / "events.csv").write_text("s,u,i,t\nfr,ann,a,2024-01-01\nfr,ann,z,2024-01-02\n")
     (tmp_path / "items.csv").write_text("id,title\na,A\nb,B\n")
