@@ -17,7 +17,7 @@ from filelock import FileLock
 os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Each JVM lives for minutes and mostly plans small queries: what its second compiler would gain, it does not earn back.
-os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseSerialGC")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors here are tiny; threads of torch would wait for those of Spark
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,7 +42,8 @@ def only_countries(condition: str) -> tuple[str, ...]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole files go to one of two processes, so the longest come first: the other process takes what is left."""
     reading = {item.path for item in items if "published" in getattr(item, "fixturenames", ())}
-    items.sort(key=lambda item: (item.path.name != "test_cluster.py", item.path not in reading))
+    first = ("test_cluster.py", "test_nightly.py")
+    items.sort(key=lambda item: (item.path.name not in first, item.path not in reading))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Every loader that is timed goes through all rows, each of them once over the ranks."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,11 +26,24 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.mark.parametrize("name", [*feed.PEERS, *feed.FEEDS])
-def test_all_ranks_together_see_every_row_in_every_epoch(files: list[str], name: str) -> None:
+def test_all_ranks_together_see_every_row_in_every_epoch(
+    files: list[str], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readers: list[Any] = []
+
+    def opened(*args: Any) -> Any:
+        readers.append(petastorm(*args))
+        return readers[-1]
+
+    petastorm = feed.petastorm
+    monkeypatch.setattr(feed, "petastorm", opened)
     make = {**feed.PEERS, **feed.FEEDS}[name]
     ranks = [make(files, rank, 2000) for rank in range(feed.RANKS)]
     for number in range(2):
         assert sum(epoch(number) for epoch in ranks) == ROWS
+    for reader in readers:  # their threads would go on polling, and slow all later tests
+        reader.stop()
+        reader.join()
 
 
 def test_a_rate_is_of_all_ranks(files: list[str]) -> None:
