@@ -1,5 +1,7 @@
 """source.items: the catalogue's rows before run_date, and which of an item's rows counts."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -13,11 +15,22 @@ SECTION = "source.items"
 BEFORE_ALL, AFTER_ALL = "0001-01-01", "9999-12-31"  # a row without a time never wins over one that has it
 
 
-def known(spark: SparkSession, config: Config, run_date: date) -> DataFrame:
-    """The item ids that the catalogue has before run_date, distinct."""
+@contextmanager
+def known(spark: SparkSession, config: Config, run_date: date) -> Iterator[DataFrame | None]:
+    """The item ids that the catalogue has before run_date, distinct; None where events of other items are kept too.
+
+    Read once, however often the events are joined with it; valid inside the `with` only.
+    """
     source = config.source.items
-    assert source is not None
-    return parse(raw.read(spark, source, SECTION), source, run_date).select(c.ITEM_ID).distinct()
+    if config.interactions.unknown_items == "keep" or source is None:
+        yield None
+        return
+    found = parse(raw.read(spark, source, SECTION), source, run_date).select(c.ITEM_ID).distinct().persist()
+    try:
+        found.count()  # now Spark knows its size, and sends it to the tasks where it is small
+        yield found
+    finally:
+        found.unpersist()
 
 
 def parse(rows: DataFrame, source: ItemSource, run_date: date) -> DataFrame:
@@ -53,9 +66,12 @@ def newest(parsed: DataFrame, source: ItemSource) -> DataFrame:
     first = source.keep == "first"
     pick = F.min if first else F.max
     moment = F.coalesce(c.EVENT_TIME, F.lit(AFTER_ALL if first else BEFORE_ALL).cast("timestamp"))
+    # Equal rows become one by hashing first: the extreme of a struct needs a sort, and a catalogue may be transactions.
+    content = (c.ITEM_ID, c.TEXT, c.ATTRIBUTES, c.MEDIA)
+    distinct = parsed.groupBy(*content).agg(pick(moment).alias("moment"), F.min(c.EVENT_TIME).alias(c.EVENT_TIME))
     has_text = F.col(c.TEXT).isNull() if first else F.col(c.TEXT).isNotNull()  # of two at a time, one with text wins
-    row = F.struct(moment.alias("moment"), has_text.alias("has_text"), c.TEXT, c.ATTRIBUTES, c.MEDIA)
-    chosen = parsed.groupBy(c.ITEM_ID).agg(pick(row).alias("row"), F.min(F.to_date(c.EVENT_TIME)).alias(c.FIRST_SEEN))
+    row = F.struct("moment", has_text.alias("has_text"), c.TEXT, c.ATTRIBUTES, c.MEDIA)
+    chosen = distinct.groupBy(c.ITEM_ID).agg(pick(row).alias("row"), F.min(F.to_date(c.EVENT_TIME)).alias(c.FIRST_SEEN))
     values = [(name, F.col("row")[c.ATTRIBUTES][i]) for i, name in enumerate(source.attributes)]
     text, media = F.col("row")[c.TEXT].alias(c.TEXT), F.col("row")[c.MEDIA].alias(c.MEDIA)
     return chosen.select(c.ITEM_ID, text, raw.text_map(values).alias(c.ATTRIBUTES), media, c.FIRST_SEEN)

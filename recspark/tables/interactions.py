@@ -135,9 +135,11 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
         stamp = store.stamp(TABLE) or {}
         return Summary(TABLE.noun, skipped=True, note=stamp.get("counts", ""), version=stamp.get("version"))
     source = config.source.interactions
-    known = catalogue.known(store.spark, config, run_date) if config.interactions.unknown_items == "reject" else None
     before = interaction_days.read(store, config, TABLE) if indexed and not force else {}
-    with building(raw.read(store.spark, source, SECTION), source, run_date, known, before) as built:
+    with (
+        catalogue.known(store.spark, config, run_date) as known,
+        building(raw.read(store.spark, source, SECTION), source, run_date, known, before) as built,
+    ):
         log.info("%s", built.counts)
         user_ids, scenarios = _people(store, config, built.accepted)
         index.refresh(store, index.USER_INDEX, user_ids)

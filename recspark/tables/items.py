@@ -76,12 +76,12 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     listed = None if source is None else newest(parse(raw.read(store.spark, source, SECTION), source, run_date), source)
     stored = store.read(TABLE) if store.exists(TABLE) else None
     changed = build(listed, store.events(INTERACTIONS, None, run_date), stored, run_date).persist()
-    count = changed.count()
+    # Both before the merge, after which Spark would make `changed` anew, from a table that has it all
+    count, without_text = changed.agg(F.count("*"), F.count_if(F.col(c.TEXT).isNull())).first()
     ids = changed.select(c.ITEM_ID) if stored is None else changed.select(c.ITEM_ID).union(stored.select(c.ITEM_ID))
     index.refresh(store, index.ITEM_INDEX, ids)
     if count:
         store.merge(TABLE, changed.coalesce(math.ceil(count / ROWS_A_FILE)), {"fingerprint": fingerprint})
-    without_text = changed.where(F.col(c.TEXT).isNull()).count()
     changed.unpersist()
     note = f"{count} new or changed, {without_text} of them without text"
     return Summary(TABLE.noun, count, store.read(TABLE).count(), note=note, version=store.version(TABLE))

@@ -51,6 +51,14 @@ def test_newest_or_oldest_row_counts(spark, keep, text, brand):
     assert found(newest(spark, CATALOGUE[::-1], keep=keep)) == rows
 
 
+@pytest.mark.parametrize("keep", ["last", "first"])
+def test_a_row_that_comes_again_counts_at_each_of_its_times(spark, keep):
+    """A stood there on the days 1 and 4, B on 2 and 3: A is both the newest and the oldest."""
+    rows = [("a", text, None, f"2023-12-0{day}") for text, day in (("B", 2), ("A", 1), ("B", 3), ("A", 4), ("A", 1))]
+    row = found(newest(spark, rows, keep=keep))["a"]
+    assert (row.text, row.first_seen) == ("A", date(2023, 12, 1))
+
+
 def test_a_misspelt_attribute_names_its_key(spark):
     with pytest.raises(SchemaError, match=r"source\.items\.attributes\.brand: column bb is not in"):
         newest(spark, CATALOGUE, attributes={"brand": "bb"})
@@ -141,8 +149,9 @@ def test_refresh_commits_only_changes(spark, tmp_path):
     summary, store = night(force=True)
     assert not summary.skipped and [store.version(t) for t in (items.TABLE, index.ITEM_INDEX)] == [0, 0]
 
-    (tmp_path / "items.csv").write_text("id,title\na,A\nb,other B\n0,zero\n")
+    (tmp_path / "items.csv").write_text("id,title\na,A\nb,other B\n0,zero\n1,\n")
     summary, store = night()
-    assert (summary.rows_in, summary.rows_out) == (2, 4)
-    assert {r.item_id: r.item_idx for r in store.read(index.ITEM_INDEX).collect()} == {"a": 0, "b": 1, "z": 2, "0": 3}
+    assert (summary.rows_in, summary.rows_out, summary.note) == (3, 5, "3 new or changed, 1 of them without text")
+    numbers = {r.item_id: r.item_idx for r in store.read(index.ITEM_INDEX).collect()}
+    assert numbers == {"a": 0, "b": 1, "z": 2, "0": 3, "1": 4}
     assert found(store.read(items.TABLE))["b"][c.TEXT] == "other B"
