@@ -76,17 +76,21 @@ class Settings:
 
 @dataclass(frozen=True)
 class Rows:
-    """A block of whole users: candidates and what users did, as arrays (n,). `group`: slice and scenario."""
+    """A block of whole users as arrays: (n,) rows, `found` of which are candidates and the others what a list's user
+    did; `item_idx`, `repeat`, `popular` and `scores` of the candidates alone, `done` (d,): `num_done` (n,) of each
+    row. `group`: slice and scenario."""
 
     names: list[tuple[str, str]]
     group: np.ndarray
     user_idx: np.ndarray
-    item_idx: np.ndarray
-    truth: np.ndarray
+    found: np.ndarray
     cold: np.ndarray
+    item_idx: np.ndarray
     repeat: np.ndarray
     popular: np.ndarray
     scores: dict[str, np.ndarray]
+    done: np.ndarray
+    num_done: np.ndarray
 
 
 def list_metrics(recommendations: DataFrame, truth: DataFrame, cutoffs: Sequence[int] = (1, 5, 10, 20)) -> DataFrame:
@@ -108,7 +112,7 @@ def list_metrics(recommendations: DataFrame, truth: DataFrame, cutoffs: Sequence
 
 def _number(rows: DataFrame, name: str) -> Column:
     whole = rows.schema[name].dataType.typeName() in ("byte", "short", "integer", "long")
-    return F.col(name).cast("bigint") if whole else F.xxhash64(name)
+    return F.col(name) if whole else F.xxhash64(name)
 
 
 def ranked_lists(recommendations: DataFrame, truth: DataFrame, settings: Settings) -> DataFrame:
@@ -121,19 +125,23 @@ def ranked_lists(recommendations: DataFrame, truth: DataFrame, settings: Setting
 
 
 def together(found: DataFrame, truth: DataFrame) -> DataFrame:
-    """Candidates and what users did as rows of one table, which `evaluate` takes."""
-    rows = found.withColumn("truth", F.lit(False))
-    return rows.unionByName(truth.withColumn("truth", F.lit(True)), allowMissingColumns=True)
+    """Candidates, and what users did as one row a list, in one table, which `evaluate` takes. Not a row an item: on
+    the way to the workers rows are dear and items of an array cheap."""
+    keys = [name for name in ("slice", c.SCENARIO, c.USER_IDX) if name in truth.columns]
+    cold = [F.bool_or("cold").alias("cold")] if "cold" in truth.columns else []
+    done = truth.groupBy(*keys).agg(F.collect_list(c.ITEM_IDX).alias("done"), *cold)
+    return found.unionByName(done, allowMissingColumns=True)
 
 
 def evaluate(rows: DataFrame, settings: Settings) -> DataFrame:
     """Rows of MERGED for every slice and scenario, and the scenario `__all__`.
 
-    `rows`: user_idx, item_idx, `score_<mode>` ..., truth (bool); where they matter slice (else ALL), scenario (else
-    `__all__` only), source, popular_score, cold (bool). What users did is rows of its own (truth), so that a purchase
-    that was not retrieved, or of a user without any list, counts.
+    `rows`: user_idx, item_idx, `score_<mode>` ..., done (array of item_idx, may repeat); where they matter slice (else
+    ALL), scenario (else `__all__` only), source, popular_score, cold (bool). What users did is rows of its own, with
+    `done` where candidates have null, so that a purchase that was not retrieved, or of a user without any list, counts.
+    Memory: of BLOCK_ROWS rows, and of what as many lists' users did as there are rows in an Arrow batch (10,000).
     """
-    needed = ["slice", c.SCENARIO, c.USER_IDX, c.ITEM_IDX, c.SOURCE, lists.POPULAR, "truth", "cold"]
+    needed = ["slice", c.SCENARIO, c.USER_IDX, c.ITEM_IDX, c.SOURCE, lists.POPULAR, "done", "cold"]
     needed += [f"score_{mode}" for mode in settings.modes]
     rows = rows.select(*(name for name in needed if name in rows.columns))
     blocks = lists.by_user(rows).mapInArrow(partial(_partials, settings=settings), PARTIAL)
@@ -150,39 +158,42 @@ def _partials(batches: Iterator[pa.RecordBatch], settings: Settings) -> Iterator
 
 
 def _rows(table: pa.Table, modes: tuple[str, ...]) -> Rows:
-    def optional(name: str, default: object) -> pa.ChunkedArray:
-        found = table[name] if name in table.column_names else pa.chunked_array([pa.repeat(default, len(table))])
+    def optional(rows: pa.Table, name: str, default: object) -> pa.ChunkedArray:
+        found = rows[name] if name in rows.column_names else pa.chunked_array([pa.repeat(default, len(rows))])
         return found.fill_null(default)
 
-    keys = pc.binary_join_element_wise(optional("slice", ALL), optional(c.SCENARIO, EVERYONE), "\x1f")
+    keys = pc.binary_join_element_wise(optional(table, "slice", ALL), optional(table, c.SCENARIO, EVERYONE), "\x1f")
     keys = keys.combine_chunks().dictionary_encode()
+    done = table["done"]
+    candidates = table.filter(pc.is_null(done))
     return Rows(
         names=[tuple(name.split("\x1f", 1)) for name in keys.dictionary.to_pylist()],
         group=keys.indices.to_numpy(),
         user_idx=table[c.USER_IDX].to_numpy(),
-        item_idx=table[c.ITEM_IDX].to_numpy(),
-        truth=table["truth"].to_numpy(),
-        cold=optional("cold", False).to_numpy(),
-        repeat=pc.equal(optional(c.SOURCE, ""), REPEAT).to_numpy(),
-        popular=optional(lists.POPULAR, math.nan).to_numpy(),
-        scores={mode: table[f"score_{mode}"].to_numpy() for mode in modes},
+        found=pc.is_null(done).to_numpy(),
+        cold=optional(table, "cold", False).to_numpy(),
+        item_idx=candidates[c.ITEM_IDX].to_numpy(),
+        repeat=pc.equal(optional(candidates, c.SOURCE, ""), REPEAT).to_numpy(),
+        popular=optional(candidates, lists.POPULAR, math.nan).to_numpy(),
+        scores={mode: candidates[f"score_{mode}"].to_numpy() for mode in modes},
+        done=pc.list_flatten(done).to_numpy(),
+        num_done=pc.list_value_length(done).fill_null(0).to_numpy(),
     )
 
 
 def measure(rows: Rows, settings: Settings, tie_rank: np.ndarray | None) -> Iterator[tuple[str, str, bytes]]:
     """(slice, scenario, payload) of every scenario of a block and of all of them together."""
-    list_idx, first = lists.list_numbers(rows.group, rows.user_idx)
-    num_lists = len(first)
-    found = ~rows.truth
-    hit, relevant = _hits(list_idx, rows.item_idx, rows.truth, num_lists)
+    of_row, first = lists.list_numbers(rows.group, rows.user_idx)
+    num_lists, list_idx = len(first), of_row[rows.found]
+    hit, relevant = _hits(list_idx, rows.item_idx, np.repeat(of_row, rows.num_done), rows.done, num_lists)
     block = _Block(
-        list_idx[found], rows.item_idx[found], hit, metrics.offsets_of(list_idx[found], num_lists), relevant,
-        rows.group[first], rows.user_idx[first], np.bincount(list_idx[rows.truth & rows.cold], minlength=num_lists) > 0,
+        list_idx, rows.item_idx, hit, metrics.offsets_of(list_idx, num_lists), relevant,
+        rows.group[first], rows.user_idx[first], np.bincount(of_row[rows.cold], minlength=num_lists) > 0,
     )  # fmt: skip
     ranked = {}
     for mode, scores in rows.scores.items():
-        popular = rows.popular[found] if mode in RETRIEVERS else None
-        final = lists.final_scores(block.list_idx, num_lists, scores[found], popular, rows.repeat[found])
+        popular = rows.popular if mode in RETRIEVERS else None
+        final = lists.final_scores(list_idx, num_lists, scores, popular, rows.repeat)
         ties = np.zeros(len(final), np.int8) if tie_rank is None else tie_rank[block.item_idx]
         order = lists.ordered(block.list_idx, final, ties)
         ranked[mode] = (final, order)
@@ -190,15 +201,16 @@ def measure(rows: Rows, settings: Settings, tie_rank: np.ndarray | None) -> Iter
 
 
 def _hits(
-    list_idx: np.ndarray, item_idx: np.ndarray, truth: np.ndarray, num_lists: int
+    list_idx: np.ndarray, item_idx: np.ndarray, done_list: np.ndarray, done: np.ndarray, num_lists: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Whether each found row's item is among the list's true ones, float64, and how many distinct ones (L,) there
-    are."""
-    if item_idx.min(initial=0) < 0 or item_idx.max(initial=0) >= 2**62 // max(num_lists, 1):
-        item_idx = lists.dense_numbers(item_idx)[0]
-    width = int(item_idx.max(initial=0)) + 1
-    key = list_idx.astype(np.int64) * width + item_idx
-    true, asked = np.unique(key[truth]), key[~truth]
+    """Whether each candidate (n,) is among what its list's user did (d,), float64, and how many distinct items (L,)
+    that is."""
+    low, high = (pick([pick(x, initial=0) for x in (item_idx, done)]) for pick in (np.min, np.max))
+    if low < 0 or high >= 2**62 // max(num_lists, 1):
+        both = lists.dense_numbers(np.concatenate((item_idx, done)))[0]
+        item_idx, done, high = both[: len(item_idx)], both[len(item_idx) :], both.max(initial=0)
+    width = int(high) + 1
+    true, asked = np.unique(done_list.astype(np.int64) * width + done), list_idx.astype(np.int64) * width + item_idx
     place = np.minimum(np.searchsorted(true, asked), max(len(true) - 1, 0))
     hit = true[place] == asked if len(true) else np.zeros(len(asked), bool)
     return hit.astype(np.float64), np.bincount(true // width, minlength=num_lists)

@@ -12,13 +12,13 @@ from recspark.tables.model_metrics import ALL, COLD, EVERYONE
 
 MODES = ("ranker", "linear")
 COLUMNS = ("slice", "scenario", "user_idx", "item_idx", "source", "because_item_idx", "popular_score", "score_ranker",
-           "score_linear", "truth", "cold")  # fmt: skip
+           "score_linear", "done", "cold")  # fmt: skip
 DDL = (
     "slice string, scenario string, user_idx int, item_idx int, source string, because_item_idx int, "
-    "popular_score float, score_ranker double, score_linear double, truth boolean, cold boolean"
+    "popular_score float, score_ranker double, score_linear double, done array<int>, cold boolean"
 )
 TYPES = [pa.string(), pa.string(), pa.int32(), pa.int32(), pa.string(), pa.int32(), pa.float32(), pa.float64(),
-         pa.float64(), pa.bool_(), pa.bool_()]  # fmt: skip
+         pa.float64(), pa.list_(pa.int32()), pa.bool_()]  # fmt: skip
 
 
 def ties():
@@ -30,18 +30,18 @@ def settings(k=2, learnt=("ranker",), num_replicates=50):
 
 
 def found(scenario, user, item, ranker, linear, source="linear"):
-    return (ALL, scenario, user, item, source, -1, 0.0, ranker, linear, False, False)
+    return (ALL, scenario, user, item, source, -1, 0.0, ranker, linear, None, None)
 
 
-def did(scenario, user, item, cold=False):
-    return (ALL, scenario, user, item, None, None, None, None, None, True, cold)
+def did(scenario, user, *items, cold=False):
+    return (ALL, scenario, user, None, None, None, None, None, None, items, cold)
 
 
 # user 0 in DE: ranker puts the hit 11 first, linear second of three, 12 was not retrieved
 # user 1 in DE: did nothing.  user 2 in FR (cold): no candidates at all.  user 0 in FR: hit 10 third by both
 ROWS = [
     found("DE", 0, 10, 0.2, 3.0), found("DE", 0, 11, 0.9, 2.0), found("DE", 0, 13, 0.1, 1.0),
-    did("DE", 0, 11), did("DE", 0, 12),
+    did("DE", 0, 11, 12, 11),
     found("FR", 0, 10, 0.1, 1.0), found("FR", 0, 11, 0.8, 3.0), found("FR", 0, 13, 0.7, 2.0),
     did("FR", 0, 10),
     found("DE", 1, 14, 0.5, 1.0), found("DE", 1, 15, 0.4, 2.0),
@@ -167,6 +167,16 @@ def test_spark_gives_the_same_whatever_the_partitions(spark):
     for partitioned in (frame.coalesce(1), frame.repartition(5)):
         got = evaluation.evaluate(partitioned, settings()).collect()
         require_same({(r["slice"], r["scenario"], r["model"], r["metric"]): r.asDict() for r in got}, expected)
+
+
+def test_what_users_did_item_by_item_becomes_a_row_a_list(spark):
+    """Of ROWS: the candidates as they are, what was done as (list, item) rows, of which one comes twice."""
+    candidates = spark.createDataFrame([row for row in ROWS if row[-2] is None], DDL).drop("done", "cold")
+    truth = [(ALL, row[1], row[2], item, bool(row[-1])) for row in ROWS for item in row[-2] or ()]
+    truth = spark.createDataFrame(truth, "slice string, scenario string, user_idx int, item_idx int, cold boolean")
+    got = evaluation.evaluate(evaluation.together(candidates, truth.repartition(3)), settings()).collect()
+    rows = {(r["slice"], r["scenario"], r["model"], r["metric"]): r.asDict() for r in got}
+    require_same(rows, merged([ROWS], settings()))
 
 
 def test_half_and_replicates_belong_to_the_seed():
