@@ -14,133 +14,145 @@ from recspark.errors import RecsparkError
 # name -> (module, what it measures, what it takes on 2 cores)
 BENCHMARKS = {
     "cross_market": (
-        "benchmarks.cross_market",
+        "benchmarks.research.cross_market",
         "NDCG@10 in markets that share items, 99 random negatives; DIR: xmarket-electronics",
         "10 min a seed",
     ),
-    "cold_start": ("benchmarks.cold_start", "NDCG@10 of hidden items and hidden users in one shop", "10 min a seed"),
+    "cold_start": (
+        "benchmarks.research.cold_start",
+        "NDCG@10 of hidden items and hidden users in one shop",
+        "10 min a seed",
+    ),
     "full_ranking": (
-        "benchmarks.full_ranking",
+        "benchmarks.research.full_ranking",
         "R@10, NDCG@10 of the next item of three shops, every item ranked, single and joint",
         "20 min a seed",
     ),
     "cross_domain_sequence": (
-        "benchmarks.cross_domain_sequence",
+        "benchmarks.research.cross_domain_sequence",
         "HR@10, NDCG@10, MRR of the next event in mixed sequences of two domains, 999 random negatives",
         "4 min a seed",
     ),
     "transfer": (
-        "benchmarks.transfer",
+        "benchmarks.research.transfer",
         "HR@10, NDCG@10 of the transformer alone, joint, with adapters, fine-tuned; data of cross_domain_sequence",
         "40 min a seed",
     ),
     "funnel": (
-        "benchmarks.funnel",
+        "benchmarks.research.funnel",
         "buy-NDCG@10 of one ranker for view, cart and buy, and for buys alone; DIR: retail-rocket",
         "15 min a seed",
     ),
     "facts": (
-        "benchmarks.facts",
+        "benchmarks.research.facts",
         "filtered MRR and hits@10 of held-out facts of items, TransE; DIR: the folder of all data",
         "8 min a seed",
     ),
     "general": (
-        "benchmarks.general",
+        "benchmarks.research.general",
         "R@10 and NDCG@10 of one scenario without time, full ranking; DIR: movielens-1m",
         "5 min a seed",
     ),
     "towers": (
-        "benchmarks.towers",
+        "benchmarks.kernels.towers",
         "milliseconds of a tower a scenario, against running all towers; no data",
         "1 min",
     ),
     "planted_transfer": (
-        "benchmarks.planted_transfer",
+        "benchmarks.research.planted_transfer",
         "does the gate take a transfer that helps and refuse one that hurts, on planted lists; no data; --seeds 10",
         "1 min a seed",
     ),
     "scenario_ranking": (
-        "benchmarks.scenario_ranking",
+        "benchmarks.research.scenario_ranking",
         "AUC and log loss of likes in three scenarios by age; DIR: movielens-1m",
         "10 min a seed",
     ),
     "text_ctr": (
-        "benchmarks.text_ctr",
+        "benchmarks.research.text_ctr",
         "AUC and UAUC of likes, warm and cold rows, titles known; DIR: movielens-1m-text-ctr",
         "3 min a seed",
     ),
     "text_adapter": (
-        "benchmarks.text_adapter",
+        "benchmarks.research.text_adapter",
         "R@10 and MRR of the next film by text, MiniLM frozen and with an adapter; DIR: movielens-1m",
         "10 min a seed",
     ),
     "rankers": (
-        "benchmarks.rankers",
+        "benchmarks.research.rankers",
         "NDCG@10 of all rankers and transfers on one night's windows, 8-bit scoring; Online Retail",
         "25 min a seed",
     ),
     "gpu": (
-        "benchmarks.gpu",
+        "benchmarks.kernels.gpu",
         "rows a second of embedding, training, scoring and top-K in torch alone, on a GPU if there is one",
         "5 min",
     ),
     "topk": (
-        "benchmarks.topk",
+        "benchmarks.kernels.topk",
         "seconds of the K best of every user, against MLlib and a bare product; no data",
         "6 min",
     ),
     "night": (
-        "benchmarks.night",
+        "benchmarks.night.night",
         "seconds and memory of a first night against the bare work in it, on Online Retail once, 4 and 16 times over",
         "60 min",
     ),
     "increment": (
-        "benchmarks.increment",
+        "benchmarks.night.night.increment",
         "a night with 1 % new events against the same night from nothing, on Online Retail 16 times over",
         "90 min",
     ),
     "feed": (
-        "benchmarks.feed",
+        "benchmarks.kernels.feed",
         "rows a second of the training feed, two ranks, against petastorm's loaders and bare readers; no data",
         "4 min",
     ),
     "train": (
-        "benchmarks.train",
+        "benchmarks.kernels.train",
         "rows a second of training the ranker from Delta, against a bare torch loop, one and two processes; no data",
         "7 min",
     ),
     "embed": (
-        "benchmarks.embed",
+        "benchmarks.kernels.embed",
         "seconds of 20,000 texts to vectors, against SentenceTransformer and pandas UDFs; DIR: the folder of all data",
         "8 min",
     ),
     "score": (
-        "benchmarks.score",
+        "benchmarks.kernels.score",
         "rows a second of the torch ranker by Spark, against a plain pandas UDF and the bare network; no data",
         "5 min",
     ),
     "metrics": (
-        "benchmarks.metrics",
+        "benchmarks.kernels.metrics",
         "seconds of six metrics at four cutoffs by Spark, against RePlay (REPLAY_PYTHON) or MLlib; no data",
         "10 min",
     ),
     "cold_items": (
-        "benchmarks.cold_items",
+        "benchmarks.research.cold_items",
         "NDCG@10 of hidden items by each content source, all fused, with LoRA; DIR: movielens-1m, amazon-...-toys",
         "10 min a seed",
     ),
     "encode": (
-        "benchmarks.encode",
+        "benchmarks.kernels.encode",
         "images and sounds a second by Spark, against a bare loop; DIR: the folder of all data",
         "5 min",
     ),
     "int8": (
-        "benchmarks.int8",
+        "benchmarks.kernels.int8",
         "recall of the 10 nearest neighbours by how vectors are stored; DIR: as for embed",
         "3 min",
     ),
-    "nightly": ("benchmarks.nightly", "seconds of a first night, the same again, and the night after", "10 min"),
-    "quality": ("benchmarks.quality", "NDCG@10 of published lists on what users then bought, at four dates", "20 min"),
+    "nightly": (
+        "benchmarks.night.night.nightly",
+        "seconds of a first night, the same again, and the night after",
+        "10 min",
+    ),
+    "quality": (
+        "benchmarks.night.night.quality",
+        "NDCG@10 of published lists on what users then bought, at four dates",
+        "20 min",
+    ),
 }
 
 

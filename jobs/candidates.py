@@ -3,7 +3,7 @@
 Retrievers -> the best items of each, per user and scenario, with their ranking features.
 """
 
-from recspark import job
+from recspark import cli
 
 if __name__ == "__main__":
-    job.main("candidates")
+    cli.main("candidates")

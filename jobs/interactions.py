@@ -3,7 +3,7 @@
 Raw events -> interactions, rejected_events and the user and scenario indices.
 """
 
-from recspark import job
+from recspark import cli
 
 if __name__ == "__main__":
-    job.main("interactions")
+    cli.main("interactions")

@@ -3,7 +3,7 @@
 The text of new and changed items -> item_embeddings, on GPU where there is one.
 """
 
-from recspark import job
+from recspark import cli
 
 if __name__ == "__main__":
-    job.main("item_embeddings")
+    cli.main("item_embeddings")

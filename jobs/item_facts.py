@@ -3,7 +3,7 @@
 Items -> item_facts: what their attributes and texts say, as (item, relation, entity).
 """
 
-from recspark import job
+from recspark import cli
 
 if __name__ == "__main__":
-    job.main("item_facts")
+    cli.main("item_facts")

@@ -3,7 +3,7 @@
 Raw catalogue and interactions -> items and the item index.
 """
 
-from recspark import job
+from recspark import cli
 
 if __name__ == "__main__":
-    job.main("items")
+    cli.main("items")

@@ -3,7 +3,7 @@
 OPTIMIZE, VACUUM and retention of every table and model folder.
 """
 
-from recspark import job
+from recspark import cli
 
 if __name__ == "__main__":
-    job.main("maintenance")
+    cli.main("maintenance")

@@ -3,7 +3,7 @@
 Models on the newest closed window, and earlier lists on what came -> model_metrics and the gate.
 """
 
-from recspark import job
+from recspark import cli
 
 if __name__ == "__main__":
-    job.main("model_metrics")
+    cli.main("model_metrics")

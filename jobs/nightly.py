@@ -4,7 +4,7 @@ Every stage of a night in order; a stage whose inputs have not changed is skippe
 command. [--force] [--from STAGE] [--only STAGE]
 """
 
-from recspark import job
+from recspark import cli, pipeline
 
 if __name__ == "__main__":
-    job.main(*job.STAGES)
+    cli.main(*pipeline.STAGES)

@@ -3,7 +3,7 @@
 Training examples -> the rankers (torch and gradient boosting), through TorchDistributor.
 """
 
-from recspark import job
+from recspark import cli
 
 if __name__ == "__main__":
-    job.main("ranker")
+    cli.main("ranker")

@@ -3,7 +3,7 @@
 Candidates, rankers and the gate -> exactly K rows for every eligible user, in one commit.
 """
 
-from recspark import job
+from recspark import cli
 
 if __name__ == "__main__":
-    job.main("recommendations")
+    cli.main("recommendations")

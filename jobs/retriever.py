@@ -3,7 +3,7 @@
 Interactions and embeddings -> the retrievers of tonight and of the past windows.
 """
 
-from recspark import job
+from recspark import cli
 
 if __name__ == "__main__":
-    job.main("retriever")
+    cli.main("retriever")

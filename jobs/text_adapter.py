@@ -3,7 +3,7 @@
 What users took soon after each other -> an adapter of the text encoder, if the section text_adapter is there.
 """
 
-from recspark import job
+from recspark import cli
 
 if __name__ == "__main__":
-    job.main("text_adapter")
+    cli.main("text_adapter")

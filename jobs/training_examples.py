@@ -3,7 +3,7 @@
 Past candidates and what users did afterwards -> training_examples.
 """
 
-from recspark import job
+from recspark import cli
 
 if __name__ == "__main__":
-    job.main("training_examples")
+    cli.main("training_examples")

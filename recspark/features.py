@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recspark.config import RETRIEVERS
+from recspark.config.schema import RETRIEVERS
+from recspark.histories import Histories
 
 WINDOWS = (7, 14, 28, 56, 0)  # days back from as_of; 0 = all days
 KINDS = ("score", "share", "rank")  # of what a retriever says of a candidate
@@ -36,44 +37,6 @@ class ItemStats:
     price: np.ndarray
     value: np.ndarray
     return_share: np.ndarray
-
-
-@dataclass(frozen=True)
-class Histories:
-    """Events of a block of users, sorted by user and then time; user u owns rows offsets[u]:offsets[u + 1].
-
-    `offsets` (U + 1,) int64; `item_idx`, `scenario_idx` (E,) int; `time` (E,) float64, days since the epoch;
-    `weight` (E,) float, negative = undone; `value`, `price` (E,) float, nan when unknown.
-    """
-
-    offsets: np.ndarray
-    item_idx: np.ndarray
-    scenario_idx: np.ndarray
-    time: np.ndarray
-    weight: np.ndarray
-    value: np.ndarray
-    price: np.ndarray
-
-
-def take(histories: Histories, users: np.ndarray, drop: int = 0) -> Histories:
-    """Histories of `users` (Q,), in that order, without the newest `drop` events of each (none is left without any).
-
-    A list two events ahead of the history is practised on one that also is: with `drop` = 1 the newest known event
-    stands in for the one between history and outcome.
-    """
-    size = np.diff(histories.offsets)[users]
-    kept = np.where(size > drop, size - drop, size)
-    offsets = np.concatenate(([0], np.cumsum(kept)))
-    rows = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - histories.offsets[users], kept)
-    h = histories
-    arrays = (h.item_idx, h.scenario_idx, h.time, h.weight, h.value, h.price)
-    return Histories(offsets, *(array[rows] for array in arrays))
-
-
-def keep(histories: Histories, kept: np.ndarray) -> Histories:
-    """The same users with some of their events only; `kept` bool (E,)."""
-    columns = {name: array[kept] for name, array in vars(histories).items() if name != "offsets"}
-    return Histories(offsets=np.concatenate(([0], np.cumsum(kept)))[histories.offsets], **columns)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recspark.features import Histories
+from recspark.histories import Histories
 
 WINDOW_DAYS = (1, 3, 7, 14, 30, 60, 90, 180, 365)
 HALF_LIVES = (5.0, 20.0, 60.0)

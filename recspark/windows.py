@@ -8,6 +8,13 @@ from datetime import date, timedelta
 
 import numpy as np
 
+EPOCH = date(1970, 1, 1)
+
+
+def as_of_day(as_of: date) -> int:
+    """Days since the epoch."""
+    return (as_of - EPOCH).days
+
 
 def closed_windows(run_date: date, label_days: int, num_windows: int) -> tuple[date, ...]:
     """The as_of dates of the newest closed windows, newest first."""

@@ -77,7 +77,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def nightly(spark: Any) -> Callable[..., Night]:
     """Runs stages in this process, as the command line would, on the session of the tests."""
-    from recspark import job
+    from recspark import cli, pipeline
 
     def run(warehouse: Path, *overrides: str, run_date: str | None = None, **options: Any) -> Night:
         out, err = io.StringIO(), io.StringIO()
@@ -86,7 +86,7 @@ def nightly(spark: Any) -> Callable[..., Night]:
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 chosen = (f"warehouse={warehouse}", *only_countries("Country <> 'United Kingdom'"), *overrides)
-                code = job.run(tuple(job.STAGES), CONF, run_date, chosen, **options)
+                code = cli.run(tuple(pipeline.STAGES), CONF, run_date, chosen, **options)
         finally:
             os.chdir(before)
         return Night(code, json.loads(out.getvalue().splitlines()[-1]), err.getvalue())

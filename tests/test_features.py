@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from recspark.config import RETRIEVERS
-from recspark.features import FEATURES, WINDOWS, Candidates, Histories, ItemStats, ranking_features
+from recspark.config.schema import RETRIEVERS
+from recspark.features import FEATURES, WINDOWS, Candidates, ItemStats, ranking_features
+from recspark.histories import Histories
 
 AS_OF = 1000.0  # days since the epoch; day 1000 was a Wednesday
 COLUMN = {name: i for i, name in enumerate(FEATURES)}

@@ -37,9 +37,9 @@ def test_sizes(file: Path) -> None:
 
 
 def test_every_artefact_has_its_job() -> None:
-    from recspark import job
+    from recspark import pipeline
 
-    assert {f.stem for f in JOBS} == {*job.STAGES, *job.MAINTENANCE, "nightly"}
+    assert {f.stem for f in JOBS} == {*pipeline.STAGES, *pipeline.MAINTENANCE, "nightly"}
     for file in JOBS:
         text = file.read_text(encoding="utf-8")
         assert len(text.splitlines()) <= 25
@@ -50,9 +50,9 @@ def test_torch_side_imports_no_spark() -> None:
     """A GPU box has no Java and no pyspark: the imports must work with pyspark hidden."""
     code = (
         "import sys; sys.modules['pyspark'] = None; sys.modules['delta'] = None\n"
-        "import recspark.training.loop, recspark.training.feed, recspark.models.rankers.network\n"
+        "import recspark.training.ranking.loop, recspark.training.feed.feed, recspark.models.rankers.network\n"
         "import recspark.encoders.text, recspark.encoders.video, recspark.encoders.audio, recspark.encoders.context\n"
-        "import recspark.encoders.graph, recspark.training.fact_job, recspark.training.text_adapter\n"
+        "import recspark.encoders.graph, recspark.training.content.facts, recspark.training.content.text_adapter\n"
         "import recspark.features, recspark.metrics, recspark.gate"
     )
     done = run(sys.executable, "-c", code)

@@ -1,7 +1,7 @@
 import numpy as np
 
 from recspark import timeline
-from recspark.features import Histories
+from recspark.histories import Histories
 
 
 def histories(offsets: list[int], item: list[int], scenario: list[int], time: list[float]) -> Histories:

@@ -17,7 +17,7 @@ from recspark.tables.item_embeddings import TABLE as ITEM_EMBEDDINGS
 from recspark.tables.items import TABLE as ITEMS
 
 if TYPE_CHECKING:
-    from recspark.tables.store import Store
+    from recspark.warehouse.store import Store
 
 AS_OF = date(2024, 3, 4)  # a Monday; every event lies before it
 RICH, POOR = "rich", "poor"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from recspark.config_content import Encoder, ItemEmbeddings
+from recspark.config.content import Encoder, ItemEmbeddings
 from recspark.errors import ConfigError
 from recspark.model_folder import MANIFEST, local_copy
 

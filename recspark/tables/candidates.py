@@ -2,7 +2,7 @@
 
 from recspark import columns as c
 from recspark.features import FEATURES
-from recspark.tables.store import Table
+from recspark.warehouse.store import Table
 
 BECAUSE = "because_item_idx"  # the item of the user's history that explains a candidate, -1 for none
 GIVEN = "given"  # the `source` of an item of candidates.source that no retriever found

@@ -1,23 +1,30 @@
 """What every user did before a date, one row a user, as arrays in time order: the input of all models.
 
 The arrays of a row belong together: position i of each is event i. A row's size is set by the user's own history.
-Events are gathered once a night, in `whole`; what was known earlier is the beginning of each user's arrays.
+Events are gathered once a night, in `all_histories`; what was known earlier is the beginning of each user's arrays.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from typing import NamedTuple
 
+import numpy as np
+import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recspark import columns as c
-from recspark.config import Scenarios
-from recspark.tables.store import Table
+from recspark import model_folder
+from recspark.config.schema import Config, Scenarios
+from recspark.histories import EVENT_FIELDS, USERS_A_SHARD, finish, save_shard
+from recspark.tables import index
+from recspark.tables.interactions import TABLE as INTERACTIONS
+from recspark.tables.items import TABLE as ITEMS
+from recspark.warehouse.store import Store, Table
+from recspark.windows import as_of_day
 
 SCENARIOS = "scenarios"
 GIVEN_SCENARIO, GIVEN_ITEM = "given_scenario", "given_item_idx"
-EPOCH = date(1970, 1, 1)
 DEFAULT_USER_IDX = -1  # `__default__`, who has no history
 MICROS_A_DAY = 86_400e6
 
@@ -28,7 +35,6 @@ HISTORIES = Table(
     f"time array<double>, {c.WEIGHT} array<float>, {c.VALUE} array<float>, price array<float>",
     key=(c.USER_IDX,),
 )
-EVENT_FIELDS = (c.ITEM_IDX, c.SCENARIO_IDX, "time", c.WEIGHT, c.VALUE, "price")
 
 
 class Group(NamedTuple):
@@ -38,11 +44,6 @@ class Group(NamedTuple):
     number: int
     scenario_idx: int
     num_users: int
-
-
-def as_of_day(as_of: date) -> int:
-    """Days since the epoch."""
-    return (as_of - EPOCH).days
 
 
 def event_weight(weights: dict[str, float]) -> Column:
@@ -71,7 +72,7 @@ def scenario_groups(
     }
 
 
-def whole(
+def all_histories(
     events: DataFrame,
     user_index: DataFrame,
     item_index: DataFrame,
@@ -104,7 +105,7 @@ def whole(
 
 
 def as_of(histories: DataFrame, day: date, groups: Sequence[Group], rules: Scenarios) -> DataFrame:
-    """HISTORIES of the users with an event before the date, of `whole` ones up to a later one; the same order, no
+    """HISTORIES of the users with an event before the date, of `all_histories` up to a later one; the same order, no
     shuffle. `groups`: the scenarios of that date, see `scenario_groups`.
 
     `scenarios`, sorted, are those in which the user gets a list: with an event of theirs (`users: own`), and every
@@ -175,3 +176,84 @@ def _select(rows: DataFrame, *more: Column) -> DataFrame:
     arrays = (f for f in HISTORIES.schema if f.name != c.USER_IDX)
     filled = [_or_empty(f.name, f.dataType.elementType.simpleString()).cast(f.dataType).alias(f.name) for f in arrays]
     return rows.select(F.col(c.USER_IDX).cast("int").alias(c.USER_IDX), *filled, *more)
+
+
+# -- from the stored tables -------------------------------------------------------------------------------------------
+
+
+def groups_of(store: Store, config: Config, as_ofs: Sequence[date]) -> dict[date, list[Group]]:
+    """Of each date the scenarios with an event before it, by name."""
+    events = store.events(INTERACTIONS, None, max(as_ofs))
+    return scenario_groups(events, store.read(index.SCENARIO_INDEX), config.scenarios.min_users, as_ofs)
+
+
+def groups_in(bundle: str) -> list[Group]:
+    """The same of one date, as its retriever keeps them."""
+    return [Group(*group) for group in model_folder.read_manifest(bundle)["scenario_groups"]]
+
+
+def known_items(store: Store, as_of: date) -> DataFrame:
+    """(item_id, item_idx, content_hash) of the items first seen before the date."""
+    known = store.read(ITEMS).where(F.col(c.FIRST_SEEN) < F.lit(as_of)).select(c.ITEM_ID, c.CONTENT_HASH)
+    # item_id is the key of both
+    return known.join(store.read(index.ITEM_INDEX), on=c.ITEM_ID, how="inner")
+
+
+def read_all(store: Store, config: Config, run_date: date) -> DataFrame:
+    """What everyone did before the date: what `as_of` takes the histories of that and any earlier date from."""
+    return all_histories(
+        store.events(INTERACTIONS, None, run_date),
+        store.read(index.USER_INDEX),
+        known_items(store, run_date).select(c.ITEM_ID, c.ITEM_IDX),
+        store.read(index.SCENARIO_INDEX),
+        event_weights=config.interactions.event_weights,
+    )
+
+
+def read(store: Store, config: Config, day: date, groups: Sequence[Group]) -> DataFrame:
+    """HISTORIES of every user with an event before the date; `groups`: those of the date."""
+    return as_of(read_all(store, config, day), day, groups, config.scenarios)
+
+
+# -- shards ------------------------------------------------------------------------------------------------------------
+
+SHARD = "shard"
+LISTS = (c.ITEM_IDX, c.SCENARIO_IDX, "time", c.WEIGHT)
+
+
+def shards_folder(store: Store, bundle: str) -> str:
+    """Named like the retriever's bundle of the date: the same events make both."""
+    return f"{store.models('histories')}/{bundle.rsplit('/', 1)[-1]}"
+
+
+def ensure_shards(store: Store, config: Config, day: date, bundle: str) -> str:
+    """Write the histories of a date unless the retriever stage has; returns their folder."""
+    target = shards_folder(store, bundle)
+    if not model_folder.exists(target):
+        write_shards(read(store, config, day, groups_in(bundle)), target)
+    return target
+
+
+def write_shards(histories: DataFrame, target: str) -> None:
+    """Positive events of HISTORIES rows -> shards. A task holds the events of at most USERS_A_SHARD users."""
+    rows = histories.where(F.col(c.USER_IDX) >= 0).select(
+        F.expr(f"{c.USER_IDX} div {USERS_A_SHARD}").cast("int").alias(SHARD), c.USER_IDX, *LISTS
+    )
+    written = rows.groupBy(SHARD).applyInArrow(_writer(target), f"{SHARD} int").collect()  # one row a shard
+    finish(target, [row[0] for row in written], {})
+
+
+def _writer(target: str) -> Callable[[pa.Table], pa.Table]:
+    def save(rows: pa.Table) -> pa.Table:
+        batch = rows.combine_chunks().to_batches()[0]
+        shard = int(batch.column(SHARD)[0].as_py())
+        lists = batch.column(c.ITEM_IDX)
+        offsets = lists.offsets.to_numpy().astype(np.int64)
+        item, scenario, time, weight = (batch.column(name).flatten().to_numpy() for name in LISTS)
+        positive = weight > 0
+        ends = np.concatenate(([0], np.cumsum(positive)))[offsets - offsets[0]]
+        users = batch.column(c.USER_IDX).to_numpy()
+        save_shard(target, shard, users, ends, item[positive], scenario[positive], time[positive])
+        return pa.table({SHARD: pa.array([shard], pa.int32())})
+
+    return save

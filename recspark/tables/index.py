@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from recspark import columns as c
 from recspark.errors import DataError
-from recspark.tables.store import Store, Table
+from recspark.warehouse.store import Store, Table
 
 ITEM_INDEX = Table("item_index", f"{c.ITEM_ID} string, {c.ITEM_IDX} int", (c.ITEM_ID,))
 USER_INDEX = Table("user_index", f"{c.USER_ID} string, {c.USER_IDX} int", (c.USER_ID,))

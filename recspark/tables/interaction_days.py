@@ -8,13 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 
-from pyspark.sql import DataFrame, Row
-from pyspark.sql import functions as F
-
 from recspark import columns as c
-from recspark.config import Config
-from recspark.tables.events import COPIES, DISTINCT, LATER, OK, STATE
-from recspark.tables.store import Store, Table, rows_hash
+from recspark.config.schema import Config
+from recspark.warehouse.store import Store, Table
 
 TABLE = Table(
     noun="interaction_days",
@@ -43,55 +39,6 @@ class Day:
             return self
         numbers = {name: getattr(merged, name) for name in ("accepted", "merged", "duplicates", "rows_hash")}
         return replace(self, **numbers)
-
-
-@dataclass(frozen=True)
-class Raw:
-    """The days of a raw snapshot before run_date (accepted rows not yet looked at), and what is later."""
-
-    days: dict[date | None, Day]
-    later: int
-    first_later: object
-
-
-def raw_days(parsed: DataFrame) -> Raw:
-    """One pass over parsed rows; a row a day and state comes to the driver."""
-    hashed = F.sum(F.xxhash64(c.ROW_HASH, STATE).cast("decimal(38,0)")).alias("hash")
-    by = parsed.groupBy(F.to_date(c.EVENT_TIME).alias("day"), STATE)
-    found = by.agg(F.count("*").alias("n"), hashed, F.min(c.EVENT_TIME).alias("first")).collect()
-    later = [row for row in found if row[STATE] == LATER]
-    states: dict[date | None, list[Row]] = {}
-    for row in found:
-        if row[STATE] != LATER:
-            states.setdefault(row.day, []).append(row)
-    days = {
-        day: Day(
-            raw=sum(row.n for row in rows),
-            rejected={row[STATE]: row.n for row in sorted(rows, key=lambda row: row[STATE]) if row[STATE] != OK},
-            raw_hash=str(sum(row.hash for row in rows)),
-        )
-        for day, rows in states.items()
-    }
-    return Raw(days, sum(row.n for row in later), min((row["first"] for row in later), default=None))
-
-
-def merged_days(merged: DataFrame) -> dict[date | None, Day]:
-    """What the rows of `events.merge` say of their days."""
-    total = merged.groupBy(c.EVENT_DATE).agg(
-        F.count("*").alias("n"),
-        F.sum(COPIES).alias("copies"),
-        F.sum(DISTINCT).alias("distinct"),
-        rows_hash(merged.drop(COPIES, DISTINCT)).alias("hash"),
-    )
-    return {
-        row[c.EVENT_DATE]: Day(
-            accepted=row.n,
-            merged=row.distinct - row.n,
-            duplicates=row.copies - row.distinct,
-            rows_hash=str(row.hash),
-        )
-        for row in total.collect()
-    }
 
 
 def digests(days: Mapping[date | None, Day]) -> dict[str, str]:

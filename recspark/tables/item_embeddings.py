@@ -4,9 +4,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark import columns as c
-from recspark.config_content import Encoder
-from recspark.tables import raw
-from recspark.tables.store import Table
+from recspark import expressions
+from recspark.config.content import Encoder
+from recspark.warehouse.store import Table
 
 SCHEMA = "item_id string, encoder string, content_hash string, embedding binary, dim int"
 INPUT = "input"
@@ -28,7 +28,7 @@ def inputs(items: DataFrame, one: Encoder) -> DataFrame:
 
     Raises ConfigError and SchemaError where `input` is no text over the columns of items.
     """
-    given = raw.column(items, one.sql, "text", "item_embeddings.input", "items").alias(INPUT)
+    given = expressions.column(items, one.sql, "text", "item_embeddings.input", "items").alias(INPUT)
     found = items.select(c.ITEM_ID, c.CONTENT_HASH, given)
     if one.input is None:  # text and media have their hash
         return found

@@ -5,7 +5,6 @@ An item is in the table once it stood in the catalogue or in an accepted event b
 of these dates was first seen on the day before run_date, so that tonight (first_seen < run_date) knows it.
 """
 
-import math
 from datetime import date, timedelta
 
 from pyspark.sql import Column, DataFrame
@@ -13,12 +12,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from recspark import columns as c
-from recspark.config import Config
-from recspark.summary import Summary
-from recspark.tables import index, raw
-from recspark.tables.catalogue import SECTION, newest, parse
-from recspark.tables.interactions import TABLE as INTERACTIONS
-from recspark.tables.store import Store, Table
+from recspark.warehouse.store import Table
 
 TABLE = Table(
     noun="items",
@@ -29,7 +23,6 @@ TABLE = Table(
 
 LISTED = (c.ITEM_ID, c.TEXT, c.ATTRIBUTES, c.MEDIA, c.FIRST_SEEN)  # what the catalogue says
 IS_LISTED, FIRST_EVENT, OLD = "_listed", "_first_event", "_old_"
-ROWS_A_FILE = 1_000_000
 
 
 def build(listed: DataFrame | None, events: DataFrame, stored: DataFrame | None, run_date: date) -> DataFrame:
@@ -63,28 +56,6 @@ def build(listed: DataFrame | None, events: DataFrame, stored: DataFrame | None,
         new, stored_one = (_entries(x) if name == c.ATTRIBUTES else F.col(x) for x in (name, OLD + name))
         same &= new.eqNullSafe(stored_one)
     return rows.where(~same).select(TABLE.columns)
-
-
-def refresh(store: Store, config: Config, run_date: date, force: bool = False) -> Summary:
-    """Bring items and item_index up to the present catalogue and the events before run_date."""
-    source = config.source.items
-    events = store.digest(INTERACTIONS, c.EVENT_DATE, run_date)
-    catalogue = None if source is None else raw.fingerprint(store.spark, source, SECTION)
-    fingerprint = store.fingerprint(config.digest("source"), run_date, events, catalogue)
-    if not force and store.exists(index.ITEM_INDEX) and store.is_fresh(TABLE, fingerprint):
-        return Summary(TABLE.noun, skipped=True, version=store.version(TABLE))
-    listed = None if source is None else newest(parse(raw.read(store.spark, source, SECTION), source, run_date), source)
-    stored = store.read(TABLE) if store.exists(TABLE) else None
-    changed = build(listed, store.events(INTERACTIONS, None, run_date), stored, run_date).persist()
-    # Both before the merge, after which Spark would make `changed` anew, from a table that has it all
-    count, without_text = changed.agg(F.count("*"), F.count_if(F.col(c.TEXT).isNull())).first()
-    ids = changed.select(c.ITEM_ID) if stored is None else changed.select(c.ITEM_ID).union(stored.select(c.ITEM_ID))
-    index.refresh(store, index.ITEM_INDEX, ids)
-    if count:
-        store.merge(TABLE, changed.coalesce(math.ceil(count / ROWS_A_FILE)), {"fingerprint": fingerprint})
-    changed.unpersist()
-    note = f"{count} new or changed, {without_text} of them without text"
-    return Summary(TABLE.noun, count, store.read(TABLE).count(), note=note, version=store.version(TABLE))
 
 
 def _content(name: str) -> Column:

@@ -6,9 +6,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark import columns as c
-from recspark.config import Scenarios, Task
-from recspark.tables.store import Store, Table
+from recspark.config.schema import Scenarios, Task
 from recspark.tables.training_examples import event_weight
+from recspark.warehouse.store import Store, Table
 
 TABLE = Table(
     noun="model_metrics",

@@ -7,7 +7,7 @@ from datetime import date, datetime, timezone
 from typing import Any
 
 from recspark import columns as c
-from recspark.tables.store import Store, Table
+from recspark.warehouse.store import Store, Table
 
 TABLE = Table(
     noun="published_runs",

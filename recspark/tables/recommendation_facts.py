@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from recspark import columns as c
 from recspark.tables.candidates import REPEAT
-from recspark.tables.store import Table
+from recspark.warehouse.store import Table
 
 HISTORY_ITEM_ID = "history_item_id"
 TABLE = Table(

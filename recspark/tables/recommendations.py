@@ -8,9 +8,9 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recspark import columns as c
-from recspark.config import ScenarioRule, Scenarios
+from recspark.config.schema import ScenarioRule, Scenarios
 from recspark.tables.candidates import BECAUSE, GIVEN, REPEAT
-from recspark.tables.store import Table
+from recspark.warehouse.store import Table
 
 TABLE = Table(
     noun="recommendations",

@@ -6,7 +6,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark import columns as c
-from recspark.tables.store import Store, Table, row_hash
+from recspark.warehouse.store import Store, Table, row_hash
 
 TABLE = Table(
     noun="rejected_events",

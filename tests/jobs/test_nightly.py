@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pyspark.sql import functions as F
 
-from recspark import job
-from recspark.tables.lease import hold
+from recspark import pipeline
+from recspark.warehouse.lease import hold
 from tests.conftest import only_countries
 
 K = 10
@@ -223,4 +223,4 @@ def test_no_java_says_what_to_install() -> None:
 
 
 def test_stages_run_in_the_order_of_the_data() -> None:
-    assert job.choose(tuple(job.STAGES), "ranker", None) == ["ranker", "model_metrics", "recommendations"]
+    assert pipeline.choose(tuple(pipeline.STAGES), "ranker", None) == ["ranker", "model_metrics", "recommendations"]

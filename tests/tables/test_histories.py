@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pyspark.sql import functions as F
 
-from recspark.config import ScenarioRule, Scenarios
+from recspark.config.schema import ScenarioRule, Scenarios
 from recspark.tables import histories
 
 EVENTS = (
@@ -37,7 +37,7 @@ def groups_of(tables, *days: date) -> dict[date, list[histories.Group]]:
 
 
 def built(tables, rules: Scenarios | None = None, day: date = DAY_3):
-    whole = histories.whole(*tables, event_weights={"return": -1.0})
+    whole = histories.all_histories(*tables, event_weights={"return": -1.0})
     return histories.as_of(whole, day, groups_of(tables, day)[day], rules or Scenarios())
 
 
@@ -95,6 +95,6 @@ def test_given_and_default_users(spark, tables) -> None:
 
 def test_partitioning_changes_nothing(tables) -> None:
     events, *rest = tables
-    moved = histories.whole(events.repartition(5, "item_id"), *rest, event_weights={})
-    still = histories.whole(events.coalesce(1), *rest, event_weights={})
+    moved = histories.all_histories(events.repartition(5, "item_id"), *rest, event_weights={})
+    still = histories.all_histories(events.coalesce(1), *rest, event_weights={})
     assert sorted(map(str, moved.collect())) == sorted(map(str, still.collect()))

@@ -3,10 +3,10 @@
 import pytest
 
 from recspark import columns as c
-from recspark.config import Config
+from recspark.config.schema import Config
 from recspark.errors import DataError
 from recspark.tables import index
-from recspark.tables.store import Store
+from recspark.warehouse.store import Store
 
 
 def ids(spark, *names, table=index.USER_INDEX):

@@ -5,10 +5,13 @@ from datetime import date
 import pytest
 
 from recspark import columns as c
-from recspark.config import Config, ItemSource
+from recspark.config.schema import Config, ItemSource
 from recspark.errors import SchemaError
-from recspark.tables import catalogue, index, interactions, items
-from recspark.tables.store import Store
+from recspark.sources import catalogue
+from recspark.stages import interactions as interactions_stage
+from recspark.stages import items as items_stage
+from recspark.tables import index, items
+from recspark.warehouse.store import Store
 
 RUN_DATE = date(2024, 1, 3)
 SOURCE = ItemSource(format="csv", paths=("x",), item_id="id", text="title", attributes={"brand": "b"}, event_time="day")
@@ -138,8 +141,8 @@ def test_refresh_commits_only_changes(spark, tmp_path):
 
     def night(force=False):
         store = Store(spark, config, "run")
-        interactions.refresh(store, config, RUN_DATE)
-        return items.refresh(store, config, RUN_DATE, force), store
+        interactions_stage.refresh(store, config, RUN_DATE)
+        return items_stage.refresh(store, config, RUN_DATE, force), store
 
     summary, store = night()
     assert (summary.rows_in, summary.rows_out, summary.note) == (3, 3, "3 new or changed, 1 of them without text")

@@ -2,7 +2,7 @@
 
 from datetime import date, datetime
 
-from recspark.config import ScenarioRule, Scenarios, Task
+from recspark.config.schema import ScenarioRule, Scenarios, Task
 from recspark.tables import interactions
 from recspark.tables import model_metrics as table
 

@@ -6,8 +6,8 @@ import pytest
 
 from recspark.tables import published_runs, recommendations
 from recspark.tables.published_runs import HELD, PUBLISHED, TABLE, Versions
-from recspark.tables.store import Store
-from tests.distributed import night
+from recspark.warehouse.store import Store
+from tests.stages import night
 
 NIGHT = date(2024, 3, 1)
 

@@ -4,7 +4,7 @@ from datetime import date, datetime
 
 import pytest
 
-from recspark.config_content import ItemFacts
+from recspark.config.content import ItemFacts
 from recspark.tables import recommendation_facts as table
 
 TONIGHT = date(2024, 3, 1)

@@ -5,7 +5,7 @@ from datetime import date
 from pyspark.sql import functions as F
 
 from recspark import columns as c
-from recspark.config import ScenarioRule, Scenarios
+from recspark.config.schema import ScenarioRule, Scenarios
 from recspark.tables import recommendations as table
 from recspark.tables.recommendations import TABLE, TOP
 

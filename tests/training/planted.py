@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recspark.training import checkpoint
-from recspark.training.histories import finish, save_shard
-from recspark.training.job import Job, Model, Window
+from recspark import model_folder
+from recspark.histories import finish, save_shard
+from recspark.training.ranking.job import Job, Model, Window
 
 FEATURES = ("taste", "noise", "gaps")
 TASKS = (("click", "binary", 1.0), ("spend", "regression", 0.1))
@@ -73,7 +73,7 @@ def window(
     save_shard(histories, 0, users, offsets, items, ones.astype(np.int32), ones)
     finish(histories, [0], {})
     content = np.random.default_rng(1).normal(size=(NUM_ITEMS, 6)).astype(np.float32)
-    checkpoint.save(bundle, {"scenarios": {"a": 1, "b": 2}}, {"content": content})
+    model_folder.save(bundle, {"scenarios": {"a": 1, "b": 2}}, {"content": content})
     return Window(day, tuple(files), histories, bundle)
 
 

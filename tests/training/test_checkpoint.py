@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from recspark import model_folder
 from recspark.errors import DataError
 from recspark.training import checkpoint
 
@@ -13,24 +14,24 @@ WEIGHTS = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "steps": np.array(
 
 def test_a_folder_comes_back_as_it_was(tmp_path: Path) -> None:
     folder = f"{tmp_path}/model"
-    assert not checkpoint.exists(folder)
-    checkpoint.save(folder, {"a": 1, "as_of": None}, {"x": np.arange(3)}, WEIGHTS, {"trees.txt": "tree\n"})
-    assert checkpoint.exists(folder)
-    assert checkpoint.read_manifest(folder) == {"a": 1, "as_of": None}
-    np.testing.assert_array_equal(checkpoint.open_array(folder, "x"), [0, 1, 2])
-    assert checkpoint.read_text(folder, "trees.txt") == "tree\n"
-    for name, array in checkpoint.read_weights(folder).items():
+    assert not model_folder.exists(folder)
+    model_folder.save(folder, {"a": 1, "as_of": None}, {"x": np.arange(3)}, WEIGHTS, {"trees.txt": "tree\n"})
+    assert model_folder.exists(folder)
+    assert model_folder.read_manifest(folder) == {"a": 1, "as_of": None}
+    np.testing.assert_array_equal(model_folder.open_array(folder, "x"), [0, 1, 2])
+    assert model_folder.read_text(folder, "trees.txt") == "tree\n"
+    for name, array in model_folder.read_weights(folder).items():
         np.testing.assert_array_equal(array, WEIGHTS[name])
     names = {file.name for file in Path(folder).iterdir()}
     assert names == {"x.npy", "weights.safetensors", "trees.txt", "manifest.json"}  # no pickle, nothing left over
 
 
 def test_a_folder_without_manifest_is_no_model(tmp_path: Path) -> None:
-    checkpoint.save(f"{tmp_path}/model", {}, {"x": np.arange(3)})
+    model_folder.save(f"{tmp_path}/model", {}, {"x": np.arange(3)})
     (tmp_path / "model" / "manifest.json").unlink()
-    assert not checkpoint.exists(f"{tmp_path}/model")
+    assert not model_folder.exists(f"{tmp_path}/model")
     with pytest.raises(DataError, match=r"no readable manifest.json \(FileNotFoundError\); rebuild it with --force"):
-        checkpoint.read_manifest(f"{tmp_path}/model")
+        model_folder.read_manifest(f"{tmp_path}/model")
 
 
 def test_the_newest_whole_step_counts_and_older_ones_go(tmp_path: Path) -> None:
@@ -45,20 +46,20 @@ def test_the_newest_whole_step_counts_and_older_ones_go(tmp_path: Path) -> None:
     found = checkpoint.latest_step(folder)
     assert found is not None and found[0] == {"step": 100}
     np.testing.assert_array_equal(found[1]["w"], WEIGHTS["w"] + 100)
-    checkpoint.remove(folder)
-    checkpoint.remove(folder)  # again: nothing to do
+    model_folder.remove(folder)
+    model_folder.remove(folder)  # again: nothing to do
     assert checkpoint.latest_step(folder) is None
 
 
 def test_remote_folders_are_copied_once(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     folder = "memory://models/one"
-    checkpoint.save(folder, {}, {"x": np.arange(3)})
-    np.testing.assert_array_equal(checkpoint.open_array(folder, "x"), [0, 1, 2])
-    local = checkpoint.local_copy(folder)
+    model_folder.save(folder, {}, {"x": np.arange(3)})
+    np.testing.assert_array_equal(model_folder.open_array(folder, "x"), [0, 1, 2])
+    local = model_folder.local_copy(folder)
     assert local.is_relative_to(tmp_path) and (local / "x.npy").exists()
     stamp = (local / "x.npy").stat().st_mtime_ns
-    checkpoint.open_array(folder, "x")
-    assert (checkpoint.local_copy(folder) / "x.npy").stat().st_mtime_ns == stamp
+    model_folder.open_array(folder, "x")
+    assert (model_folder.local_copy(folder) / "x.npy").stat().st_mtime_ns == stamp
     checkpoint.save_step("memory://models/steps", 1, {"a": 1}, WEIGHTS)
     assert checkpoint.latest_step("memory://models/steps")[0] == {"a": 1}  # type: ignore[index]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from recspark.config import Gbdt
+from recspark.config.schema import Gbdt
 from recspark.errors import DataError, TrainingError
 from recspark.models.rankers.blend import spread
 

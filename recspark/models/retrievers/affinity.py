@@ -6,7 +6,7 @@ Shapes: U users, E events, I items; user u owns events offsets[u]:offsets[u + 1]
 import numpy as np
 import scipy.sparse as sp
 
-from recspark.features import Histories
+from recspark.histories import Histories
 from recspark.models.retrievers.popular import decay
 
 LEVELS = 1024

@@ -19,7 +19,7 @@ import scipy.sparse as sp
 from scipy.linalg import cho_factor, cho_solve
 
 from recspark.errors import DataError
-from recspark.features import Histories
+from recspark.histories import Histories
 from recspark.metrics import ndcg_at_k
 from recspark.models.retrievers import affinity, matrix_factorization
 from recspark.models.retrievers.catalogue import Catalogue

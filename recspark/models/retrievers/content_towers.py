@@ -16,7 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from recspark.errors import DataError
-from recspark.features import Histories
+from recspark.histories import Histories
 from recspark.models.retrievers.catalogue import Catalogue
 from recspark.models.retrievers.content import unit
 from recspark.models.retrievers.transitions import recency

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from recspark.features import Histories
+from recspark.histories import Histories
 from recspark.models.retrievers import affinity
 from recspark.models.retrievers.catalogue import Catalogue
 

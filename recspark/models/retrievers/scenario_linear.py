@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from recspark.errors import ConfigError
-from recspark.features import Histories
+from recspark.histories import Histories
 from recspark.models.retrievers import affinity, linear
 from recspark.models.retrievers.catalogue import Catalogue
 

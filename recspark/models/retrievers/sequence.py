@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recspark.errors import DataError
-from recspark.features import Histories
+from recspark.histories import Histories
 from recspark.models.retrievers.catalogue import Catalogue
 from recspark.models.retrievers.sequence_network import Network, Settings, build, gap_bucket
 

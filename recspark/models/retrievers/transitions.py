@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from recspark.features import Histories
+from recspark.histories import Histories
 from recspark.models.retrievers.catalogue import Catalogue
 
 POWER_STEPS = 8  # of the subspace iteration

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from recspark.config import Ranker
+from recspark import model_folder
+from recspark.config.schema import Ranker
 from recspark.metrics import auc
 from recspark.models.layers import RowNoise
 from recspark.models.rankers.catalogue import BODIES
 from recspark.models.rankers.network import Network, build
-from recspark.training import checkpoint, fit, loop, quantise, saved, scoring
-from recspark.training.feed import Batch
-from recspark.training.job import INTS, Model, run
+from recspark.training.feed.feed import Batch
+from recspark.training.ranking import fit, loop, quantise, saved, scoring
+from recspark.training.ranking.job import INTS, Model, run
 from tests.training import planted
 
 TASKS = (("click", "binary", 1.0), ("view", "binary", 0.5))
@@ -131,7 +132,7 @@ def small(trained: Trained) -> Trained:
 def test_eight_bits_keep_the_order(trained: Trained, tmp_path: Path) -> None:
     eight, rows = small(trained), batch()
     saved.save(f"{tmp_path}/small", eight.network, {})
-    weights = checkpoint.read_weights(f"{tmp_path}/small")
+    weights = model_folder.read_weights(f"{tmp_path}/small")
     assert weights["encoder.item_id.weight"].dtype == np.int8
     exact, rounded = scores(trained, rows), scores(eight, rows)
     assert 0 < np.abs(exact - rounded).max() < 0.2

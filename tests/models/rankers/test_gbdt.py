@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from recspark.config import Gbdt
+from recspark.config.schema import Gbdt
 from recspark.errors import DataError
 from recspark.models.rankers import gbdt
 

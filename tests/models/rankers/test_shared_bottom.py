@@ -8,7 +8,7 @@ import torch
 from recspark.models.layers import Inputs, look_up
 from recspark.models.rankers.network import Network, build
 from recspark.models.rankers.spec import Spec
-from recspark.training import saved
+from recspark.training.ranking import saved
 
 SPEC = Spec(
     features=("a", "b", "c"), tasks=("click", "spend"), kinds=("binary", "regression"), num_items=30, num_scenarios=4,

@@ -1,6 +1,6 @@
 import numpy as np
 
-from recspark.features import Histories
+from recspark.histories import Histories
 from recspark.models.retrievers import co_occurrence
 from recspark.models.retrievers.catalogue import Catalogue
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from recspark.errors import DataError
-from recspark.features import Histories
+from recspark.histories import Histories
 from recspark.models.retrievers import content_map
 from recspark.models.retrievers.catalogue import Catalogue
 from recspark.models.retrievers.content import unit

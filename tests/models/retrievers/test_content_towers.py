@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from recspark.errors import DataError
-from recspark.features import Histories
+from recspark.histories import Histories
 from recspark.models.retrievers import content_towers
 from recspark.models.retrievers.catalogue import Catalogue
 

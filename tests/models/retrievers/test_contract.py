@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recspark.features import Histories
+from benchmarks.research import scenario_popular
+from recspark import model_folder
+from recspark.histories import Histories
 from recspark.models.retrievers import (
     affinity,
     co_occurrence,
@@ -16,13 +18,11 @@ from recspark.models.retrievers import (
     content_towers,
     matrix_factorization,
     scenario_linear,
-    scenario_popular,
     sequence,
     transitions,
 )
 from recspark.models.retrievers.catalogue import Catalogue
 from recspark.models.topk import top_k
-from recspark.training import checkpoint
 
 Fitted = tuple[ModuleType, Any, Any]  # module, settings, model
 
@@ -101,9 +101,9 @@ def test_scores_have_shape_and_type(fitted: Fitted) -> None:
 def test_saved_is_fresh(fitted: Fitted, tmp_path: Path) -> None:
     module, _, model = fitted
     manifest, arrays = module.to_arrays(model)
-    checkpoint.save(str(tmp_path / "model"), manifest, arrays)
+    model_folder.save(str(tmp_path / "model"), manifest, arrays)
     stored = {name: np.load(tmp_path / "model" / f"{name}.npy") for name in arrays}
-    again = module.from_arrays(checkpoint.read_manifest(str(tmp_path / "model")), stored)
+    again = module.from_arrays(model_folder.read_manifest(str(tmp_path / "model")), stored)
     histories, _ = world()
     np.testing.assert_array_equal(
         module.scores(again, histories, *asked(histories)), module.scores(model, histories, *asked(histories))

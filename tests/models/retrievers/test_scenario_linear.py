@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from recspark.errors import ConfigError
-from recspark.features import Histories
+from recspark.histories import Histories
 from recspark.models.retrievers import scenario_linear
 from recspark.models.retrievers.catalogue import Catalogue
 from recspark.models.retrievers.scenario_linear import Settings

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from recspark.errors import DataError
-from recspark.features import Histories
+from recspark.histories import Histories
 from recspark.models.retrievers import sequence
 from recspark.models.retrievers.catalogue import Catalogue
 from recspark.models.retrievers.sequence_network import NO_GAP, Settings, build, gap_bucket

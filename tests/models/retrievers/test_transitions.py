@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from recspark.features import Histories
+from recspark.histories import Histories
 from recspark.models.retrievers import transitions
 from recspark.models.retrievers.catalogue import Catalogue
 

@@ -1,0 +1,187 @@
+"""The command line of every job: configuration, run date, progress, a summary table, a JSON line, an exit code.
+
+Exit codes: 0 done, 1 crash, 2 bad input or configuration, 3 held (readers keep the previous night).
+"""
+
+import json
+import logging
+import sys
+import time
+import traceback
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import date, datetime, timezone
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from recspark import pipeline
+from recspark.config import load
+from recspark.config.schema import Config
+from recspark.errors import ConfigError, RecsparkError
+from recspark.summary import Summary
+
+log = logging.getLogger("recspark")
+
+HELD = 3
+
+
+def main(*stages: str) -> None:
+    """Run these stages as a command; called by the files in jobs/."""
+
+    def command(
+        config: Annotated[str, typer.Option(help="conf/<name>.yaml")],
+        run_date: Annotated[Optional[str], typer.Option(help="YYYY-MM-DD: events before it are known")] = None,  # noqa: UP045
+        set_: Annotated[Optional[list[str]], typer.Option("--set", help="dotted.key=value")] = None,  # noqa: UP045
+        force: Annotated[bool, typer.Option("--force", help="rebuild although nothing changed")] = False,
+        from_: Annotated[Optional[str], typer.Option("--from", help="start at this stage")] = None,  # noqa: UP045
+        only: Annotated[Optional[str], typer.Option("--only", help="run this stage alone")] = None,  # noqa: UP045
+    ) -> int:
+        return run(stages, config, run_date, tuple(set_ or ()), force, from_, only)
+
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command(help=f"recspark: {', '.join(stages)}")(command)
+    try:
+        code = app(standalone_mode=False)
+    except (typer.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except Exception as error:  # click's own usage errors
+        if not hasattr(error, "format_message"):
+            raise
+        print(f"error: {error.format_message()}", file=sys.stderr)
+        sys.exit(2)
+    if code:  # a plain return is what a notebook job takes for success
+        sys.exit(code)
+
+
+def run(
+    stages: Sequence[str],
+    config_path: str,
+    run_date: str | None = None,
+    overrides: tuple[str, ...] = (),
+    force: bool = False,
+    from_: str | None = None,
+    only: str | None = None,
+) -> int:
+    """Run the stages and report; returns the exit code."""
+    console = Console(stderr=True)
+    _log_to(console)
+    began = time.monotonic()
+    done: list[tuple[Summary, float]] = []
+    state = {"run_id": "", "run_date": str(run_date), "status": "failed", "error": ""}
+    code = 1
+    try:
+        config = load.load(config_path, overrides)
+        chosen = pipeline.choose(stages, from_, only)
+        night = parse_run_date(run_date, config)
+        run_id = f"{night}-{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+        state |= {"run_id": run_id, "run_date": str(night)}
+        log.info(
+            "run %s: %s, warehouse %s, run_date %s", run_id, config_path, config.catalog or config.warehouse, night
+        )
+
+        def finished(summary: Summary, seconds: float) -> None:
+            done.append((summary, seconds))
+            log.info("%s: %s", summary.stage, _line(summary, seconds))
+
+        with _progress(console, len(chosen)) as advance:
+            pipeline.execute(chosen, config, night, run_id, force, advance, finished)
+        state["status"], code = "done", 0
+    except RecsparkError as error:
+        state |= {"status": "held" if error.exit_code == HELD else "failed", "error": str(error)}
+        code = error.exit_code
+        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        state["error"] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        traceback.print_exc()
+    _report(console, done, state, time.monotonic() - began)
+    return code
+
+
+def parse_run_date(given: str | None, config: Config) -> date:
+    """--run-date, else the config's, else today in UTC. Raises ConfigError when it is not a date."""
+    if given is None:
+        return config.run_date or datetime.now(timezone.utc).date()
+    try:
+        return date.fromisoformat(given)
+    except ValueError:
+        raise ConfigError(f"--run-date {given} is not a date; expected YYYY-MM-DD such as 2011-12-10") from None
+
+
+def _line(summary: Summary, seconds: float) -> str:
+    rejected = ", ".join(f"{n:,} {reason}" for reason, n in sorted(summary.rejected.items()))
+    parts = ["unchanged, skipped" if summary.skipped else f"{summary.rows_in:,} rows in, {summary.rows_out:,} out"]
+    parts += [f"rejected: {rejected}"] if rejected else []
+    parts += [summary.note] if summary.note else []
+    parts += [f"table version {summary.version}"] if summary.version is not None else []
+    return "; ".join([*parts, f"{seconds:.1f} s"])
+
+
+def _log_to(console: Console) -> None:
+    """rich on a terminal, plain lines in a log; only recspark's own lines, not the libraries'."""
+    plain = logging.StreamHandler()
+    plain.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler = RichHandler(console=console, show_path=False, show_level=False) if console.is_terminal else plain
+    log.handlers[:] = [handler]
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+@contextmanager
+def _progress(console: Console, total: int) -> Iterator[pipeline.Advance]:
+    """Yields a function that is told the name of each stage as it begins."""
+    started = 0
+    if not console.is_terminal:
+
+        def advance(name: str) -> None:
+            nonlocal started
+            started += 1
+            log.info("[%d/%d] %s", started, total, name)
+
+        yield advance
+        return
+    columns = SpinnerColumn(), TextColumn("[{task.completed}/{task.total}] {task.description}"), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("start", total=total)
+
+        def advance_bar(name: str) -> None:
+            nonlocal started
+            started += 1
+            bar.update(task, completed=started, description=name)
+
+        yield advance_bar
+
+
+def _rows(done: list[tuple[Summary, float]]) -> Iterator[tuple[str, ...]]:
+    for s, seconds in done:
+        state = "skipped" if s.skipped else "built"
+        numbers = (
+            f"{s.rows_in:,}" if s.rows_in else "",
+            f"{s.rows_out:,}",
+            f"{sum(s.rejected.values()):,}" if s.rejected else "",
+        )
+        yield (s.stage, state, *numbers, f"{seconds:.1f}", s.note)
+
+
+def _report(console: Console, done: list[tuple[Summary, float]], state: dict[str, str], seconds: float) -> None:
+    """The table for people on stderr, the JSON line for programs on stdout."""
+    if done:
+        table = Table(box=None, pad_edge=False)
+        for heading in ("stage", "state", "rows in", "rows out", "rejected", "seconds", "note"):
+            table.add_column(
+                heading, justify="right" if heading in ("rows in", "rows out", "rejected", "seconds") else "left"
+            )
+        for row in _rows(done):
+            table.add_row(*row)
+        (console if console.is_terminal else Console(stderr=True, width=200)).print(table)
+    stages = {s.stage: {**asdict(s), "seconds": round(took, 1)} for s, took in done}
+    print(
+        json.dumps({**{k: v for k, v in state.items() if v}, "seconds": round(seconds, 1), "stages": stages}),
+        flush=True,
+    )

@@ -1,0 +1,97 @@
+"""Spark SQL of the configuration over the columns of a source or table: typed, and each mistake as one line."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import AnalysisException, ParseException, PySparkException
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from recspark.errors import ConfigError, RecsparkError, SchemaError
+
+FAILURES = (PySparkException, Py4JJavaError)  # a task that fails to open a file comes as the latter
+
+Kind = Literal["id", "text", "texts", "media", "time", "number", "condition"]
+
+WORD = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
+INTEGERS = (T.ByteType, T.ShortType, T.IntegerType, T.LongType, T.DecimalType)
+NUMBERS = (*INTEGERS, T.FloatType, T.DoubleType)
+STRINGS = (T.StringType, T.VarcharType, T.CharType)
+PLAIN = (*STRINGS, *NUMBERS, T.BooleanType, T.DateType, T.TimestampType, T.NullType)
+# What an expression may yield -> what it becomes. A string that is no time or number is a bad row, not a bad column.
+KINDS: dict[Kind, tuple[tuple[type, ...], str]] = {
+    "id": ((*STRINGS, *INTEGERS), "string"),
+    "text": (PLAIN, "string"),
+    "texts": (PLAIN, "array<string>"),  # one value is an array of one
+    "media": ((*PLAIN, T.BinaryType), "string"),
+    "time": ((T.TimestampType, T.TimestampNTZType, T.DateType, *STRINGS), "timestamp"),
+    "number": ((*STRINGS, *NUMBERS, T.NullType), "double"),
+    "condition": ((T.BooleanType,), "boolean"),
+}
+EXPECTED: dict[Kind, str] = {
+    "id": "a string or a whole number, such as CAST(x AS BIGINT) for ids that were read as 17850.0",
+    "text": "one plain value, such as concat_ws(' ', x, y)",
+    "texts": "a plain value or an array of them, such as split(x, ',')",
+    "media": "where a file lies (a path or an URI), or its content as binary",
+    "time": "a timestamp, a date or a string of one; for unix time timestamp_seconds(x) or timestamp_millis(x)",
+    "number": "a number or a string of one, such as CAST(x AS DOUBLE)",
+    "condition": "a condition, such as x > 0",
+}
+
+
+def column(rows: DataFrame, sql: str, kind: Kind, key: str, where: str) -> Column:
+    """The SQL expression over raw rows, cast to what its kind becomes; a value that cannot be cast is null. Content of
+    media becomes an URI that holds it (RFC 2397).
+
+    `key` is the expression's dotted key and `where` the source's place. Raises ConfigError (does not parse),
+    SchemaError (unknown column, wrong type).
+    """
+    allowed, target = KINDS[kind]
+    if WORD.fullmatch(sql.strip()) and sql.strip().lower() not in ("null", *(name.lower() for name in rows.columns)):
+        raise _unknown(rows, sql.strip(), key, where)  # or Spark would take a missing column `user` for its user()
+    try:
+        found = rows.select(F.expr(sql)).schema[0].dataType
+    except (AnalysisException, ParseException) as error:
+        raise _explain(rows, sql, key, where, error) from None
+    many = kind == "texts" and isinstance(found, T.ArrayType)
+    if not isinstance(found.elementType if many else found, allowed):
+        raise SchemaError(f"{key}: `{sql}` is of type {found.simpleString()} in {where}; expected {EXPECTED[kind]}")
+    if kind == "media" and isinstance(found, T.BinaryType):
+        return F.concat(F.lit("data:;base64,"), F.base64(F.expr(sql)))
+    value = (F.array(F.expr(sql)) if kind == "texts" and not many else F.expr(sql)).cast(target)
+    if kind == "time":  # Spark reads "20713" as a year, which neither Python nor a warehouse could show
+        return F.when(F.year(value).between(1, 9999), value)
+    return value
+
+
+def text_map(values: Sequence[tuple[str, Column]]) -> Column:
+    """map<string,string> of the named values; a null one has no entry."""
+    if not values:
+        return F.expr("CAST(map() AS map<string,string>)")
+    full = F.create_map(*(part for name, value in values for part in (F.lit(name), value)))
+    return F.map_filter(full, lambda _, value: value.isNotNull())
+
+
+def _explain(rows: DataFrame, sql: str, key: str, where: str, error: PySparkException) -> RecsparkError:
+    if isinstance(error, ParseException):
+        return ConfigError(f"{key}: `{sql}` is not Spark SQL ({first_line(error)}); mend the expression")
+    if (error.getCondition() or "").startswith("UNRESOLVED_COLUMN"):
+        return _unknown(rows, (error.getMessageParameters() or {}).get("objectName", "?").strip("`"), key, where)
+    return ConfigError(f"{key}: `{sql}` cannot be evaluated ({first_line(error)}); mend the expression")
+
+
+def _unknown(rows: DataFrame, name: str, key: str, where: str) -> SchemaError:
+    columns = {column.lower(): column for column in rows.columns}
+    near = [columns[lower] for lower in difflib.get_close_matches(name.lower(), columns, n=2)]
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return SchemaError(f"{key}: column {name} is not in {where}; {hint}it has {', '.join(rows.columns)}")
+
+
+def first_line(error: PySparkException | Py4JJavaError) -> str:
+    """What Spark said, in at most 200 characters."""
+    text = str(error.java_exception.getMessage()) if isinstance(error, Py4JJavaError) else str(error)
+    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)[:200]

@@ -1,0 +1,71 @@
+"""candidates.source: somebody else's candidates, of which tonight's lists are made."""
+
+from datetime import date
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recspark import columns as c
+from recspark import expressions
+from recspark.config.schema import Config
+from recspark.errors import DataError
+from recspark.sources import raw
+from recspark.tables import index, rejected_events
+from recspark.warehouse.store import Store
+
+SECTION = "candidates.source"
+KEY = (c.SCENARIO, c.USER_ID, c.ITEM_ID)
+
+
+def read(store: Store, config: Config) -> DataFrame:
+    """(scenario, user_id, item_id), distinct; null or blank where a row lacks one of them.
+
+    Raises SchemaError and ConfigError for wrong expressions, DataError when the source is empty.
+    """
+    source = config.candidates.source
+    assert source is not None
+    rows = raw.read(store.spark, source, SECTION)
+    place = raw.place(source)
+    ids = (
+        expressions.column(rows, getattr(source, name), "id", f"{SECTION}.{name}", place).alias(name) for name in KEY
+    )
+    return rows.select(*ids).distinct()
+
+
+def sort_out(rows: DataFrame, known: DataFrame) -> DataFrame:
+    """`rows` with a `reason`: null where the row can be ranked. `known` (item_id, unique): the items of tonight."""
+    marked = rows.join(known.select(c.ITEM_ID, F.lit(True).alias("_known")), on=c.ITEM_ID, how="left")
+    reason = F.lit(None).cast("string")
+    for name in reversed(KEY):
+        reason = F.when(F.col(name).isNull() | (F.trim(name) == ""), f"candidate: null {name}").otherwise(reason)
+    reserved = F.col(c.USER_ID) == c.DEFAULT_USER
+    unknown = F.when(F.col("_known").isNull(), "candidate: unknown item")
+    reason = F.coalesce(reason, F.when(reserved, f"candidate: reserved {c.USER_ID}"), unknown)
+    return marked.select(*KEY, reason.alias(c.REASON))
+
+
+def refresh(store: Store, config: Config, known: DataFrame, run_date: date) -> tuple[DataFrame, dict[str, int]]:
+    """Tonight's given rows (user_idx, scenario, item_idx), and how many were rejected, by reason.
+
+    `known` (item_id, item_idx). Users without any event get a number; rejected rows go to rejected_events, once.
+    Raises DataError when no row is left.
+    """
+    sorted_out = sort_out(read(store, config), known).persist()
+    try:
+        counts = {row[0]: row[1] for row in sorted_out.groupBy(c.REASON).count().collect()}
+        good = sorted_out.where(F.col(c.REASON).isNull()).select(*KEY)
+        if not counts.get(None):
+            reasons = ", ".join(f"{reason}: {n}" for reason, n in counts.items())
+            raise DataError(
+                f"{SECTION}: no row can be ranked ({reasons}); expected scenario, user_id and known item_id"
+            )
+        index.refresh(store, index.USER_INDEX, good.select(c.USER_ID))
+        rejected_events.add(store, rejected_events.of(sorted_out, KEY, run_date))
+    finally:
+        sorted_out.unpersist()
+    # both indices are unique by id, so the joins keep one row a given row
+    numbered = good.join(store.read(index.USER_INDEX), on=c.USER_ID, how="inner").join(
+        known.select(c.ITEM_ID, c.ITEM_IDX), on=c.ITEM_ID, how="inner"
+    )
+    rejected = {reason: n for reason, n in counts.items() if reason is not None}
+    return numbered.select(c.USER_IDX, c.SCENARIO, c.ITEM_IDX), rejected

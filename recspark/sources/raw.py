@@ -1,0 +1,132 @@
+"""Raw rows of a configured source: where they lie, Spark SQL over their columns, and each mistake as one line."""
+
+import os
+import time
+from typing import Any
+
+from delta.tables import DeltaTable
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import AnalysisException, PySparkException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from recspark import expressions
+from recspark.config.schema import Source
+from recspark.errors import ConfigError, DataError, RecsparkError
+from recspark.expressions import FAILURES, first_line
+
+
+def read(spark: SparkSession, source: Source, section: str) -> DataFrame:
+    """All raw rows that match `where`; `section` is the dotted key, for messages (source.interactions).
+
+    Raises ConfigError for a missing path or table and for SQL that does not parse, SchemaError for an unknown column,
+    DataError when nothing is there or it is not of the configured format.
+    """
+    rows = _load(spark, source, section)
+    if source.where is not None:
+        rows = rows.where(expressions.column(rows, source.where, "condition", f"{section}.where", place(source)))
+    try:
+        empty = rows.isEmpty()
+    except FAILURES as error:
+        raise _unreadable(source, section, error) from error
+    if empty:
+        how = f"no row matches `{source.where}`" if source.where else "no row in it"
+        raise DataError(f"{section}: {place(source)} is empty ({how}); check the path and the day's delivery")
+    return rows
+
+
+def whole_row(rows: DataFrame) -> Column:
+    """All raw columns as one struct; `to_json` of it is what rejected_events keeps."""
+    return F.struct("*")
+
+
+def place(source: Source) -> str:
+    """Where the source lies, for messages."""
+    return source.table or ", ".join(source.paths)
+
+
+def fingerprint(spark: SparkSession, source: Source, section: str) -> str:
+    """Names the source's present content without reading it: path, size and time of each file, or the table's version.
+
+    Something without files (a JDBC table) is named by the clock, so it is always read again.
+    Raises ConfigError for a missing path or table.
+    """
+    try:
+        if source.format == "table":
+            return _table_version(spark, str(source.table))
+        if source.format == "delta":
+            return " ".join(_delta_version(DeltaTable.forPath(spark, p)) for p in _resolved(spark, source))
+    except AnalysisException as error:
+        raise _unreadable(source, section, error) from error
+    listed = [_list(spark, path) for path in _resolved(spark, source)]
+    for path, files in zip(source.paths, listed, strict=True):
+        if not files:
+            raise ConfigError(_missing(path, section))
+    return " ".join(sorted(file for files in listed for file in files))
+
+
+def _load(spark: SparkSession, source: Source, section: str) -> DataFrame:
+    try:
+        if source.format == "table":
+            return spark.table(str(source.table))
+        return spark.read.format(source.format).options(**source.options).load(_paths(spark, source))
+    except FAILURES as error:
+        raise _unreadable(source, section, error) from error
+
+
+def _paths(spark: SparkSession, source: Source) -> Any:
+    paths = _resolved(spark, source)
+    return paths[0] if len(paths) == 1 else paths  # delta takes one path only
+
+
+def _resolved(spark: SparkSession, source: Source) -> list[str]:
+    """Relative local paths start at the working directory of this process, which may not be the JVM's."""
+    local = str(spark.sparkContext._jsc.hadoopConfiguration().get("fs.defaultFS")).startswith("file:")
+    return [os.path.abspath(p) if local and ":" not in p.split("/")[0] else p for p in source.paths]
+
+
+def _list(spark: SparkSession, pattern: str) -> list[str]:
+    """`path:size:mtime` of every file below a path or glob, through Hadoop, so any URL that Spark can read."""
+    context = spark.sparkContext
+    path = context._jvm.org.apache.hadoop.fs.Path(pattern)
+    system = path.getFileSystem(context._jsc.hadoopConfiguration())
+    found = []
+    for root in system.globStatus(path) or ():
+        files = system.listFiles(root.getPath(), True)
+        while files.hasNext():
+            file = files.next()
+            if not file.getPath().getName().startswith(("_", ".")):  # Spark does not read those either
+                found.append(f"{file.getPath()}:{file.getLen()}:{file.getModificationTime()}")
+    return found
+
+
+def _table_version(spark: SparkSession, name: str) -> str:
+    try:
+        return _delta_version(DeltaTable.forName(spark, name))
+    except AnalysisException:  # a table of another format, or a view
+        files = [status for uri in spark.table(name).inputFiles() for status in _list(spark, uri)]
+        return " ".join(sorted(files)) if files else f"{name}:{time.time_ns()}"
+
+
+def _delta_version(table: DeltaTable) -> str:
+    return f"{table.detail().select('id').first()[0]}@{table.history(1).select('version').first()[0]}"
+
+
+def _missing(path: str, section: str) -> str:
+    return (
+        f"{section}.paths: {path} does not exist (working directory {os.getcwd()}); "
+        f"mend it in the conf or give --set {section}.paths=[...]"
+    )
+
+
+def _unreadable(source: Source, section: str, error: PySparkException | Py4JJavaError) -> RecsparkError:
+    """What went wrong while opening a source; the full message follows as the cause."""
+    condition = (error.getCondition() if isinstance(error, PySparkException) else None) or ""
+    if "PATH_NOT_FOUND" in condition or "MISSING_TABLE" in condition or "PATH_DOES_NOT_EXIST" in condition:
+        return ConfigError(_missing(place(source), section))
+    if "TABLE_OR_VIEW_NOT_FOUND" in condition:
+        return ConfigError(f"{section}.table: {source.table} does not exist; expected catalog.schema.table")
+    if "UNABLE_TO_INFER_SCHEMA" in condition:
+        return DataError(f"{section}: {place(source)} holds no {source.format} file; check the path and the delivery")
+    found = f"{section}: {place(source)} cannot be read as {source.format} ({first_line(error)})"
+    return DataError(f"{found}; check `format` and `options`")

@@ -1,0 +1,95 @@
+"""Vectors as the configuration wants them stored: fewer numbers, smaller ones, and how many neighbours that costs."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recspark import columns as c
+from recspark import model_folder
+from recspark.config.content import Encoder
+from recspark.encoders import compact as compacting
+from recspark.encoders.vectors import Storage, array_to_vectors, has_content, vectors_to_array
+from recspark.encoders.weights import version_of
+from recspark.errors import ConfigError
+from recspark.warehouse.store import Store
+
+log = logging.getLogger(__name__)
+
+
+def folder(store: Store, one: Encoder) -> str:
+    """Where the projection of an encoder with `pca` lies."""
+    return f"{store.models('item_embeddings')}/{version_of(one).replace('/', '--')}"
+
+
+def is_fitted(store: Store, one: Encoder) -> bool:
+    """False where vectors of this version cannot be what the next ones will be: their projection is gone."""
+    return one.pca is None or model_folder.exists(folder(store, one))
+
+
+def compact(store: Store, rows: DataFrame, encoders: Sequence[Encoder], seed: int) -> tuple[DataFrame, list[str]]:
+    """`rows` of several encoders (float32, all numbers; persisted) as they are to be stored; and what it costs.
+
+    A projection is fitted once and kept: the next night's vectors must lie in the same space.
+    Memory: the driver holds a sample of `compact.FIT_ROWS` vectors. Raises ConfigError where too few can be fitted on.
+    """
+    parts = [rows.where(~F.col(c.ENCODER).isin([version_of(one) for one in encoders]))]  # facts, which are small
+    losses = []
+    for one in encoders:
+        version, part = version_of(one), rows.where(F.col(c.ENCODER) == F.lit(version_of(one)))
+        if one.pca is None and one.storage == "float32":
+            parts.append(part)
+            continue
+        sample = _sample(part)
+        projection = _projection(store, one, sample, seed)
+        parts.append(part.mapInArrow(_compacted(projection, one.storage), part.schema))
+        fewer = sample if projection is None else projection(sample)
+        kept = compacting.recall(sample, vectors_to_array(array_to_vectors(fewer, one.storage), None, one.storage))
+        if np.isfinite(kept):
+            losses.append(f"{version} keeps {kept:.3f} of the {compacting.NEAREST} nearest")
+            log.info("item_embeddings: %s", losses[-1])
+    return reduce(DataFrame.unionByName, parts), losses
+
+
+def _sample(rows: DataFrame) -> np.ndarray:
+    """(n, D) vectors of items chosen by a hash of their id."""
+    some = rows.where(F.col(c.EMBEDDING).isNotNull()).orderBy(F.xxhash64(c.ITEM_ID), c.ITEM_ID)
+    return vectors_to_array(some.limit(compacting.FIT_ROWS).select(c.EMBEDDING).toArrow()[c.EMBEDDING])
+
+
+def _projection(store: Store, one: Encoder, sample: np.ndarray, seed: int) -> compacting.Projection | None:
+    if one.pca is None:
+        return None
+    path = folder(store, one)
+    if not model_folder.exists(path):
+        if min(sample.shape) < one.pca:
+            raise ConfigError(
+                f"item_embeddings.pca: {one.pca} components of {one.encoder} cannot be fitted on {sample.shape[0]} "
+                f"items with {sample.shape[1]} numbers each; lower it"
+            )
+        fitted = compacting.fit(sample, one.pca, one.whiten, seed)
+        model_folder.save(path, {"encoder": version_of(one), "fitted_on": len(sample)}, vars(fitted))
+    return compacting.Projection(*(np.asarray(model_folder.open_array(path, name)) for name in ("mean", "components")))
+
+
+def _compacted(
+    projection: compacting.Projection | None, storage: Storage
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def compacted(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+            vectors = vectors_to_array(columns[c.EMBEDDING])
+            if projection is not None:
+                fewer = np.zeros((len(vectors), len(projection.components)), dtype=np.float32)
+                if (known := has_content(vectors)).any():
+                    fewer[known] = projection(vectors[known])
+                vectors = fewer
+                columns[c.DIM] = pa.repeat(pa.scalar(vectors.shape[1], pa.int32()), len(vectors))
+            columns[c.EMBEDDING] = array_to_vectors(vectors, storage)
+            yield pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+
+    return compacted

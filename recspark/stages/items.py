@@ -1,0 +1,40 @@
+"""items: the catalogue and the events before run_date -> what each item is and since when it is known."""
+
+import math
+from datetime import date
+
+from pyspark.sql import functions as F
+
+from recspark import columns as c
+from recspark.config.schema import Config
+from recspark.sources import raw
+from recspark.sources.catalogue import SECTION, newest, parse
+from recspark.summary import Summary
+from recspark.tables import index
+from recspark.tables.interactions import TABLE as INTERACTIONS
+from recspark.tables.items import TABLE, build
+from recspark.warehouse.store import Store
+
+ROWS_A_FILE = 1_000_000
+
+
+def refresh(store: Store, config: Config, run_date: date, force: bool = False) -> Summary:
+    """Bring items and item_index up to the present catalogue and the events before run_date."""
+    source = config.source.items
+    events = store.digest(INTERACTIONS, c.EVENT_DATE, run_date)
+    catalogue = None if source is None else raw.fingerprint(store.spark, source, SECTION)
+    fingerprint = store.fingerprint(config.digest("source"), run_date, events, catalogue)
+    if not force and store.exists(index.ITEM_INDEX) and store.is_fresh(TABLE, fingerprint):
+        return Summary(TABLE.noun, skipped=True, version=store.version(TABLE))
+    listed = None if source is None else newest(parse(raw.read(store.spark, source, SECTION), source, run_date), source)
+    stored = store.read(TABLE) if store.exists(TABLE) else None
+    changed = build(listed, store.events(INTERACTIONS, None, run_date), stored, run_date).persist()
+    # Both before the merge, after which Spark would make `changed` anew, from a table that has it all
+    count, without_text = changed.agg(F.count("*"), F.count_if(F.col(c.TEXT).isNull())).first()
+    ids = changed.select(c.ITEM_ID) if stored is None else changed.select(c.ITEM_ID).union(stored.select(c.ITEM_ID))
+    index.refresh(store, index.ITEM_INDEX, ids)
+    if count:
+        store.merge(TABLE, changed.coalesce(math.ceil(count / ROWS_A_FILE)), {"fingerprint": fingerprint})
+    changed.unpersist()
+    note = f"{count} new or changed, {without_text} of them without text"
+    return Summary(TABLE.noun, count, store.read(TABLE).count(), note=note, version=store.version(TABLE))

@@ -1,0 +1,174 @@
+"""Housekeeping of a warehouse: join small files, vacuum, drop old nights' candidates, models and vectors."""
+
+import json
+import logging
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import date, timedelta
+
+import fsspec
+from pyspark.sql import functions as F
+
+from recspark import columns as c
+from recspark.config.schema import Config
+from recspark.model_folder import MANIFEST
+from recspark.summary import Summary
+from recspark.tables import (
+    candidates,
+    index,
+    interactions,
+    item_embeddings,
+    item_facts,
+    items,
+    model_metrics,
+    published_runs,
+    recommendation_facts,
+    recommendations,
+    rejected_events,
+    training_examples,
+)
+from recspark.warehouse.store import Store, Table
+
+log = logging.getLogger(__name__)
+
+COMPACTED = (
+    interactions.TABLE,
+    rejected_events.TABLE,
+    items.TABLE,
+    item_facts.TABLE,
+    index.ITEM_INDEX,
+    index.USER_INDEX,
+    index.SCENARIO_INDEX,
+    item_embeddings.TABLE,
+    candidates.TABLE,
+    model_metrics.TABLE,
+    recommendations.TABLE,
+    recommendation_facts.TABLE,
+    published_runs.TABLE,
+)
+FILE_BYTES = 128 << 20
+CHECKED_HOURS = 168  # below this Delta asks whether that is meant; the configuration has said so
+RETRIEVER = "retriever"
+DATED = re.compile(r"^(\d{4}-\d{2}-\d{2})-")  # model folders: <date>-<fingerprint>
+
+
+def refresh(store: Store, config: Config, run_date: date, force: bool = False) -> Summary:
+    """OPTIMIZE, retention, VACUUM. Nothing that readers of the present see changes, except that old candidates go.
+
+    Only without a run on the warehouse: a job holds its lease. VACUUM ends time travel beyond
+    maintenance.retention_hours.
+    """
+    del force  # housekeeping has no fingerprint: doing it twice changes nothing
+    examples = training_examples.table(config.training_examples.tasks)
+    dropped = sum(drop_dates(store, table, run_date, config) for table in (candidates.TABLE, examples))
+    encoders = drop_embeddings(store, run_date, config)
+    folders = drop_models(store, run_date, config)
+    present = [table for table in COMPACTED if store.exists(table)]
+    # examples keep their files: the feed needs several of them, in hash order
+    compacted = sum(compact(store, table) for table in present)
+    for table in [*present, *([examples] if store.exists(examples) else [])]:
+        vacuum(store, table, config.maintenance.retention_hours)
+    note = (
+        f"{compacted} files compacted, {dropped} old dates, {folders} old model folders and "
+        f"the vectors of {encoders} old encoders dropped"
+    )
+    log.info("maintenance: %s", note)
+    return Summary("maintenance", note=note)
+
+
+def expired(dates: Iterable[date], run_date: date, config: Config) -> list[date]:
+    """Dates that no coming night needs.
+
+    The last `keep_nights` stay. Mondays, on which past windows open, stay as long as a window of a kept night may open
+    there.
+    """
+    last = run_date - timedelta(days=config.maintenance.keep_nights)
+    settings = config.training_examples
+    last_window = last - timedelta(days=settings.label_days * settings.num_windows + 7)
+    return sorted(day for day in dates if day < (last_window if day.weekday() == 0 else last))
+
+
+def drop_dates(store: Store, table: Table, run_date: date, config: Config) -> int:
+    """Delete the expired as_of dates of a table, whole folders at a time; returns how many. No commit without any."""
+    if not store.exists(table):
+        return 0
+    dates = [row[0] for row in store.read(table).select(c.AS_OF).distinct().collect()]
+    old = expired(dates, run_date, config)
+    if old:
+        store.delta(table).delete(F.col(c.AS_OF).isin(old))
+    return len(old)
+
+
+def model_folders(store: Store, run_date: date, config: Config) -> tuple[list[str], list[str]]:
+    """(expired, kept) folders under models/<noun>/, without the file system's protocol. Those without a date in their
+    name are not ours, and in neither."""
+    fs, root = fsspec.core.url_to_fs(f"{store.warehouse}/models")
+    if not fs.exists(root):
+        return [], []
+    folders = [path for noun in fs.ls(root, detail=False) if fs.isdir(noun) for path in fs.ls(noun, detail=False)]
+    dated = [(date.fromisoformat(match[1]), path) for path in folders if (match := DATED.match(_name(path)))]
+    old = set(expired({day for day, _ in dated}, run_date, config))
+    return [path for day, path in dated if day in old], [path for day, path in dated if day not in old]
+
+
+def drop_models(store: Store, run_date: date, config: Config) -> int:
+    """Delete the expired model folders; returns how many."""
+    fs, _ = fsspec.core.url_to_fs(store.warehouse)
+    gone, _ = model_folders(store, run_date, config)
+    for path in gone:
+        if fs.exists(f"{path}/{MANIFEST}"):  # first: a folder without one does not exist, should this be cut short
+            fs.rm_file(f"{path}/{MANIFEST}")
+        fs.rm(path, recursive=True)
+    return len(gone)
+
+
+def drop_embeddings(store: Store, run_date: date, config: Config) -> int:
+    """Delete the vectors of encoders that expired retrievers read and no kept one does; returns how many encoders.
+
+    Such are text adapters and vectors of facts, which are trained anew week by week. To be called before drop_models.
+    """
+    gone, kept = (_encoders(store, folders) for folders in model_folders(store, run_date, config))
+    unused = sorted(gone - kept)
+    if not unused or not kept or not store.exists(item_embeddings.TABLE):
+        return 0
+    store.delta(item_embeddings.TABLE).delete(F.col(c.ENCODER).isin(unused))
+    return len(unused)
+
+
+def _encoders(store: Store, folders: Iterable[str]) -> set[str]:
+    """Those that the retrievers among some model folders read."""
+    fs, _ = fsspec.core.url_to_fs(store.warehouse)
+    files = [f"{path}/{MANIFEST}" for path in folders if f"/{RETRIEVER}/" in path]
+    return {name for file in files if fs.exists(file) for name in json.loads(fs.cat_file(file)).get("encoders", ())}
+
+
+def _name(path: str) -> str:
+    return path.rstrip("/").rsplit("/", 1)[-1]
+
+
+def compact(store: Store, table: Table) -> int:
+    """Put small files together; returns how many went in. Delta commits nothing where there is nothing to do."""
+    with _setting(store, "spark.databricks.delta.optimize.maxFileSize", str(FILE_BYTES)):
+        metrics = store.delta(table).optimize().executeCompaction().select("metrics.numFilesRemoved").first()
+    return int(metrics[0])
+
+
+def vacuum(store: Store, table: Table, hours: float) -> None:
+    """Remove files that no version of the last `hours` uses."""
+    checked = str(hours >= CHECKED_HOURS).lower()
+    with _setting(store, "spark.databricks.delta.retentionDurationCheck.enabled", checked):
+        store.delta(table).vacuum(hours)
+
+
+@contextmanager
+def _setting(store: Store, key: str, value: str) -> Iterator[None]:
+    before = store.spark.conf.get(key, None)
+    store.spark.conf.set(key, value)
+    try:
+        yield
+    finally:
+        if before is None:
+            store.spark.conf.unset(key)
+        else:
+            store.spark.conf.set(key, before)

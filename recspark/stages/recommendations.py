@@ -1,0 +1,226 @@
+"""recommendations: tonight's candidates in the order that the gate chose, checked, then published in one commit."""
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recspark import columns as c
+from recspark import model_folder
+from recspark.config.schema import RETRIEVERS, Config
+from recspark.errors import DataError, PublishError
+from recspark.sources import users
+from recspark.stages import item_rules as rules
+from recspark.stages import lists
+from recspark.stages.lists import whole_users
+from recspark.stages.ranker import scorer
+from recspark.stages.ranker import stage as ranker
+from recspark.stages.retriever import stage as retriever
+from recspark.summary import Summary
+from recspark.tables import candidates, index, model_metrics, published_runs, recommendation_facts
+from recspark.tables import recommendations as table
+from recspark.tables.candidates import BECAUSE, REPEAT
+from recspark.tables.histories import DEFAULT_USER_IDX
+from recspark.tables.interactions import TABLE as INTERACTIONS
+from recspark.tables.item_facts import TABLE as ITEM_FACTS
+from recspark.tables.items import TABLE as ITEMS
+from recspark.tables.recommendation_facts import TABLE as LINKS
+from recspark.tables.recommendations import TABLE, TOP
+from recspark.warehouse.store import Store
+
+log = logging.getLogger(__name__)
+
+LimitOf = Callable[[str], rules.Limit | None]  # of a raw scenario; travels to the workers
+
+BLOCK_ROWS = 100_000
+ROWS_A_FILE = 2_000_000
+TOP_NAMES = [part.split()[0] for part in TOP.split(", ")]
+
+
+def refresh(store: Store, config: Config, run_date: date, force: bool = False) -> Summary:
+    """Publish the lists of one night, unless they were published from the same inputs.
+
+    Raises PublishError when a check fails: the table stays as it was, and published_runs says `held` and why.
+    """
+    stamps = [store.stamp(candidates.TABLE, as_of=run_date), store.stamp(model_metrics.TABLE, run_date=run_date)]
+    for found, job in zip(stamps, ("candidates", "model_metrics"), strict=True):
+        if found is None:
+            raise DataError(f"{job} has nothing for {run_date}; run jobs/{job}.py or jobs/nightly.py first")
+    settings = config.digest("recommendations", "scenarios", "source", "item_facts")
+    items = store.digest(ITEMS, c.FIRST_SEEN, run_date)
+    facts = store.token(ITEM_FACTS) if reasons_of(config) else None
+    fingerprint = store.fingerprint(
+        settings, run_date, *(found["fingerprint"] for found in stamps if found), items, facts
+    )
+    if not force and store.is_fresh(TABLE, fingerprint, run_date=run_date):
+        return Summary("recommendations", skipped=True)
+    modes = model_metrics.decisions(store, run_date)
+    scoring = scorer.scorer(store, config, run_date, run_date, ranker.PUBLISHED)
+    tie_rank = partial(model_folder.open_array, retriever.folder(store, config, run_date), "tie_rank")
+    limit_of = partial(rules.limit_of, config.scenarios, rules.refresh(store, config, run_date))
+    rows = store.read(candidates.TABLE).where(F.col(c.AS_OF) == F.lit(run_date))
+    top = top_lists(rows, scoring, modes, config.recommendations.k, tie_rank, limit_of)
+    versions = published_runs.Versions(
+        config.digest(*type(config).model_fields),
+        models={mode: str(scoring.models) for mode in sorted(set(modes.values()) - set(RETRIEVERS))},
+        inputs={t.noun: store.token(t) for t in (INTERACTIONS, ITEMS, candidates.TABLE, model_metrics.TABLE)},
+    )
+    return publish(store, config, run_date, staged(store, top, modes, run_date), fingerprint, versions)
+
+
+def repair(store: Store) -> None:
+    """Write the published_runs rows that a crash right after publication left out. Called at the start of every run."""
+    for run_id in published_runs.repair(store, TABLE):
+        log.warning("published_runs: run %s was published but not recorded; added from its commit", run_id)
+
+
+def top_lists(
+    rows: DataFrame,
+    scoring: lists.Scorer,
+    modes: Mapping[str, str],
+    k: int,
+    tie_rank: Callable[[], np.ndarray],
+    limit_of: LimitOf,
+) -> DataFrame:
+    """TOP: the k best candidates of every list, in the order of its scenario's mode and under its limit.
+
+    A scenario that the gate did not decide on keeps null scores, which the checks hold.
+    """
+    used = tuple(sorted(set(modes.values())))
+    scored = lists.scored(rows, scoring, used).join(_modes(rows, modes), on=c.SCENARIO, how="left")
+    chosen = F.coalesce(*(F.when(F.col(c.MODEL) == mode, F.col(f"score_{mode}")) for mode in used), F.lit(None))
+    narrow = scored.select(*lists.NAMES, c.MODEL, chosen.cast("double").alias(c.SCORE))
+    return lists.by_user(narrow).mapInArrow(partial(_top, k=k, tie_rank=tie_rank, limit_of=limit_of), TOP)
+
+
+def _modes(rows: DataFrame, modes: Mapping[str, str]) -> DataFrame:
+    frame = rows.sparkSession.createDataFrame(sorted(modes.items()), f"{c.SCENARIO} string, {c.MODEL} string")
+    return F.broadcast(frame)
+
+
+def _top(
+    batches: Iterator[pa.RecordBatch], k: int, tie_rank: Callable[[], np.ndarray], limit_of: LimitOf
+) -> Iterator[pa.RecordBatch]:
+    ties = tie_rank()
+    for block in whole_users(batches, BLOCK_ROWS):
+        yield top_of_block(block, k, ties, limit_of)
+
+
+def top_of_block(block: pa.Table, k: int, ties: np.ndarray, limit_of: LimitOf) -> pa.RecordBatch:
+    """TOP rows of whole users; each list is ordered by itself."""
+    scenarios = block[c.SCENARIO].combine_chunks().dictionary_encode()
+    user_idx, item_idx = block[c.USER_IDX].to_numpy(), block[c.ITEM_IDX].to_numpy()
+    list_idx, first = lists.list_numbers(scenarios.indices.to_numpy(), user_idx)
+    # a retriever's silence is filled by popularity, a trained model's is an error: see lists.final_scores
+    silent_ok = pc.is_in(block[c.MODEL], value_set=pa.array(RETRIEVERS)).to_numpy()
+    repeat = pc.equal(block[c.SOURCE], REPEAT).to_numpy()
+    scores, popular = block[c.SCORE].to_numpy(), block[lists.POPULAR].to_numpy()
+    final = np.empty(len(scores))
+    for part, fallback in ((silent_ok, popular), (~silent_ok, None)):
+        filled = None if fallback is None else fallback[part]
+        final[part] = lists.final_scores(list_idx[part], len(first), scores[part], filled, repeat[part])
+    code, most = _limits(scenarios, item_idx, limit_of)
+    if most.any():
+        final = lists.limited(list_idx, len(first), final, ties[item_idx], repeat, code, most)
+    order = lists.ordered(list_idx, final, ties[item_idx])
+    sizes = np.bincount(list_idx, minlength=len(first))
+    position = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    at, place = order[position < k], position[position < k]
+    found = block.select([c.SCENARIO, c.USER_IDX, c.ITEM_IDX, c.SOURCE, BECAUSE]).take(pa.array(at))
+    columns = {name: found[name].combine_chunks() for name in found.column_names}
+    columns |= {c.RANK: pa.array((place + 1).astype(np.int32)), c.SCORE: pa.array(final[at])}
+    return pa.record_batch([columns[name] for name in TOP_NAMES], names=TOP_NAMES)
+
+
+def _limits(scenarios: pa.DictionaryArray, item_idx: np.ndarray, limit_of: LimitOf) -> tuple[np.ndarray, np.ndarray]:
+    """The code of each row's item (n,), -1 without a limit, and how many of it its list may hold (n,)."""
+    code, most = np.full(len(item_idx), -1), np.zeros(len(item_idx), dtype=np.int64)
+    for n, name in enumerate(scenarios.dictionary.to_pylist()):
+        if (limit := limit_of(name)) is not None:
+            at = scenarios.indices.to_numpy() == n
+            code[at], most[at] = limit.code[item_idx[at]], limit.items
+    return code, most
+
+
+def staged(store: Store, top: DataFrame, modes: Mapping[str, str], run_date: date) -> DataFrame:
+    """Rows of TABLE with ids and reasons."""
+    nobody = store.spark.createDataFrame([(c.DEFAULT_USER, DEFAULT_USER_IDX)], index.USER_INDEX.schema)
+    users = store.read(index.USER_INDEX).unionByName(nobody)
+    texts = store.read(ITEMS).select(c.ITEM_ID, c.TEXT)
+    items = store.read(index.ITEM_INDEX).join(texts, on=c.ITEM_ID, how="inner")  # item_id is the key of both
+    return table.build(top, _modes(top, modes), users, items, run_date, store.run_id)
+
+
+def owed_lists(store: Store, config: Config, run_date: date, events: DataFrame) -> DataFrame:
+    """(scenario, user_id): what tonight owes; with candidates.source those of its rows, as long as they have items."""
+    if config.candidates.source is None:
+        given = users.eligible_users(store, config) if config.source.users is not None else None
+        return table.eligible(events, config.scenarios, given, default_user=True)
+    rows = store.read(candidates.TABLE).where(F.col(c.AS_OF) == F.lit(run_date))
+    sizes = rows.groupBy(c.SCENARIO, c.USER_IDX).agg(F.count("*").alias("rows"))
+    size = F.least("rows", F.lit(config.recommendations.k)).cast("int").alias(table.SIZE)
+    # user_idx is unique in the index, so the join keeps one row a list
+    return sizes.join(store.read(index.USER_INDEX), on=c.USER_IDX, how="inner").select(c.SCENARIO, c.USER_ID, size)
+
+
+def reasons_of(config: Config) -> dict[str, str]:
+    """Relation -> what a shared fact says, where that is configured."""
+    return config.item_facts.reasons if config.item_facts is not None else {}
+
+
+def with_facts(
+    store: Store, config: Config, run_date: date, rows: DataFrame, events: DataFrame
+) -> tuple[DataFrame, DataFrame | None]:
+    """`rows` with the reasons that facts give, persisted, and the links; as they are where no reason is configured."""
+    reasons = reasons_of(config)
+    if not reasons:
+        return rows, None
+    links = recommendation_facts.build(rows, events, store.read(ITEM_FACTS), reasons, run_date, store.run_id)
+    names = store.read(ITEMS).select(c.ITEM_ID, table.name_of_item().alias("name"))
+    return recommendation_facts.explained(rows, links, names, reasons).persist(), links
+
+
+def _in_order(rows: DataFrame, num_files: int) -> DataFrame:
+    return rows.repartition(num_files, c.USER_ID).sortWithinPartitions(c.SCENARIO, c.USER_ID, c.RANK)
+
+
+def publish(
+    store: Store, config: Config, run_date: date, rows: DataFrame, fingerprint: str, versions: published_runs.Versions
+) -> Summary:
+    """Check `rows` (of TABLE), then replace the night in one commit; published_runs follows."""
+    events = store.events(INTERACTIONS, None, run_date)
+    owed = owed_lists(store, config, run_date, events).persist()
+    k = config.recommendations.k
+    num_files = max(1, math.ceil(owed.count() * k / ROWS_A_FILE))
+    # kept as they are checked: what is published must be what was looked at
+    made = _in_order(rows, num_files).persist()
+    kept, links = with_facts(store, config, run_date, made, events)
+    try:
+        seen = events.select(c.USER_ID, c.ITEM_ID).distinct()
+        items = store.read(ITEMS).where(F.col(c.FIRST_SEEN) < F.lit(run_date))
+        checked = table.check(kept, owed, seen, items, config.scenarios, k, run_date)
+        if checked.failures:
+            published_runs.write(store, run_date, published_runs.HELD, checked.reason, versions)
+            raise PublishError(
+                f"recommendations of {run_date} held: {checked.reason}; readers keep the night before. Found in the "
+                "lists made from candidates and ranker: rebuild them with --force --from candidates"
+            )
+        stamp = {"fingerprint": fingerprint, "run_date": str(run_date), **versions.metadata()}
+        where = f"{c.RUN_DATE} = '{run_date}'"
+        if links is not None:  # before the lists: a reader of these finds their facts
+            store.replace(LINKS, links.coalesce(num_files), where=where)
+            kept = _in_order(kept, num_files)
+        version = store.replace(TABLE, kept, where=where, metadata=stamp, txn=(store.run_id, 1))
+    finally:
+        for frame in (kept, made, owed):
+            frame.unpersist()
+    reason = f"{checked.num_rows:,} rows, {checked.num_lists:,} lists of {k}"
+    published_runs.write(store, run_date, published_runs.PUBLISHED, reason, versions)
+    return Summary("recommendations", rows_out=checked.num_rows, note=f"published: {reason}", version=version)

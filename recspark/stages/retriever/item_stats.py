@@ -1,0 +1,126 @@
+"""Item statistics as of a date: partial sums of whole users in numpy, added up by Spark over (group, item)."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recspark.features import WINDOWS, ItemStats
+from recspark.histories import Histories, from_arrow
+from recspark.models.retrievers import popular
+
+QUANTUM = 2.0**-40  # decayed weights are summed as whole numbers of it, so the sum is the same in any order
+
+COUNTS = [f"count_{i}" for i in range(len(WINDOWS))]
+NEW = [f"new_{i}" for i in range(len(WINDOWS))]
+WHOLE = [*COUNTS, *NEW, "decayed", "price_n", "value_n", "negative", "events"]
+REAL = ["price", "value"]
+DOUBLES = [*REAL, "first", "last"]
+SCHEMA = ", ".join(["cell bigint", *(f"{name} bigint" for name in WHOLE), *(f"{name} double" for name in DOUBLES)])
+
+
+def item_stats(
+    histories: DataFrame, groups: np.ndarray, num_items: int, as_of_days: float, half_life_days: float
+) -> tuple[ItemStats, np.ndarray]:
+    """Statistics with one row a group of `groups` (sorted scenario_idx) and one for all; decayed net counts (G, I).
+
+    One row for each (group, item) that has an event comes to the driver, and dense float32 arrays of groups x windows x
+    items must fit there and in every worker.
+    """
+    run = partial(_partials, groups=groups, num_items=num_items, as_of_days=as_of_days, half_life_days=half_life_days)
+    sums = [F.sum(n).alias(n) for n in (*COUNTS, *NEW, *WHOLE[2 * len(WINDOWS) + 1 :], *REAL)]
+    decayed = F.sum(F.col("decayed").cast("decimal(38,0)")).cast("double").alias("decayed")
+    cells = histories.mapInArrow(run, SCHEMA).groupBy("cell")
+    table = cells.agg(*sums, decayed, F.min("first").alias("first"), F.max("last").alias("last")).toArrow()
+    return finish({name: table.column(name).to_numpy() for name in table.column_names}, len(groups), num_items)
+
+
+def group_rows(scenario_idx: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Row of each scenario group in arrays that hold only the groups in use."""
+    return np.searchsorted(groups, scenario_idx)
+
+
+def partial_sums(
+    histories: Histories, rows: np.ndarray, num_items: int, as_of_days: float, half_life_days: float
+) -> dict[str, np.ndarray]:
+    """Sums over a block of whole users, one entry a (group, item) that occurs; `rows`: group row of every event."""
+    h = histories
+    cell, at = np.unique(rows.astype(np.int64) * num_items + h.item_idx, return_inverse=True)
+    positive, negative = h.weight > 0, h.weight < 0
+    new = _first_of_user(h, positive, num_items)
+    age = as_of_days - h.time
+
+    def total(values: np.ndarray, where: np.ndarray) -> np.ndarray:
+        out = np.zeros(len(cell), dtype=values.dtype)
+        np.add.at(out, at[where], values[where])
+        return out
+
+    ones = np.ones(len(at), dtype=np.int64)
+    sums = {"cell": cell}
+    for i, days in enumerate(WINDOWS):
+        recent = positive & (age <= days) if days else positive
+        sums[COUNTS[i]], sums[NEW[i]] = total(ones, recent), total(ones, recent & new)
+    weighted = h.weight * popular.decay(age, half_life_days)
+    sums["decayed"] = total(np.rint(weighted / QUANTUM).astype(np.int64), positive | negative)
+    sums["negative"], sums["events"] = total(ones, negative), total(ones, ones > 0)
+    for name, values in (("price", h.price), ("value", h.value)):
+        known = positive & np.isfinite(values)
+        sums[name], sums[f"{name}_n"] = total(values.astype(np.float64), known), total(ones, known)
+    sums["first"], sums["last"] = np.full(len(cell), np.inf), np.full(len(cell), -np.inf)
+    np.minimum.at(sums["first"], at[positive], h.time[positive])
+    np.maximum.at(sums["last"], at[positive], h.time[positive])
+    return sums
+
+
+def _first_of_user(h: Histories, positive: np.ndarray, num_items: int) -> np.ndarray:
+    """Marks the first positive event of each user with each item; events are in order of time."""
+    owner = np.repeat(np.arange(len(h.offsets) - 1, dtype=np.int64), np.diff(h.offsets))
+    where = np.flatnonzero(positive)
+    first = np.zeros(len(owner), dtype=bool)
+    first[where[np.unique((owner * num_items + h.item_idx)[where], return_index=True)[1]]] = True
+    return first
+
+
+def finish(sums: dict[str, np.ndarray], num_groups: int, num_items: int) -> tuple[ItemStats, np.ndarray]:
+    """Dense statistics from sums by cell = group row x items + item, and decayed net counts float64 (G, I)."""
+
+    def dense(name: str, empty: float = 0.0) -> np.ndarray:
+        out = np.full(num_groups * num_items, empty)
+        out[sums["cell"]] = sums[name]
+        return out.reshape(num_groups, num_items)
+
+    def with_all(names: list[str]) -> np.ndarray:
+        own = np.stack([dense(name) for name in names], axis=1)
+        return np.concatenate((own, own.sum(axis=0, keepdims=True))).astype(np.float32)
+
+    def mean(name: str) -> np.ndarray:
+        count = dense(f"{name}_n").sum(axis=0)
+        return np.where(count > 0, dense(name).sum(axis=0) / np.maximum(count, 1), np.nan).astype(np.float32)
+
+    first, last = dense("first", np.inf), dense("last", -np.inf)
+    first, last = np.vstack((first, first.min(axis=0))), np.vstack((last, last.max(axis=0)))
+    events = dense("events").sum(axis=0)
+    stats = ItemStats(
+        counts=with_all(COUNTS),
+        new_counts=with_all(NEW),
+        first_time=np.where(np.isfinite(first), first, np.nan),
+        last_time=np.where(np.isfinite(last), last, np.nan),
+        price=mean("price"),
+        value=mean("value"),
+        return_share=(dense("negative").sum(axis=0) / np.maximum(events, 1)).astype(np.float32),
+    )
+    return stats, dense("decayed") * QUANTUM
+
+
+def _partials(
+    batches: Iterator[pa.RecordBatch], groups: np.ndarray, num_items: int, as_of_days: float, half_life_days: float
+) -> Iterator[pa.RecordBatch]:
+    names = ["cell", *WHOLE, *DOUBLES]
+    for batch in batches:
+        histories = from_arrow(batch)
+        rows = group_rows(histories.scenario_idx, groups)
+        sums = partial_sums(histories, rows, num_items, as_of_days, half_life_days)
+        yield pa.record_batch([pa.array(sums[name]) for name in names], names=names)

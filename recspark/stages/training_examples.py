@@ -1,0 +1,67 @@
+"""training_examples: past candidates, labelled with what users did in the window after their as_of date."""
+
+import logging
+import math
+from datetime import date, timedelta
+
+from pyspark.sql import functions as F
+
+from recspark import columns as c
+from recspark.config.schema import Config
+from recspark.errors import DataError
+from recspark.summary import Summary
+from recspark.tables import candidates, index
+from recspark.tables.interactions import TABLE as INTERACTIONS
+from recspark.tables.training_examples import build, in_hash_order, outcomes, table
+from recspark.warehouse.store import Store
+from recspark.windows import closed_windows, window_end
+
+log = logging.getLogger(__name__)
+
+ROWS_A_FILE = 1_000_000
+MIN_FILES = 4  # a feed needs at least as many row groups as ranks
+
+
+def refresh(store: Store, config: Config, run_date: date, force: bool = False) -> Summary:
+    """Bring the examples of every closed window up to date; a window whose inputs have not changed stays."""
+    settings = config.training_examples
+    target = table(settings.tasks)
+    built = total = 0
+    version: int | None = None
+    windows = closed_windows(run_date, settings.label_days, settings.num_windows)
+    for as_of in windows:
+        stamp = store.stamp(candidates.TABLE, as_of=as_of)
+        if stamp is None:
+            log.info("training_examples: no candidates as of %s (no event before it), window left out", as_of)
+            continue
+        end = window_end(as_of, settings.label_days)
+        inputs = (stamp["fingerprint"], store.digest(INTERACTIONS, c.EVENT_DATE, end), as_of)
+        fingerprint = store.fingerprint(config.digest("training_examples", "interactions", "seed"), *inputs)
+        if not force and store.is_fresh(target, fingerprint, as_of=as_of):
+            continue
+        known = store.read(candidates.TABLE).where((F.col(c.AS_OF) == F.lit(as_of)) & (F.col(c.USER_IDX) >= 0))
+        events = store.events(INTERACTIONS, as_of, end)
+        labels = outcomes(events, store.read(index.USER_INDEX), store.read(index.ITEM_INDEX), config).persist()
+        files = max(MIN_FILES, math.ceil(known.count() / ROWS_A_FILE))
+        rows = in_hash_order(build(known, labels, config, as_of), target.key, files)
+        metadata = {"fingerprint": fingerprint, "as_of": str(as_of)}
+        try:
+            version = store.replace(target, rows, where=f"{c.AS_OF} = '{as_of}'", metadata=metadata)
+        finally:
+            labels.unpersist()
+        built += 1
+        log.info("training_examples: window %s to %s written", as_of, end - timedelta(days=1))
+    if not store.exists(target):
+        raise DataError(
+            f"no closed window before {run_date}: the newest would open at {windows[0]}, before the first event; "
+            f"history of more than {settings.label_days} days is needed to learn a ranking"
+        )
+    total = store.read(target).where(F.col(c.AS_OF).isin(list(windows))).count()
+    return Summary(
+        "training_examples",
+        rows_in=0,
+        rows_out=total,
+        skipped=built == 0,
+        version=version,
+        note=f"{built} windows built",
+    )

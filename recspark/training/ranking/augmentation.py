@@ -1,0 +1,64 @@
+"""Varied histories for a scenario that has few rows: each training row as it is, cropped, masked or mixed, by chance.
+
+After Xie et al. 2022 (Contrastive Learning for Sequential Recommendation: crop, mask) and Yun et al. 2019 (CutMix).
+Shape suffixes: B rows, L history length (newest first, 0 = padding).
+"""
+
+import zlib
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recspark.models.layers import Inputs
+from recspark.training.feed.feed import Batch
+from recspark.training.ranking.job import SCENARIO_AT
+from recspark.training.ranking.loop import Prepare
+
+SHORTEST = 0.5  # share of the events that a cropping leaves at least
+MASKED = 0.2  # share of the events that a masking hides
+NUM_WAYS = 4  # as it is, cropped, masked, mixed
+
+
+def varied(look: Prepare, seed: int) -> Prepare:
+    """`look`, its histories varied; by seed and rows alone, so that a training that was killed goes on the same."""
+
+    def practice(batch: Batch) -> tuple[Inputs, Tensor]:
+        inputs, targets_BT = look(batch)
+        rng = np.random.default_rng((seed, zlib.crc32(np.ascontiguousarray(batch.ints).tobytes())))
+        history_BL = inputs.history_BL.numpy()
+        first = np.nan_to_num(targets_BT[:, 0].numpy(), nan=-1.0)
+        partner = partners(np.stack([batch.ints[:, SCENARIO_AT], first], axis=1), rng)
+        made = (history_BL, cropped(history_BL, rng), masked(history_BL, rng), mixed(history_BL, history_BL[partner]))
+        chosen = rng.integers(NUM_WAYS, size=len(history_BL))
+        return replace(inputs, history_BL=torch.from_numpy(np.stack(made)[chosen, np.arange(len(chosen))])), targets_BT
+
+    return practice
+
+
+def cropped(history_BL: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The newest events only: half of them to all, one at least."""
+    sizes = (history_BL > 0).sum(axis=1)
+    kept = np.ceil(sizes * rng.uniform(SHORTEST, 1.0, len(sizes)))
+    return np.where(np.arange(history_BL.shape[1]) < kept[:, None], history_BL, 0)
+
+
+def masked(history_BL: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Some events hidden, each by chance."""
+    return np.where(rng.random(history_BL.shape) < MASKED, 0, history_BL)
+
+
+def mixed(history_BL: np.ndarray, other_BL: np.ndarray) -> np.ndarray:
+    """The newer half of each history, then the same places of the other's."""
+    newer = np.ceil((history_BL > 0).sum(axis=1) / 2)
+    return np.where(np.arange(history_BL.shape[1]) < newer[:, None], history_BL, other_BL)
+
+
+def partners(keys: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """For each row another (or the same) one with an equal key (n, K), each taken once: int64 (n,)."""
+    _, group = np.unique(keys, axis=0, return_inverse=True)
+    drawn = rng.permutation(len(keys))
+    out = np.empty(len(keys), np.int64)
+    out[np.argsort(group, kind="stable")] = drawn[np.argsort(group[drawn], kind="stable")]
+    return out

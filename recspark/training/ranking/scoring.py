@@ -1,0 +1,99 @@
+"""Score rows with the torch ranker of a folder: what a Spark worker, or a GPU machine without Spark, does with it.
+
+The only module of scoring that loads torch, which costs a process seconds: import it where the ranker is really asked.
+A row's score depends on the row alone. What rows have in common is computed once: an item's vector once a process, the
+history of a user once for all of his rows that follow each other. Shapes: n rows, F features, L history length.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from recspark import model_folder
+from recspark.histories import HistoryBook
+from recspark.models.layers import Inputs
+from recspark.models.rankers.network import Network
+from recspark.training.ranking import saved
+
+ROWS = 16_384  # scored at once; memory
+NOTHING = torch.empty(0)
+
+
+def features(model: str) -> tuple[str, ...]:
+    """The columns that the model expects, in order."""
+    return _open(model).spec.features
+
+
+def probabilities(
+    model: str, histories: str, bundle: str, day: int, dense: np.ndarray, ids: tuple[np.ndarray, np.ndarray, np.ndarray]
+) -> np.ndarray:
+    """Probability of the first task, float64 (n,).
+
+    `model`, `histories`, `bundle`: folders; `day`: the histories' date, days since the epoch; `dense` (n, F) float32,
+    fastest in Fortran order; `ids`: scenario_idx, user_idx, item_idx, (n,) each.
+    """
+    network, vectors, book = _open(model), _vectors(model, bundle), _book(histories, day)
+    out = np.empty(len(dense))
+    for at in range(0, len(dense), ROWS):
+        scenario, user, item = (column[at : at + ROWS] for column in ids)
+        first = np.flatnonzero(np.diff(user, prepend=user[0] - 1))  # of rows that follow each other and share a user
+        place = np.repeat(np.arange(len(first)), np.diff(first, append=len(user)))
+        history = book.block(user[first], np.full(len(first), day), network.spec.history_length)
+        with torch.inference_mode():
+            inputs = Inputs(
+                torch.from_numpy(np.asarray(dense[at : at + ROWS], np.float32)),
+                torch.from_numpy(scenario.astype(np.int64)),
+                item_B=vectors.places(item),
+                history_BL=vectors.places(history),
+                codes_U=NOTHING,
+                content_UC=NOTHING,
+                vectors_UD=vectors.table,
+                user_B=torch.from_numpy(place),
+            )
+            out[at : at + ROWS] = torch.sigmoid(network(inputs)[:, 0].double()).numpy()
+    return out
+
+
+class ItemVectors:
+    """A network's vectors of items, each computed when it is first asked for; `table`: row = `places` of the item.
+
+    Memory: the embedding's numbers of every item asked for, a byte for any other.
+    """
+
+    def __init__(self, network: Network, content: np.ndarray) -> None:
+        self._encoder, self._content = network.encoder, content
+        # one more than codes that differ: all items that neither the network nor the content knows
+        num_rows = max(len(content) + 1, len(network.encoder.row_C)) + 1
+        self.table = torch.zeros(num_rows, network.spec.embedding_dim)
+        self._made = np.zeros(num_rows, bool)
+
+    def places(self, item_idx: np.ndarray) -> torch.Tensor:
+        """int64, shaped as `item_idx`; 0 for -1, which is padding."""
+        place = np.minimum(item_idx.astype(np.int64) + 1, len(self._made) - 1)
+        new = place[~self._made[place]]
+        if len(new):
+            codes = np.unique(new)
+            content = np.zeros((len(codes), self._content.shape[1]), np.float32)
+            known = (codes > 0) & (codes <= len(self._content))
+            content[known] = self._content[codes[known] - 1]
+            with torch.inference_mode():
+                self.table[codes] = self._encoder.vectors(torch.from_numpy(codes), torch.from_numpy(content))
+            self._made[codes] = True
+        return torch.from_numpy(place)
+
+
+@lru_cache(maxsize=32)  # a transfer has a ranker for every scenario
+def _open(model: str) -> Network:
+    torch.set_num_threads(1)  # Spark runs a task a core
+    return saved.load(model)
+
+
+@lru_cache(maxsize=4)  # memory; a table that is gone is made again, of what is asked for
+def _vectors(model: str, bundle: str) -> ItemVectors:
+    return ItemVectors(_open(model), model_folder.open_array(bundle, "content"))
+
+
+@lru_cache(maxsize=4)
+def _book(histories: str, day: int) -> HistoryBook:
+    return HistoryBook({day: histories})

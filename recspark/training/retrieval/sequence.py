@@ -1,0 +1,182 @@
+"""Training of `sequence` that shows its progress, stops early on validation and survives a kill; and its transfer.
+
+Transfer between scenarios is a choice of `Plan.mode`: `joint` learns all of them together, drawing users so that the
+scenarios have balanced shares of the targets; `finetune` learns the source scenarios first, migrates the shared parts
+to a fresh network and goes on with the target's events only; `adapter` is joint with an adapter for each scenario;
+`single` knows the target's own events only. Users may overlap between scenarios, items may, both or neither: what does
+not overlap has no row to share.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from recspark.errors import TrainingError
+from recspark.histories import Histories, keep
+from recspark.models.retrievers import sequence
+from recspark.models.retrievers.catalogue import Catalogue
+from recspark.models.retrievers.sequence_network import Network, Settings, build
+from recspark.training import checkpoint
+
+log = logging.getLogger(__name__)
+
+BALANCE = 0.5  # joint: users are drawn by the square root of their scenario's scarcity
+OWN_PARTS = ("had_scenario", "next_scenario", "adapter_down", "adapter_up")  # a scenario's own: they do not migrate
+
+Validate = Callable[[sequence.Model], float]  # a figure of the validation rows, the higher the better
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`mode`: see the file; `target`: scenario_idx of the target, for `single` and `finetune`; `every`: epochs between
+    validations; `patience`: validations in a row without a better figure that end the training."""
+
+    mode: Literal["joint", "finetune", "adapter", "single"] = "joint"
+    target: int | None = None
+    every: int = 1
+    patience: int = 3
+    adapter_dim: int = 8
+
+
+@dataclass
+class Progress:
+    """Where a training stands; JSON in the checkpoint. `epoch`: the next one."""
+
+    stage: str
+    epoch: int = 0
+    bad: int = 0
+    best: float = -math.inf
+    best_epoch: int = -1
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def train(
+    histories: Histories,
+    catalogue: Catalogue,
+    settings: Settings,
+    plan: Plan,
+    seed: int,
+    folder: str,
+    validate: Validate,
+    report: Callable[[str], None] = log.info,
+) -> sequence.Model:
+    """The model of the best validation. `folder` keeps checkpoints: the same call resumes after a kill, and a finished
+    training is read from it. `validate` of `finetune` judges both stages.
+
+    Raises TrainingError when the loss is not finite, DataError when there is nothing to learn from.
+    """
+    if plan.mode in ("joint", "adapter"):
+        chosen = replace(
+            settings, balance=BALANCE, adapter_dim=plan.adapter_dim if plan.mode == "adapter" else settings.adapter_dim
+        )
+        data = sequence.targets(histories, catalogue, chosen)
+        start = build(chosen, catalogue, data.items, seed)
+        return _stage(plan.mode, start, data, catalogue, plan, seed, folder, validate, report)
+    target = of_scenarios(histories, lambda scenario: scenario == plan.target)
+    data = sequence.targets(target, catalogue, settings)
+    start = build(settings, catalogue, data.items, seed)
+    if plan.mode == "finetune":
+        sources = of_scenarios(histories, lambda scenario: scenario != plan.target)
+        known = sequence.targets(sources, catalogue, settings)
+        fresh = build(settings, catalogue, known.items, seed)
+        source = _stage("pretrain", fresh, known, catalogue, plan, seed, f"{folder}/pretrain", None, report)
+        migrate(sequence.thaw(source), start, known.items)
+    return _stage(plan.mode, start, data, catalogue, plan, seed, folder, validate, report)
+
+
+def of_scenarios(histories: Histories, wanted: Callable[[np.ndarray], np.ndarray]) -> Histories:
+    """The same users with the events of some scenarios only; `wanted`: scenario_idx (E,) -> bool (E,)."""
+    return keep(histories, wanted(histories.scenario_idx))
+
+
+def migrate(source: Network, target: Network, items: np.ndarray) -> None:
+    """Copy what is shared into `target`: all but the scenarios' own parts, and ids and biases of `items` only, those
+    that the source has trained."""
+    codes = torch.from_numpy(items.astype(np.int64) + 1)
+    state = target.state_dict()
+    with torch.no_grad():
+        for name, tensor in source.state_dict().items():
+            if name in ("item.weight", "item_bias"):
+                state[name][codes] = tensor[codes]
+            elif name.split(".")[0] not in OWN_PARTS:
+                state[name].copy_(tensor)
+
+
+def _stage(
+    stage: str,
+    network: Network,
+    data: sequence.Targets,
+    catalogue: Catalogue,
+    plan: Plan,
+    seed: int,
+    folder: str,
+    validate: Validate | None,
+    report: Callable[[str], None],
+) -> sequence.Model:
+    """One training until the validation stalls; without one, all epochs."""
+    started, settings = time.monotonic(), network.settings
+    optimizer = sequence.optimizer_of(network)
+    progress, best = Progress(stage), sequence.freeze(network, catalogue)
+    if found := checkpoint.latest_step(folder):
+        progress, best = _restore(found, network, optimizer, catalogue)
+        report(f"{stage}: resumed after epoch {progress.epoch}")
+    while progress.epoch < settings.max_epochs and progress.bad < plan.patience:
+        loss = sequence.epoch(network, optimizer, data, seed, progress.epoch)
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"sequence: loss is {loss:g} in epoch {progress.epoch + 1} (learning rate {settings.learning_rate:g}); "
+                "lower the learning rate; the last good checkpoint stays"
+            )
+        progress.epoch += 1
+        entry = {"epoch": progress.epoch, "loss": loss}
+        if validate is None:
+            best, progress.best_epoch = sequence.freeze(network, catalogue), progress.epoch
+        elif progress.epoch % plan.every == 0 or progress.epoch == settings.max_epochs:
+            now = sequence.freeze(network, catalogue)
+            entry["valid"] = validate(now)
+            if entry["valid"] > progress.best:
+                progress.best, progress.best_epoch, progress.bad, best = entry["valid"], progress.epoch, 0, now
+            else:
+                progress.bad += 1
+        progress.history.append(entry)
+        _keep(folder, network, optimizer, progress, best)
+        figures = " ".join(f"{name} {value:.5f}" for name, value in entry.items() if name != "epoch")
+        report(f"{stage}: epoch {progress.epoch}/{settings.max_epochs} {figures} ({time.monotonic() - started:.0f} s)")
+    return best
+
+
+def _keep(
+    folder: str, network: Network, optimizer: torch.optim.Optimizer, progress: Progress, best: sequence.Model
+) -> None:
+    tensors = {f"model.{name}": tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
+    tensors |= {f"best.{name}": array for name, array in best.weights.items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{name}": value.detach().cpu().numpy() for name, value in state.items()}
+    checkpoint.save_step(folder, progress.epoch, {"progress": asdict(progress)}, tensors)
+
+
+def _restore(
+    found: tuple[dict[str, Any], dict[str, np.ndarray]],
+    network: Network,
+    optimizer: torch.optim.Optimizer,
+    catalogue: Catalogue,
+) -> tuple[Progress, sequence.Model]:
+    state, arrays = found
+    parts: dict[str, dict[str, np.ndarray]] = {"model": {}, "best": {}, "optimizer": {}}
+    for name, array in arrays.items():
+        part, rest = name.split(".", 1)
+        parts[part][rest] = np.array(array)
+    network.load_state_dict({name: torch.from_numpy(array) for name, array in parts["model"].items()})
+    moments: dict[int, dict[str, torch.Tensor]] = {}
+    for name, array in parts["optimizer"].items():
+        number, moment = name.split(".", 1)
+        moments.setdefault(int(number), {})[moment] = torch.from_numpy(array)
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+    best = sequence.freeze(network, catalogue)
+    return Progress(**state["progress"]), replace(best, weights=parts["best"])

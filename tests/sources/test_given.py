@@ -1,0 +1,25 @@
+"""candidates.source: which of somebody else's rows can be ranked."""
+
+from recspark.sources import given
+
+
+def test_every_row_is_kept_or_has_its_reason(spark) -> None:  # type: ignore[no-untyped-def]
+    rows = [
+        ("shop", "u1", "a"),
+        ("shop", "u1", "z"),  # nobody knows this item
+        (None, "u1", "a"),
+        ("shop", " ", "a"),
+        ("shop", "u1", None),
+        ("shop", "__default__", "a"),
+    ]
+    frame = spark.createDataFrame(rows, "scenario string, user_id string, item_id string")
+    known = spark.createDataFrame([("a", 0), ("b", 1)], "item_id string, item_idx int")
+    found = {(r.scenario, r.user_id, r.item_id): r.reason for r in given.sort_out(frame, known).collect()}
+    assert found == {
+        ("shop", "u1", "a"): None,
+        ("shop", "u1", "z"): "candidate: unknown item",
+        (None, "u1", "a"): "candidate: null scenario",
+        ("shop", " ", "a"): "candidate: null user_id",
+        ("shop", "u1", None): "candidate: null item_id",
+        ("shop", "__default__", "a"): "candidate: reserved user_id",
+    }

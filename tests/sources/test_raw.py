@@ -1,0 +1,129 @@
+"""Reading configured sources: a mistake is one RecsparkError with the key, what was found and how to mend it."""
+
+import json
+import os
+
+import pytest
+
+from recspark import expressions
+from recspark.config.schema import Source
+from recspark.errors import ConfigError, DataError, SchemaError
+from recspark.sources import raw
+
+PEOPLE = "name,age,Country\nann,31,France\nbob,x,Spain\n"
+
+
+@pytest.fixture
+def people(tmp_path):
+    (tmp_path / "people.csv").write_text(PEOPLE)
+    return Source(format="csv", paths=(str(tmp_path / "people.csv"),), options={"header": "true"})
+
+
+def values(spark, source, sql, kind):
+    rows = raw.read(spark, source, "source.x")
+    return [r[0] for r in rows.select(expressions.column(rows, sql, kind, "source.x.y", raw.place(source))).collect()]
+
+
+def test_reads_options_where_and_expressions(spark, people):
+    source = people.model_copy(update={"where": "Country <> 'Spain'"})
+    assert values(spark, source, "upper(name)", "id") == ["ANN"]
+
+
+def test_a_value_that_cannot_be_cast_is_null(spark, people):
+    assert values(spark, people, "age", "number") == [31.0, None]
+
+
+def test_relative_paths_start_at_the_working_directory(spark, people, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = people.model_copy(update={"paths": ("people.csv",)})
+    assert raw.read(spark, source, "source.x").count() == 2
+    assert raw.fingerprint(spark, source, "source.x") == raw.fingerprint(spark, people, "source.x")
+
+
+@pytest.mark.parametrize("path", ["nowhere.csv", "nowhere/*.csv"])
+def test_missing_path(spark, people, tmp_path, path):
+    source = people.model_copy(update={"paths": (str(tmp_path / path),)})
+    for call in (raw.read, raw.fingerprint):
+        with pytest.raises(ConfigError, match=r"source\.x\.paths: .*nowhere.*does not exist.*--set source\.x\.paths"):
+            call(spark, source, "source.x")
+
+
+def test_missing_table(spark):
+    with pytest.raises(ConfigError, match=r"source\.x\.table: nowhere does not exist"):
+        raw.read(spark, Source(format="table", table="nowhere"), "source.x")
+
+
+def test_empty_source(spark, tmp_path, people):
+    (tmp_path / "empty.csv").write_text("name,age,Country\n")
+    with pytest.raises(DataError, match=r"empty\.csv is empty"):
+        raw.read(spark, people.model_copy(update={"paths": (str(tmp_path / "empty.csv"),)}), "source.x")
+    with pytest.raises(DataError, match="no row matches `age > 99`"):
+        raw.read(spark, people.model_copy(update={"where": "age > 99"}), "source.x")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(DataError, match="holds no parquet file"):
+        raw.read(spark, Source(format="parquet", paths=(str(tmp_path / "folder"),)), "source.x")
+
+
+def test_another_format_than_configured(spark, people):
+    with pytest.raises(DataError, match="cannot be read as parquet"):
+        raw.read(spark, Source(format="parquet", paths=people.paths), "source.x")
+
+
+@pytest.mark.parametrize(
+    ("sql", "kind", "error", "message"),
+    [
+        ("Countri", "id", SchemaError, r"column Countri is not in .*; did you mean Country\? it has name, age"),
+        ("upper(zzz)", "id", SchemaError, r"column zzz is not in [^?]*; it has name, age, Country"),
+        ("upper(name", "id", ConfigError, r"source.x.y: `upper\(name` is not Spark SQL"),
+        ("nofunction(age)", "id", ConfigError, "source.x.y: `nofunction.age.` cannot be evaluated"),
+        ("age > 3", "time", SchemaError, "source.x.y: `age > 3` is of type boolean .* expected a timestamp"),
+        ("array(age)", "number", SchemaError, "is of type array<string> .* expected a number"),
+        ("CAST(age AS BIGINT)", "time", SchemaError, r"is of type bigint .* timestamp_seconds"),
+        ("CAST(age AS DOUBLE)", "id", SchemaError, r"is of type double .* CAST\(x AS BIGINT\)"),
+        ("name", "condition", SchemaError, "expected a condition"),
+    ],
+)
+def test_wrong_expressions(spark, people, sql, kind, error, message):
+    with pytest.raises(error, match=message):
+        values(spark, people, sql, kind)
+
+
+def test_the_file_name_can_be_a_scenario(spark, people):
+    assert values(spark, people, "split(_metadata.file_name, '[.]')[0]", "id") == ["people", "people"]
+
+
+def test_schema_changes(spark, tmp_path):
+    """A new column changes nothing, a lost one is named."""
+    (tmp_path / "a.json").write_text(json.dumps({"user": "ann", "item": "i", "more": 1}))
+    source = Source(format="json", paths=(str(tmp_path / "a.json"),))
+    assert values(spark, source, "user", "id") == ["ann"]
+    (tmp_path / "a.json").write_text(json.dumps({"users": "ann", "item": "i"}))
+    with pytest.raises(SchemaError, match=r"column user is not in .*did you mean users\?"):
+        values(spark, source, "user", "id")
+
+
+def test_fingerprint_follows_the_files(spark, people, tmp_path):
+    first = raw.fingerprint(spark, people, "source.x")
+    assert raw.fingerprint(spark, people, "source.x") == first
+    os.utime(tmp_path / "people.csv", (1, 1))
+    moved = raw.fingerprint(spark, people, "source.x")
+    (tmp_path / "people.csv").write_text(PEOPLE + "cid,4,Spain\n")
+    os.utime(tmp_path / "people.csv", (1, 1))
+    assert len({first, moved, raw.fingerprint(spark, people, "source.x")}) == 3
+
+
+def test_delta_sources_are_named_by_version(spark, tmp_path):
+    source = Source(format="delta", paths=(str(tmp_path / "d"),))
+    spark.range(2).write.format("delta").save(source.paths[0])
+    first = raw.fingerprint(spark, source, "source.x")
+    assert raw.fingerprint(spark, source, "source.x") == first
+    spark.range(1).write.format("delta").mode("append").save(source.paths[0])
+    assert raw.fingerprint(spark, source, "source.x") != first
+    assert raw.read(spark, source, "source.x").count() == 3
+
+
+def test_views_are_named_by_their_files(spark, people):
+    raw.read(spark, people, "source.x").createOrReplaceTempView("raw_people")
+    source = Source(format="table", table="raw_people")
+    assert raw.fingerprint(spark, source, "source.x") == raw.fingerprint(spark, people, "source.x")
+    assert raw.read(spark, source, "source.x").count() == 2

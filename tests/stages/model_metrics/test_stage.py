@@ -1,0 +1,157 @@
+"""The window, earlier lists and the gate on a hand-made night."""
+
+import shutil
+from datetime import date
+from math import log2
+
+import numpy as np
+import pytest
+from pyspark.sql import Row
+
+from recspark.config.schema import RETRIEVERS
+from recspark.stages.model_metrics import stage as model_metrics
+from recspark.stages.ranker import scorer
+from recspark.stages.retriever import stage as retriever
+from recspark.tables import candidates, interactions, recommendations
+from recspark.tables import model_metrics as table
+from recspark.warehouse.store import Store
+from tests.stages import night
+
+TONIGHT = night.RUN_DATE
+
+
+@pytest.fixture(scope="module")
+def built(spark, tmp_path_factory):
+    """The hand-made warehouse, with lists published a week and two days ago."""
+    warehouse = tmp_path_factory.mktemp("night") / "w"
+    night.build(spark, warehouse)
+    store = Store(spark, night.config(warehouse), "earlier")
+    for day, run, model in ((date(2024, 2, 23), "run-a", "popular"), (date(2024, 2, 28), "run-b", "ranker")):
+        rows = [
+            (day, "DE", "u0", 1, "i3", 1.0, "linear", model, "why", run),
+            (day, "FR", "u5", 1, "i3", 1.0, "linear", model, "why", run),
+        ]
+        frame = spark.createDataFrame(rows, recommendations.TABLE.schema)
+        store.replace(recommendations.TABLE, frame, where=f"run_date = '{day}'", metadata={"run_date": str(day)})
+    later = [night.event("u0", "i3", date(2024, 2, 26)), night.event("u5", "i2", date(2024, 2, 29))]
+    later.append(night.event("u5", "i5", date(2024, 2, 29)))  # had that before: not new
+    store.append(interactions.TABLE, spark.createDataFrame(later, interactions.TABLE.schema))
+    return warehouse
+
+
+@pytest.fixture(scope="module")
+def refreshed(spark, built):
+    """The stage, with a `ranker` that puts the items of odd number first, in falling order: i7, i5, i3, i1."""
+    with pytest.MonkeyPatch.context() as patched:
+        stub = night.StubScorer("w/models/ranker/stub/evaluated", {"ranker": lambda item: item + 10.0 * (item % 2)})
+        patched.setattr(scorer, "scorer", lambda *args: stub)
+        patched.setattr(retriever, "folder", lambda store, config, as_of: f"{store.warehouse}/{night.BUNDLE}")
+        patched.setattr(model_metrics, "_eligible_items", lambda *args: {("all", "DE"): 8, ("all", "__all__"): 8})
+        patched.setattr(Store, "code_hash", "code")
+        config = night.config(built)
+        first = model_metrics.refresh(Store(spark, config, "run1"), config, TONIGHT)
+        again = model_metrics.refresh(Store(spark, config, "run2"), config, TONIGHT)
+        rows = spark.read.format("delta").load(f"{built}/model_metrics").collect()
+    return first, again, {(r.slice, r.scenario, r.model, r.metric): r for r in rows}, rows
+
+
+def value(refreshed, *key):
+    return refreshed[2][key].value
+
+
+def test_every_mode_on_the_window(refreshed):
+    # DE: u0 and u1 bought i7, u2 only what he had. linear and ranker put i7 first, popular (i0, i1, i2 ...) has it last
+    assert value(refreshed, "all", "DE", "linear", "ndcg@3") == 1.0
+    assert value(refreshed, "all", "DE", "ranker", "ndcg@3") == 1.0
+    assert value(refreshed, "all", "DE", "popular", "ndcg@3") == 0.0
+    assert refreshed[2]["all", "DE", "linear", "ndcg@3"].num_users == 2
+    # FR: u4 bought i6: second for linear, and fifth for the ranker after i7, i5, i3, i1
+    assert value(refreshed, "all", "FR", "linear", "ndcg@3") == pytest.approx(1 / log2(3))
+    assert value(refreshed, "all", "FR", "ranker", "ndcg@3") == 0.0
+    assert value(refreshed, "all", "__all__", "linear", "ndcg@3") == pytest.approx((1 + 1 + 1 / log2(3)) / 3)
+    assert value(refreshed, "all", "__all__", "candidates", "recall") == 1.0
+    assert value(refreshed, "all", "__all__", "ranker", "gauc") < 1.0
+
+
+def test_coverage_is_a_share_of_the_eligible_items(refreshed):
+    # linear in DE: i7, i6, i5 for u0 to u3
+    assert value(refreshed, "all", "DE", "linear", "coverage") == 3 / 8
+    assert ("all", "FR", "linear", "coverage") not in refreshed[2]  # how many are eligible is not known
+
+
+def test_earlier_lists_are_judged_on_what_came_after_them(refreshed):
+    # run-a, from 02-23: u0 bought i3 (first place); u5 bought i2, not listed, and i5 again
+    assert value(refreshed, "published:2024-02-23", "DE", "published", "ndcg@3") == 1.0
+    assert value(refreshed, "published:2024-02-23", "FR", "published", "recall@3") == 0.0
+    # run-b, from 02-28: u0 did nothing any more
+    assert ("published:2024-02-28", "DE", "published", "ndcg@3") not in refreshed[2]
+    assert value(refreshed, "published:2024-02-28", "__all__", "published", "ndcg@3") == 0.0
+
+
+def test_the_gate_writes_what_it_decided_and_why(refreshed):
+    rows = {r.scenario: r for r in refreshed[3] if r.metric == table.DECISION}
+    assert set(rows) == {"DE", "FR"}
+    # the last published mode is the incumbent, and three users are no reason to leave it
+    assert {(r.model, r.baseline) for r in rows.values()} == {("ranker", "ranker")}
+    gain = next(r for r in refreshed[3] if r.metric == "gain_ndcg@3" and r.scenario == "DE")
+    assert gain.baseline == "ranker"
+    assert gain.note == rows["DE"].note
+    assert "ranker stays" in gain.note
+
+
+def test_unchanged_inputs_are_skipped_and_decisions_are_read_back(spark, built, refreshed):
+    first, again, _, rows = refreshed
+    assert (first.skipped, again.skipped) == (False, True)
+    assert "scenarios by mode: 2 ranker" in first.note
+    assert {r.run_id for r in rows} == {"run1"}
+    assert table.decisions(Store(spark, night.config(built), "x"), TONIGHT) == {"DE": "ranker", "FR": "ranker"}
+
+
+def test_each_key_is_there_once(refreshed):
+    keys = [(r.run_date, r.run_id, r.model, r.baseline, r.scenario, r.slice, r.metric) for r in refreshed[3]]
+    assert len(set(keys)) == len(keys)
+
+
+def test_a_scenario_that_is_new_tonight_gets_a_decision(spark, built, monkeypatch, tmp_path):
+    """Nobody was measured there: it has the pooled prior, or the incumbent."""
+    target = tmp_path / "w"
+    shutil.copytree(built, target)
+    store = Store(spark, night.config(target), "new")
+    rows = store.read(candidates.TABLE).where(f"as_of = '{TONIGHT}' AND user_idx = 0").replace("DE", "PT", "scenario")
+    store.append(candidates.TABLE, rows)
+    tonight = model_metrics.Night(TONIGHT, night.WINDOW, night.StubScorer(None, {}), [], {})
+    found = {d.scenario: d for d in model_metrics.decide(store, [], tonight)}
+    assert found["PT"].mode == RETRIEVERS[0]
+    assert "nobody to measure" in found["PT"].reason
+
+
+def test_the_window_is_measured_once(spark, built, refreshed, monkeypatch):
+    """A night later the closed window is the same: its figures are read, and --force measures again."""
+    stub = night.StubScorer("w/models/ranker/stub/evaluated", {"ranker": lambda item: item})
+    monkeypatch.setattr(Store, "code_hash", "code")
+    calls = []
+    monkeypatch.setattr(model_metrics, "measure_window", lambda *args: calls.append(1) or [])
+    config = night.config(built)
+    tonight = model_metrics.Night(TONIGHT, night.WINDOW, stub, [], {})
+    kept = model_metrics.window_rows(Store(spark, config, "x"), config, tonight, force=False)
+    figure = next(r for r in kept if (r.scenario, r.model, r.metric, r.slice) == ("FR", "linear", "ndcg@3", "all"))
+    assert figure.value == pytest.approx(1 / log2(3)) and not calls
+    copy = model_metrics.Night(TONIGHT, night.WINDOW, night.StubScorer("w/models/ranker/other", {}), [], {})
+    assert model_metrics.window_rows(Store(spark, config, "x"), config, copy, force=False) == [] and len(calls) == 1
+
+
+def test_a_transfer_that_hurts_is_named_in_the_note(spark, built):
+    """Joint loses a tenth of NDCG to alone in DE, and is the mode published there."""
+    stub = night.StubScorer("w", {"ranker": None, "ranker_alone": None})
+    users = np.random.default_rng(0).normal([0.1, 0.2, 0.0, 0.0, 0.0], 0.1, (400, 5))
+    measured = [moments_row(users[half::2], half) for half in (0, 1)]
+    tonight = model_metrics.Night(TONIGHT, night.WINDOW, stub, [], {"DE": "ranker"})
+    found = model_metrics.decide(Store(spark, night.config(built), "x"), measured, tonight, ("ranker",))
+    decision = {d.scenario: d for d in found}["DE"]
+    assert decision.mode == "ranker_alone"
+    assert "negative transfer: ranker is worse than ranker_alone by 0." in decision.reason
+
+
+def moments_row(users, half):
+    data = [float(len(users)), *users.sum(axis=0), *(users.T @ users).ravel()]
+    return Row(slice="all", scenario="DE", model=str(half), metric="moments", data=data)

@@ -1,0 +1,300 @@
+"""Launching the training from Spark, the histories' shards, and the scores that lists are ordered by."""
+
+import time
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from recspark import columns as c
+from recspark import model_folder
+from recspark.config.schema import RETRIEVERS, Config, Gbdt
+from recspark.errors import DataError, TrainingError
+from recspark.features import FEATURES
+from recspark.histories import HistoryBook
+from recspark.models.rankers import gbdt
+from recspark.stages.launch import launch
+from recspark.stages.ranker import stage as ranker
+from recspark.stages.ranker.scorer import Scorer
+from recspark.stages.ranker.scorer import scorer as make_scorer
+from recspark.stages.retriever import stage as retriever
+from recspark.tables import histories as histories_table
+from recspark.tables import training_examples
+from recspark.tables.histories import HISTORIES
+from recspark.training.ranking.job import Model, Window, run
+from recspark.warehouse.store import Store
+from recspark.windows import as_of_day
+from tests import world
+from tests.training import planted
+from tests.training.ranking.test_loop import scores
+
+
+def test_two_processes_learn_what_one_does(spark, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """TorchDistributor in local mode, against the same job in this process."""
+    window = planted.window(tmp_path)
+    here, there = (Model("evaluated", f"{tmp_path}/{name}", (window,)) for name in ("here", "there"))
+    run(planted.job((here,)).to_json())
+    began = time.monotonic()
+    answer = launch(spark, "ranker", run, planted.job((there,)).to_json(), num_processes=2, use_gpu=False)
+    print(f"launch with 2 processes: {time.monotonic() - began:.1f} s")
+    assert answer["models"]["evaluated"]["num_epochs"] >= 1
+    np.testing.assert_allclose(scores(here.folder, window), scores(there.folder, window), atol=1e-5)
+
+
+def test_errors_of_the_processes_reach_the_driver(spark, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    window = planted.window(tmp_path)
+    gone = Window(window.day, ("/nowhere/part.parquet",), window.histories, window.bundle)
+    with pytest.raises(TrainingError, match=r"ranker: training file /nowhere/part.parquet is gone"):
+        launch(
+            spark, "ranker", run, planted.job((Model("evaluated", f"{tmp_path}/model", (gone,)),)).to_json(), 1, False
+        )
+
+
+def test_a_lost_process_says_how_to_go_on(spark, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    window = planted.window(tmp_path)
+    crashing = planted.job((Model("evaluated", f"{tmp_path}/model", (window,)),), hidden="none")
+    with pytest.raises(TrainingError, match=r"a training process was lost .* Run the same command again"):
+        launch(spark, "ranker", run, crashing.to_json(), num_processes=1, use_gpu=False)
+
+
+def test_shards_hold_positive_events_in_order(spark, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    rows = [
+        # user, scenarios, items, groups, times, weights, values, prices
+        (3, ["a"], [5, 6, 7], [1, 0, 1], [1.0, 2.0, 3.0], [1.0, -1.0, 1.0], [1.0] * 3, [1.0] * 3),
+        (70_000, ["a"], [9], [1], [2.0], [1.0], [1.0], [1.0]),
+        (4, ["a"], [], [], [], [], [], []),
+        (-1, ["a"], [], [], [], [], [], []),  # the default user
+    ]
+    histories = spark.createDataFrame(rows, HISTORIES.schema).repartition(3)
+    histories_table.write_shards(histories, f"{tmp_path}/histories")
+    assert model_folder.read_manifest(f"{tmp_path}/histories")["shards"] == [0, 1]
+    block = HistoryBook({0: f"{tmp_path}/histories"}).block(np.array([3, 70_000, 4, -1]), np.zeros(4, int), 3)
+    assert block.tolist() == [[7, 5, -1], [9, -1, -1], [-1, -1, -1], [-1, -1, -1]]
+
+
+@pytest.fixture(scope="module")
+def scorer(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
+    """Both models, learnt from random features of which the first one decides."""
+    from recspark.models.rankers import network as networks
+    from recspark.models.rankers.spec import Spec
+    from recspark.training.ranking import saved
+
+    folder = tmp_path_factory.mktemp("models")
+    window = planted.window(folder)
+    features = np.random.default_rng(0).normal(size=(400, len(FEATURES))).astype(np.float32)
+    keys = np.column_stack([np.zeros(400, int), np.zeros(400, int), np.arange(400) // 10, np.arange(400) % 10])
+    labels = (features[:, 0] > 0).astype(np.float32)
+    trees = gbdt.fit(features, labels, keys, np.zeros(400, bool), FEATURES, Gbdt(max_rounds=5), 0, 5, 1)
+    manifest, texts = gbdt.to_texts(trees)
+    model_folder.save(f"{folder}/evaluated/gbdt", manifest, texts=texts)
+    spec = Spec(FEATURES, ("click",), ("binary",), 20, 3, 0, 6, 4, (16, 8), 3, 0.0)
+    network = networks.build(spec, 0)
+    network.fit(features, np.zeros(400, int), labels[:, None])
+    saved.save(f"{folder}/evaluated/ranker", network, {"spread": 0.5})
+    return Scorer(f"{folder}/evaluated", window.histories, window.bundle, planted.DAY, RETRIEVERS)
+
+
+def candidates(num_rows: int = 300, seed: int = 3) -> pa.Table:
+    rng = np.random.default_rng(seed)
+    features = {name: rng.normal(size=num_rows).astype(np.float32) for name in FEATURES}
+    features["content_score"][::2] = np.nan  # content had nothing to say
+    ids = {c.SCENARIO_IDX: rng.integers(0, 4, num_rows), c.USER_IDX: rng.integers(-1, 60, num_rows)}
+    ids[c.ITEM_IDX] = rng.integers(0, 25, num_rows)
+    return pa.table({name: values.astype(np.int32) for name, values in ids.items()} | features)
+
+
+LEARNT = ("ranker", "gbdt", "blend")
+
+
+def test_every_learnt_mode_gives_finite_scores(scorer: Scorer) -> None:
+    assert scorer.modes == (*LEARNT, *RETRIEVERS)
+    assert tuple(scorer(candidates(), ("gbdt",))) == ("gbdt",)
+    found = scorer(candidates(), LEARNT)
+    for mode, score in found.items():
+        assert score.dtype == np.float64 and score.shape == (300,) and np.isfinite(score).all(), mode
+    assert ((found["ranker"] > 0) & (found["ranker"] < 1)).all()
+
+
+def test_a_blend_needs_nobody_to_ask_for_its_parts(scorer: Scorer) -> None:
+    alone = scorer(candidates(), ("blend",))
+    assert tuple(alone) == ("blend",)
+    np.testing.assert_array_equal(alone["blend"], scorer(candidates(), LEARNT)["blend"])
+
+
+def test_scores_do_not_depend_on_the_batch(scorer: Scorer) -> None:
+    rows = candidates()
+    whole = scorer(rows, LEARNT)
+    order = np.random.default_rng(0).permutation(300)
+    mixed = scorer(rows.take(pa.array(order)), LEARNT)
+    parts = [scorer(batch, LEARNT) for batch in rows.to_batches(max_chunksize=7)]
+    for mode in LEARNT:
+        np.testing.assert_allclose(mixed[mode], whole[mode][order], atol=1e-6, rtol=0)
+        np.testing.assert_allclose(np.concatenate([part[mode] for part in parts]), whole[mode], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("mode", LEARNT)
+def test_it_reads_no_other_columns_than_it_names(scorer: Scorer, mode: str) -> None:
+    rows = candidates()
+    narrow = rows.select(list(scorer.columns((mode,))))
+    np.testing.assert_array_equal(scorer(narrow, (mode,))[mode], scorer(rows, (mode,))[mode])
+    assert scorer.columns((mode, *LEARNT)) == scorer.columns(("blend",))
+    assert scorer.columns(()) == (c.SCENARIO_IDX, c.USER_IDX, c.ITEM_IDX)
+
+
+def test_without_learnt_models_the_retrievers_still_order(scorer: Scorer) -> None:
+    names = ("linear", "content", "popular")
+    assert Scorer(None, scorer.histories, scorer.bundle, scorer.day, names).modes == names
+
+
+def test_gbdt_publishes_with_the_rounds_of_the_evaluated_one(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    rng = np.random.default_rng(0)
+    source = {"format": "parquet", "paths": ["x"], "scenario": "s", "user_id": "u", "item_id": "i", "event_time": "t"}
+    config = Config(warehouse=str(tmp_path), source={"interactions": source}, gbdt=Gbdt(max_rounds=8))  # type: ignore[arg-type]
+    found = []
+    for number in range(2):
+        table = {name: rng.normal(size=1000).astype(np.float32) for name in FEATURES}
+        best = table[FEATURES[3]].reshape(100, 10).argmax(axis=1)  # one positive a list: a list without one is left out
+        table["label_interaction"] = np.eye(10, dtype=np.float32)[best].ravel()
+        user = np.arange(1000) // 10
+        ids = {"as_of_day": user * 0 + number, c.SCENARIO_IDX: user % 2, c.USER_IDX: user, c.ITEM_IDX: np.arange(1000)}
+        ids[c.FOLD] = user % 10
+        table |= {name: values.astype(np.int32) for name, values in ids.items()}
+        pq.write_table(pa.table(table), tmp_path / f"{number}.parquet")
+        found.append(ranker.Examples(date(2020, 1, 6), "f", (f"file://{tmp_path}/{number}.parquet",), "bundle"))
+    done = ranker._train_gbdt(config, found, f"{tmp_path}/run")
+    assert done["evaluated"]["rows"] == 900  # 90 of 100 users; a tenth stops the training
+    assert done["published"] == {"num_rounds": done["evaluated"]["num_rounds"], "rows": 2000}
+    assert model_folder.exists(f"{tmp_path}/run/published/gbdt")
+
+
+RUN_DATE = date(2024, 5, 6)  # 28-day windows that closed before it open on 8 April and 11 March
+WINDOWS = (date(2024, 4, 8), date(2024, 3, 11))
+
+
+@pytest.fixture(scope="module")
+def learnt(spark, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+    """A store with events, examples whose label is `linear_share` > 0, and stand-ins for the retriever's bundles."""
+    place = str(tmp_path_factory.mktemp("warehouse"))
+    source = {"format": "parquet", "paths": ["x"], "scenario": "s", "user_id": "u", "item_id": "i", "event_time": "t"}
+    config = Config.model_validate({
+        "warehouse": place,
+        "source": {"interactions": source},
+        "training_examples": {"num_windows": 2},
+        "ranker": {"embedding_dim": 4, "hidden": [16], "batch_size": 256, "max_epochs": 12, "learning_rate": 0.01},
+        "gbdt": {"max_rounds": 20},
+    })  # fmt: skip
+    store = Store(spark, config, "run")
+    world.write(world.tastes(), store, "encoder")
+    for as_of in (RUN_DATE, *WINDOWS):
+        arrays = {"content": np.random.default_rng(0).normal(size=(18, 6)).astype(np.float32)}
+        groups = [["poor", 1, 0, 10], ["rich", 2, 2, 100]]
+        manifest = {"scenarios": {"rich": 2, "poor": 0}, "scenario_groups": groups}
+        model_folder.save(retriever.folder(store, config, as_of), manifest, arrays)
+    for as_of in WINDOWS:
+        write_examples(store, config, as_of)
+    return store, config, ranker.refresh(store, config, RUN_DATE)
+
+
+def write_examples(store: Store, config: Config, as_of: date) -> None:
+    table = training_examples.table(config.training_examples.tasks)
+    rows = candidates(2000, as_of.day)
+    user = rows[c.USER_IDX].to_numpy()
+    label = (rows["linear_share"].to_numpy() > 0).astype(np.float32)
+    columns = {name: rows[name].to_numpy() for name in rows.column_names}
+    columns |= {c.AS_OF: [as_of] * 2000, "as_of_day": np.full(2000, as_of_day(as_of)), "label_interaction": label}
+    columns |= {c.WEIGHT: np.ones(2000), c.FOLD: user % 10}
+    schema = table.schema
+    frame = store.spark.createDataFrame(pd.DataFrame({name: columns[name] for name in table.columns}), schema)
+    stamp = {"fingerprint": f"of {as_of}", "as_of": str(as_of)}
+    store.replace(table, frame, where=f"as_of = '{as_of}'", metadata=stamp)
+
+
+def test_a_night_learns_four_models_and_says_so(learnt) -> None:  # type: ignore[no-untyped-def]
+    store, config, summary = learnt
+    assert not summary.skipped and summary.rows_out == 4
+    found = ranker.examples(store, config, RUN_DATE)
+    assert [window.as_of for window in found] == list(WINDOWS)
+    manifest = model_folder.read_manifest(ranker.folder(store, config, found))
+    assert manifest["windows"] == ["2024-04-08", "2024-03-11"] and manifest["models"] == ["evaluated", "published"]
+    # evaluated: the older window without the tenth of users that stops it; published: both, all users, the same epochs
+    tenth = int((candidates(2000, 11)[c.USER_IDX].to_numpy() % 10 == 0).sum())
+    assert manifest["ranker"]["evaluated"]["rows"] == 2000 - tenth
+    assert manifest["ranker"]["published"]["rows"] == 4000
+    assert manifest["ranker"]["published"]["num_epochs"] == manifest["ranker"]["evaluated"]["num_epochs"]
+    assert manifest["gbdt"]["published"]["num_rounds"] == manifest["gbdt"]["evaluated"]["num_rounds"]
+
+
+def test_a_funnel_and_the_choice_of_model_reach_the_training(learnt, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    store, config, _ = learnt
+    steps = [
+        {"name": "buy", "kind": "binary", "sql": "x", "given": "cart"},
+        {"name": "cart", "kind": "binary", "sql": "x"},
+    ]
+    tree = config.model_dump() | {
+        "training_examples": {"tasks": steps, "half_life_days": 30},
+        "ranker": {"model": "ple", "int8": True},
+    }
+    asked = []
+    monkeypatch.setattr(ranker, "launch", lambda _, noun, run, job, *__: asked.append(job) or {"models": {}})
+    found = ranker.examples(store, config, RUN_DATE)
+    ranker._train_torch(store.spark, Config.model_validate(tree), found, {w.as_of: "there" for w in found}, "target")
+    assert asked[0]["given"] == {"buy": "cart"}
+    assert (asked[0]["settings"]["model"], asked[0]["settings"]["int8"]) == ("ple", True)
+    assert asked[0]["half_life_days"] == 30
+
+
+@pytest.mark.parametrize("copy", ["evaluated", "published"])
+def test_both_kinds_find_what_decides(learnt, copy: str) -> None:  # type: ignore[no-untyped-def]
+    store, config, _ = learnt
+    as_of = RUN_DATE if copy == "published" else WINDOWS[0]
+    scoring = make_scorer(store, config, RUN_DATE, as_of, copy)
+    rows = candidates(1000, 77)
+    liked = rows["linear_share"].to_numpy() > 0
+    found = scoring(rows, LEARNT)
+    for mode in LEARNT:
+        auc = (found[mode][liked][:, None] > found[mode][~liked][None, :]).mean()
+        assert auc > 0.95, mode
+
+
+def test_the_next_night_with_the_same_windows_learns_nothing_new(learnt) -> None:  # type: ignore[no-untyped-def]
+    store, config, _ = learnt
+    again = ranker.refresh(store, config, RUN_DATE)
+    assert again.skipped
+    changed = config.model_copy(update={"ranker": config.ranker.model_copy(update={"dropout": 0.5})})
+    found = ranker.examples(store, config, RUN_DATE)
+    assert ranker.folder(store, changed, found) != ranker.folder(store, config, found)
+
+
+def test_a_transfer_is_a_mode_of_its_own(learnt) -> None:  # type: ignore[no-untyped-def]
+    """`alone` for the scenarios of the bundle, 0 and 2; rows of the others (1 and 3) get the scores of `ranker`."""
+    store, config, _ = learnt
+    chosen = config.model_copy(update={"ranker": config.ranker.model_copy(update={"transfer": ("joint", "alone")})})
+    assert ranker.transferring(chosen) == ("ranker",)
+    summary = ranker.refresh(store, chosen, RUN_DATE)
+    assert summary.rows_out == 6  # ranker, ranker_alone and gbdt, evaluated and published
+    scoring = make_scorer(store, chosen, RUN_DATE, WINDOWS[0], "evaluated")
+    assert scoring.modes == ("ranker", "ranker_alone", "gbdt", "blend", *config.retriever.names)
+    for copy in ("evaluated", "published"):
+        found = [Path(scoring.models).parent / copy / "ranker_alone" / str(n) / "manifest.json" for n in range(4)]
+        assert [file.exists() for file in found] == [True, False, True, False]
+    rows = candidates(1000, 77)
+    scores, scenario = scoring(rows, ("ranker", "ranker_alone")), rows[c.SCENARIO_IDX].to_numpy()
+    own, liked = np.isin(scenario, (0, 2)), rows["linear_share"].to_numpy() > 0
+    # the same network, asked about other batches of rows: the promise is 1e-6
+    np.testing.assert_allclose(scores["ranker_alone"][~own], scores["ranker"][~own], atol=1e-6, rtol=0)
+    assert (scores["ranker_alone"][own] != scores["ranker"][own]).mean() > 0.99
+    alone = scores["ranker_alone"]
+    assert (alone[own & liked][:, None] > alone[own & ~liked][None, :]).mean() > 0.8  # 500 rows to learn from
+    mixed = scoring(rows.take(pa.array(np.arange(999, -1, -1))), ("ranker_alone",))["ranker_alone"]
+    np.testing.assert_allclose(mixed[::-1], alone, atol=1e-6, rtol=0)
+
+
+def test_no_closed_window_is_a_clear_error(learnt) -> None:  # type: ignore[no-untyped-def]
+    store, config, _ = learnt
+    with pytest.raises(DataError, match=r"no training examples before 2024-03-20 .* run jobs/training_examples.py"):
+        ranker.refresh(store, config, date(2024, 3, 20))

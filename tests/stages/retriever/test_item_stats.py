@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+
+from recspark.features import WINDOWS
+from recspark.stages.retriever.item_stats import item_stats
+from recspark.tables.histories import HISTORIES
+
+# As of day 100. User 0: item 0 bought in group 0 (day 99) and again in group 2 (day 99.5), item 1 bought on day 40 and
+# returned on day 90. User 1: item 0 bought in group 2 on day 98. Item 2 has no event.
+USERS = [
+    (0, ["a"], [1, 1, 0, 0], [2, 2, 0, 2], [40.0, 90.0, 99.0, 99.5], [1.0, -1.0, 1.0, 1.0], [5.0, -5.0, 2.0, 4.0],
+     [1.0, 1.0, float("nan"), 3.0]),
+    (1, ["a"], [0], [2], [98.0], [1.0], [6.0], [5.0]),
+]  # fmt: skip
+ALL, SEVEN = WINDOWS.index(0), WINDOWS.index(7)
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def found(spark, request):
+    frame = spark.createDataFrame(USERS, HISTORIES.schema).repartition(request.param, "user_idx")
+    return item_stats(frame, np.array([0, 2]), 3, as_of_days=100.0, half_life_days=1.0)
+
+
+def test_counts(found) -> None:
+    stats, _ = found
+    assert stats.counts.shape == (3, len(WINDOWS), 3)
+    assert stats.counts[:, ALL].tolist() == [[1, 0, 0], [2, 1, 0], [3, 1, 0]]
+    assert stats.counts[:, SEVEN].tolist() == [[1, 0, 0], [2, 0, 0], [3, 0, 0]]
+    # user 0 bought item 0 in group 0 first, so only user 1 is new in group 2
+    assert stats.new_counts[:, ALL].tolist() == [[1, 0, 0], [1, 1, 0], [2, 1, 0]]
+
+
+def test_times_prices_and_returns(found) -> None:
+    stats, _ = found
+    nan = np.nan
+    np.testing.assert_array_equal(stats.first_time, [[99, nan, nan], [98, 40, nan], [98, 40, nan]])
+    np.testing.assert_array_equal(stats.last_time, [[99, nan, nan], [99.5, 40, nan], [99.5, 40, nan]])
+    np.testing.assert_allclose(stats.price, [(3 + 5) / 2, 1, nan])
+    np.testing.assert_allclose(stats.value, [(2 + 4 + 6) / 3, 5, nan])
+    np.testing.assert_allclose(stats.return_share, [0, 1 / 2, 0])
+
+
+def test_decayed_net_counts(found) -> None:
+    _, decayed = found
+    # half-life 1 day: ages 1, .5 and 2; item 1: 2^-60 is below the quantum, minus 2^-10
+    np.testing.assert_allclose(decayed, [[1 / 2, 0, 0], [2**-0.5 + 1 / 4, -(2.0**-10), 0]], atol=2.0**-40)

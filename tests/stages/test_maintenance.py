@@ -1,0 +1,103 @@
+"""What stays, what goes, and that readers notice neither."""
+
+import json
+from datetime import date, timedelta
+from pathlib import Path
+
+from recspark.config.schema import Config
+from recspark.stages import maintenance
+from recspark.tables import item_embeddings
+from recspark.warehouse.store import Store, Table
+from recspark.windows import closed_windows
+
+RUN_DATE = date(2024, 6, 14)  # a Friday
+SMALL = Table("small", "as_of date, n int", ("n",), ("as_of",))
+
+
+def config(warehouse: Path, **sections) -> Config:
+    source = {"format": "parquet", "paths": ["x"], "scenario": "s", "user_id": "u", "item_id": "i", "event_time": "t"}
+    return Config.model_validate({"warehouse": str(warehouse), "source": {"interactions": source}, **sections})
+
+
+def test_recent_nights_and_every_window_of_a_kept_night_stay(tmp_path):
+    settings = config(tmp_path, maintenance={"keep_nights": 10})
+    days = [RUN_DATE - timedelta(days=n) for n in range(400)]
+    gone = set(maintenance.expired(days, RUN_DATE, settings))
+    kept_nights = days[:11]
+    examples = settings.training_examples
+    needed = {w for night in kept_nights for w in closed_windows(night, examples.label_days, examples.num_windows)}
+    assert not gone & (needed | set(kept_nights))
+    assert days[12] in gone  # a Sunday; the Monday before it may open a window
+    assert days[399] in gone
+    # at most one Monday too many beside what is needed, a week each
+    mondays = {day for day in days if day.weekday() == 0} - gone
+    assert min(mondays) >= min(needed) - timedelta(days=7)
+
+
+def test_old_model_folders_go_and_unknown_ones_stay(spark, tmp_path):
+    names = ["2024-06-13-abc", "2023-01-02-abc", "2023-01-03-abc", "notes"]
+    for name in names:
+        folder = tmp_path / "models/retriever" / name
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text("{}")
+        (folder / "linear.npy").write_bytes(b"x")
+    settings = config(tmp_path)
+    assert maintenance.drop_models(Store(spark, settings, "run"), RUN_DATE, settings) == 2
+    assert sorted(p.name for p in (tmp_path / "models/retriever").iterdir()) == ["2024-06-13-abc", "notes"]
+
+
+def test_vectors_go_with_the_last_retriever_that_read_them(spark, tmp_path):
+    """`base` is read by a kept night and `loose` by none yet: both stay. `adapter` was read by expired nights only."""
+    settings = config(tmp_path)
+    store = Store(spark, settings, "run")
+    read_by = {"2024-06-13-abc": ["base", "new"], "2023-01-03-abc": ["base", "adapter"], "2023-01-04-abc": ["adapter"]}
+    for name, encoders in read_by.items():
+        folder = tmp_path / "models/retriever" / name
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text(json.dumps({"encoders": encoders}))
+    rows = [("i", encoder, "h", b"", 0) for encoder in ("base", "new", "adapter", "loose")]
+    store.append(item_embeddings.TABLE, spark.createDataFrame(rows, item_embeddings.TABLE.schema))
+    assert maintenance.drop_embeddings(store, RUN_DATE, settings) == 1
+    assert {row.encoder for row in store.read(item_embeddings.TABLE).collect()} == {"base", "new", "loose"}
+    (tmp_path / "models/retriever/2024-06-13-abc/manifest.json").unlink()
+    assert maintenance.drop_embeddings(store, RUN_DATE, settings) == 0  # with no night kept, nobody knows what is used
+
+
+def test_compaction_and_vacuum_keep_the_rows_and_the_version(spark, tmp_path):
+    store = Store(spark, config(tmp_path), "run")
+    day = date(2024, 6, 13)
+    for n in range(3):
+        store.append(SMALL, spark.createDataFrame([(day, n)], SMALL.schema))
+    store.replace(SMALL, spark.createDataFrame([(day, n) for n in range(5)], SMALL.schema).repartition(4))
+    token = store.token(SMALL)
+    small = len(store.read(SMALL).inputFiles())
+    assert small > 1
+    assert maintenance.compact(store, SMALL) == small
+    maintenance.vacuum(store, SMALL, 0.0)
+    files = [p for p in (tmp_path / "small").rglob("*.parquet") if "_delta_log" not in p.parts]
+    assert len(files) == 1
+    assert sorted(r.n for r in store.read(SMALL).collect()) == [0, 1, 2, 3, 4]
+    assert Store(spark, config(tmp_path), "run").token(SMALL) == token  # housekeeping makes no stage run again
+    commits = len(list((tmp_path / "small/_delta_log").glob("*.json")))
+    assert maintenance.compact(store, SMALL) == 0
+    assert len(list((tmp_path / "small/_delta_log").glob("*.json"))) == commits
+
+
+def test_expired_dates_are_deleted_and_nothing_is_committed_without_any(spark, tmp_path):
+    settings = config(tmp_path)
+    store = Store(spark, settings, "run")
+    rows = [(date(2024, 6, 13), 1), (date(2023, 1, 3), 2), (date(2023, 1, 4), 3)]
+    store.append(SMALL, spark.createDataFrame(rows, SMALL.schema))
+    assert maintenance.drop_dates(store, SMALL, RUN_DATE, settings) == 2
+    assert [r.n for r in store.read(SMALL).collect()] == [1]
+    commits = len(list((tmp_path / "small/_delta_log").glob("*.json")))
+    assert maintenance.drop_dates(store, SMALL, RUN_DATE, settings) == 0
+    assert len(list((tmp_path / "small/_delta_log").glob("*.json"))) == commits
+
+
+def test_an_empty_warehouse_is_no_error(spark, tmp_path):
+    settings = config(tmp_path / "none")
+    summary = maintenance.refresh(Store(spark, settings, "run"), settings, RUN_DATE)
+    assert (
+        summary.note == "0 files compacted, 0 old dates, 0 old model folders and the vectors of 0 old encoders dropped"
+    )

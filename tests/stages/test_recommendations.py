@@ -1,0 +1,247 @@
+"""Publication and its faults on a hand-made night: held, killed in between, run twice, forced."""
+
+import shutil
+from datetime import date, datetime, timezone
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyspark.sql import functions as F
+
+from recspark import columns as c
+from recspark.errors import DataError, PublishError
+from recspark.stages import item_rules as rules
+from recspark.stages import lists, recommendations
+from recspark.stages.ranker import scorer
+from recspark.stages.retriever import stage as retriever
+from recspark.tables import candidates, model_metrics, published_runs
+from recspark.tables.item_facts import TABLE as ITEM_FACTS
+from recspark.tables.recommendations import TABLE
+from recspark.warehouse.store import Store
+from tests.stages import night
+
+TONIGHT = night.RUN_DATE
+
+
+@pytest.fixture(scope="module")
+def stubs():
+    """Stands for the trained models: `ranker` likes even numbers. The code's hash is fixed."""
+    with pytest.MonkeyPatch.context() as patched:
+        stub = night.StubScorer("models/ranker/stub/published", {"ranker": lambda item: (item % 2 == 0) * 0.5})
+        patched.setattr(scorer, "scorer", lambda *args: stub)
+        patched.setattr(retriever, "folder", lambda store, config, as_of: f"{store.warehouse}/{night.BUNDLE}")
+        patched.setattr(Store, "code_hash", "code")
+        yield
+
+
+@pytest.fixture(scope="module")
+def built(spark, stubs, tmp_path_factory):
+    """The warehouse before publication, the gate's decision in it: linear in DE, popular in FR."""
+    warehouse = tmp_path_factory.mktemp("night") / "w"
+    night.build(spark, warehouse)
+    decide(Store(spark, night.config(warehouse), "builder"), {"DE": "linear", "FR": "popular"})
+    return warehouse
+
+
+@pytest.fixture(scope="module")
+def published(spark, built, tmp_path_factory):
+    """The warehouse after run1, and what the run reported; not to be written to."""
+    target = tmp_path_factory.mktemp("published") / "w"
+    shutil.copytree(built, target)
+    return target, publish(spark, target, "run1")
+
+
+@pytest.fixture
+def warehouse(published, tmp_path):
+    """A copy of the published warehouse."""
+    target = tmp_path / "w"
+    shutil.copytree(published[0], target)
+    return target
+
+
+def decide(store, modes, fingerprint="metrics-1"):
+    rows = [
+        (TONIGHT, store.run_id, m, "linear", s, "all", model_metrics.DECISION, 1.0, None, None, 0, "why")
+        for s, m in modes.items()
+    ]
+    stamp = {"fingerprint": fingerprint, "run_date": str(TONIGHT)}
+    frame = store.spark.createDataFrame(rows, model_metrics.TABLE.schema)
+    store.replace(model_metrics.TABLE, frame, where=f"run_date = '{TONIGHT}'", metadata=stamp)
+
+
+def publish(spark, warehouse, run_id, force=False):
+    config = night.config(warehouse)
+    return recommendations.refresh(Store(spark, config, run_id), config, TONIGHT, force)
+
+
+def table(spark, warehouse, noun):
+    return spark.read.format("delta").load(f"{warehouse}/{noun}")
+
+
+def runs(spark, warehouse):
+    return {r.run_id: r for r in table(spark, warehouse, "published_runs").collect()}
+
+
+def test_a_night_is_published_with_its_row(spark, published):
+    warehouse, summary = published
+    num_lists = len(night.USERS) + 2  # a default list a scenario
+    assert (summary.rows_out, summary.skipped) == (num_lists * night.K, False)
+    rows = table(spark, warehouse, "recommendations").collect()
+    found = {(r.scenario, r.user_id, r["rank"]): r for r in rows}
+    assert len(found) == len(rows) == num_lists * night.K
+    assert [found["DE", "u0", k].item_id for k in (1, 2, 3)] == ["i6", "i5", "i4"]  # u0 had i0 and i7
+    assert [found["FR", "u4", k].item_id for k in (1, 2, 3)] == ["i0", "i1", "i2"]
+    # linear knows nothing of the default user: the popular items, with finite scores
+    assert [found["DE", c.DEFAULT_USER, k].item_id for k in (1, 2, 3)] == ["i0", "i1", "i2"]
+    assert {r.model for r in rows if r.scenario == "DE"} == {"linear"}
+    assert found["DE", "u0", 1].reason == "bought with THING 0"
+    assert found["DE", "u1", 1].reason == "bought with i1"  # that item has no text
+    assert found["DE", c.DEFAULT_USER, 1].reason == "popular in DE"
+    run = runs(spark, warehouse)["run1"]
+    assert (run.status, run.run_date) == ("published", TONIGHT)
+    assert set(run.input_versions) == {"interactions", "items", "candidates", "model_metrics"}
+    stamp = Store(spark, night.config(warehouse), "reader").stamp(TABLE, run_date=TONIGHT)
+    assert (stamp["run_id"], stamp["config_hash"]) == ("run1", run.config_hash)
+
+
+@pytest.mark.slow
+def test_a_shared_fact_is_the_reason_and_its_path_is_kept(spark, warehouse):
+    """i6 and u0's i0 are by one maker; nobody has reasons without item_facts.reasons."""
+    store = Store(spark, night.config(warehouse), "facts")
+    facts = spark.createDataFrame([("i0", "maker", "A"), ("i6", "maker", "A")], ITEM_FACTS.schema)
+    store.replace(ITEM_FACTS, facts)
+    said = {"relations": {"maker": "item_id"}, "reasons": {"maker": "by {entity}, as {item}"}}
+    config = night.config(warehouse, item_facts=said)
+    assert not recommendations.refresh(store, config, TONIGHT).skipped
+    rows = table(spark, warehouse, "recommendations").where("user_id = 'u0'").orderBy("rank").collect()
+    assert [row.reason for row in rows] == ["by A, as THING 0", "bought with THING 0", "bought with THING 0"]
+    (link,) = table(spark, warehouse, "recommendation_facts").where("user_id = 'u0'").collect()
+    assert (link.item_id, link.entity, link.history_item_id, link.run_id) == ("i6", "A", "i0", "facts")
+    assert recommendations.refresh(store, config, TONIGHT).skipped
+    store.replace(ITEM_FACTS, facts.limit(1))
+    assert not recommendations.refresh(store, config, TONIGHT).skipped
+    assert table(spark, warehouse, "recommendation_facts").count() == 0
+
+
+@pytest.mark.slow
+def test_the_same_inputs_are_skipped_and_force_is_a_new_run(spark, warehouse):
+    before = len(list((warehouse / "recommendations/_delta_log").glob("*.json")))
+    assert publish(spark, warehouse, "run2").skipped
+    assert len(list((warehouse / "recommendations/_delta_log").glob("*.json"))) == before
+    assert set(runs(spark, warehouse)) == {"run1"}
+    assert not publish(spark, warehouse, "run3", force=True).skipped
+    assert set(runs(spark, warehouse)) == {"run1", "run3"}
+    ids = table(spark, warehouse, "recommendations").select("run_id").distinct().collect()
+    assert [r[0] for r in ids] == ["run3"]
+
+
+@pytest.mark.slow
+def test_a_failed_check_holds_the_night(spark, warehouse):
+    store = Store(spark, night.config(warehouse), "breaker")
+    store.delta(candidates.TABLE).delete(F.expr(f"as_of = '{TONIGHT}' AND user_idx = 0"))
+    with pytest.raises(PublishError, match="held: 1 eligible users without a list; readers keep") as error:
+        publish(spark, warehouse, "run2", force=True)
+    assert error.value.exit_code == 3
+    rows = table(spark, warehouse, "recommendations")
+    assert {r[0] for r in rows.select("run_id").distinct().collect()} == {"run1"}
+    held = runs(spark, warehouse)["run2"]
+    assert (held.status, held.reason) == ("held", "1 eligible users without a list")
+
+
+@pytest.mark.slow
+def test_killed_between_commit_and_row(spark, built, tmp_path, monkeypatch):
+    warehouse = tmp_path / "w"
+    shutil.copytree(built, warehouse)
+
+    class Killed(BaseException):
+        pass
+
+    def die(*args):
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(published_runs, "write", die)
+        publish(spark, warehouse, "run1")
+    assert table(spark, warehouse, "recommendations").count() == (len(night.USERS) + 2) * night.K
+    assert not (warehouse / "published_runs").exists()
+    store = Store(spark, night.config(warehouse), "run2")
+    recommendations.repair(store)
+    run = runs(spark, warehouse)["run1"]
+    assert (run.status, run.run_date) == ("published", TONIGHT)
+    assert run.reason == "repaired from commit 0 of recommendations"
+    assert set(run.input_versions) == {"interactions", "items", "candidates", "model_metrics"}
+    assert abs(run.published_at.replace(tzinfo=timezone.utc) - datetime.now(timezone.utc)).total_seconds() < 24 * 3600
+    assert publish(spark, warehouse, "run2").skipped  # it is there
+    recommendations.repair(store)  # and whole: nothing is added
+    assert set(runs(spark, warehouse)) == {"run1"}
+
+
+def test_without_candidates_or_metrics_it_says_which_job_to_run(spark, published):
+    config = night.config(published[0])
+    with pytest.raises(DataError, match=r"candidates has nothing for 2024-03-02; run jobs/candidates.py"):
+        recommendations.refresh(Store(spark, config, "run1"), config, date(2024, 3, 2))
+
+
+def unlimited(scenario):
+    return None
+
+
+def top(frame, modes, answer=None):
+    """item numbers and scores in order of rank, by scenario and user."""
+    scoring = night.StubScorer(None, answer or {})
+    found = recommendations.top_lists(frame, scoring, modes, 3, lambda: np.arange(8), unlimited)
+    lists_ = {}
+    for r in sorted(found.collect(), key=lambda r: r["rank"]):
+        lists_.setdefault((r.scenario, r.user_idx), []).append((r.item_idx, r.score))
+    return lists_
+
+
+def test_a_trained_mode_orders_its_scenarios_and_partitions_change_nothing(spark, published):
+    rows = table(spark, published[0], "candidates").where(f"as_of = '{TONIGHT}'")
+    modes = {"DE": "ranker", "FR": "popular"}
+    even = {"ranker": lambda item: (item % 2 == 0) * 0.5}
+    found = top(rows.coalesce(1), modes, even)
+    assert found["DE", 1] == [(0, 0.5), (2, 0.5), (4, 0.5)]
+    assert found["FR", 4] == [(0, 0.0), (1, -1.0), (2, -2.0)]
+    assert top(rows.repartition(7), modes, even) == found
+
+
+def test_a_scenario_without_a_decision_has_no_scores(spark, published):
+    rows = table(spark, published[0], "candidates").where(f"as_of = '{TONIGHT}'")
+    assert np.isnan(top(rows, {"DE": "linear"})["FR", 4][0][1])
+
+
+def block(rows):
+    names = (c.SCENARIO, c.USER_IDX, c.ITEM_IDX, c.SOURCE, "because_item_idx", lists.POPULAR, c.MODEL, c.SCORE)
+    return pa.table({name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)})
+
+
+def test_the_top_of_a_block_by_hand():
+    rows = [
+        ("DE", 0, 0, "linear", 5, 1.0, "gbdt", 0.1),
+        ("DE", 0, 1, "linear", 5, 1.0, "gbdt", 0.7),
+        ("DE", 0, 2, "popular", -1, 1.0, "gbdt", 0.7),
+        ("FR", 0, 0, "repeat", -1, 1.0, "linear", 9.0),
+        ("FR", 0, 1, "linear", 5, 1.0, "linear", 2.0),
+        ("FR", 0, 2, "popular", -1, 1.0, "linear", float("nan")),
+    ]
+    ties = np.array([0, 2, 1])  # item 2 comes before item 1
+    found = recommendations.top_of_block(block(rows), 3, ties, unlimited).to_pylist()
+    assert [(r[c.SCENARIO], r[c.RANK], r[c.ITEM_IDX], r[c.SCORE]) for r in found] == [
+        ("DE", 1, 2, 0.7), ("DE", 2, 1, 0.7), ("DE", 3, 0, 0.1),
+        ("FR", 1, 1, 2.0), ("FR", 2, 2, 0.0), ("FR", 3, 0, -1.0),
+    ]  # fmt: skip
+
+
+def test_the_top_of_a_block_under_a_limit_by_hand():
+    """DE shows one item of a code: 0, 1 and 2 share one, 3 has another. Two are within it, so the third place goes to
+    the best one beyond, 0.8 moved to 0.1 - 1. FR has no limit."""
+    scores = [0.9, 0.8, 0.7, 0.1]
+    rows = [(s, 0, at, "linear", 5, 1.0, "gbdt", x) for s in ("DE", "FR") for at, x in enumerate(scores)]
+    limits = {"DE": rules.Limit(np.array([4, 4, 4, 2], dtype=np.int32), 1)}
+    found = recommendations.top_of_block(block(rows), 3, np.arange(4), limits.get).to_pylist()
+    places = [(r[c.SCENARIO], r[c.RANK], r[c.ITEM_IDX], round(r[c.SCORE], 9)) for r in found]
+    assert places == [
+        ("DE", 1, 0, 0.9), ("DE", 2, 3, 0.1), ("DE", 3, 1, -0.9),
+        ("FR", 1, 0, 0.9), ("FR", 2, 1, 0.8), ("FR", 3, 2, 0.7),
+    ]  # fmt: skip

@@ -1,0 +1,150 @@
+"""The lease under the faults that it is for: two at once, a dead holder, a slow one, a storage without local files."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from recspark.errors import DataError
+from recspark.warehouse import lease
+
+
+def expired(warehouse: Path, number: int = 1, **changes: object) -> lease.Lease:
+    """Leave the lease of a run on another machine that fell silent two minutes ago."""
+    then = time.time() - 2 * lease.EXPIRES_S
+    left = replace(lease.Lease("gone", "elsewhere", 1, then, then), **changes)  # type: ignore[arg-type]
+    folder = warehouse / lease.FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{number:08d}.json").write_text(json.dumps(asdict(left)))
+    return left
+
+
+def test_a_second_run_is_told_who_holds_it(tmp_path: Path) -> None:
+    taken = pytest.raises(DataError, match=r"in use by run first .*expires 60 s")
+    with lease.hold(str(tmp_path), "first"), taken, lease.hold(str(tmp_path), "second"):
+        pass
+    with lease.hold(str(tmp_path), "third") as held:  # the first has ended
+        held.check()
+
+
+def test_a_run_can_wait_for_the_other(tmp_path: Path) -> None:
+    first = lease.acquire(str(tmp_path), "first")
+    assert isinstance(first, lease.Held)
+    first.start()
+    threading.Timer(0.3, first.end).start()
+    with lease.hold(str(tmp_path), "second", wait_s=30):
+        pass
+
+
+def test_a_failed_run_lets_go(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="broken"), lease.hold(str(tmp_path), "first"):
+        raise ValueError("broken")
+    with lease.hold(str(tmp_path), "second"):
+        pass
+
+
+def test_exactly_one_of_many_takes_an_expired_lease_over(tmp_path: Path) -> None:
+    for attempt in range(20):
+        warehouse = tmp_path / str(attempt)
+        expired(warehouse)
+        gate = threading.Barrier(8)
+        found: list[object] = []
+
+        def contend(name: str, where: Path = warehouse, start: threading.Barrier = gate, to: list = found) -> None:
+            start.wait()
+            to.append(lease.acquire(str(where), name))
+
+        threads = [threading.Thread(target=contend, args=(f"run{i}",)) for i in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sum(isinstance(one, lease.Held) for one in found) == 1
+        assert all(one.run_id != "gone" for one in found if isinstance(one, lease.Lease))
+
+
+def test_a_contender_with_an_old_listing_steps_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # it saw number 1; meanwhile 2, 3 and 4 came, and 2 was cleared away so that creating it succeeds
+    expired(tmp_path, 1)
+    for number in (3, 4):
+        expired(tmp_path, number, run_id="holder", alive=time.time(), since=time.time())
+    listed = iter([1])
+    real = lease.newest
+    monkeypatch.setattr(lease, "newest", lambda fs, folder: next(listed, None) or real(fs, folder))
+    found = lease.acquire(str(tmp_path), "late")
+    assert isinstance(found, lease.Lease)
+    assert found.run_id == "holder"
+    assert sorted(p.name for p in (tmp_path / lease.FOLDER).glob("*.json"))[-1] == "00000004.json"
+
+
+def test_a_killed_holder_on_this_machine_is_replaced_at_once(tmp_path: Path) -> None:
+    code = (
+        "import os; from recspark.tables import lease; "
+        f"holding = lease.hold({str(tmp_path)!r}, 'killed'); holding.__enter__(); os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+    left = json.loads((tmp_path / lease.FOLDER / "00000001.json").read_text())
+    assert not left["ended"]
+    with lease.hold(str(tmp_path), "next"):
+        pass
+
+
+def test_a_silent_holder_elsewhere_keeps_it_until_it_expires(tmp_path: Path) -> None:
+    recent = time.time() - lease.EXPIRES_S + 10
+    expired(tmp_path, alive=recent)
+    assert isinstance(lease.acquire(str(tmp_path), "next"), lease.Lease)
+    expired(tmp_path, alive=recent - 11)
+    assert isinstance(lease.acquire(str(tmp_path), "next"), lease.Held)
+
+
+def test_heartbeats_keep_a_long_run_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "HEARTBEAT_S", 0.02)
+    monkeypatch.setattr(lease, "EXPIRES_S", 0.5)
+    monkeypatch.setattr(lease, "_runs", lambda pid: True)
+    with lease.hold(str(tmp_path), "long"):
+        time.sleep(0.8)
+        assert isinstance(lease.acquire(str(tmp_path), "next"), lease.Lease)
+
+
+def test_a_run_that_slept_too_long_finds_out(tmp_path: Path) -> None:
+    with lease.hold(str(tmp_path), "sleeper") as held:
+        expired(tmp_path, held.number, run_id="sleeper")
+        other = lease.acquire(str(tmp_path), "other")
+        assert isinstance(other, lease.Held)
+        with pytest.raises(DataError, match="sleeper lost the lease"):
+            held.check()
+
+
+def test_a_torn_file_counts_as_held_since_it_was_written(tmp_path: Path) -> None:
+    folder = tmp_path / lease.FOLDER
+    folder.mkdir()
+    torn = folder / "00000001.json"
+    torn.write_bytes(b'{"run_id": "x"')
+    assert isinstance(lease.acquire(str(tmp_path), "next"), lease.Lease)
+    long_ago = time.time() - 2 * lease.EXPIRES_S
+    os.utime(torn, (long_ago, long_ago))
+    assert isinstance(lease.acquire(str(tmp_path), "next"), lease.Held)
+
+
+def test_old_numbers_are_cleared_and_never_start_again(tmp_path: Path) -> None:
+    for i in range(6):
+        with lease.hold(str(tmp_path), f"run{i}") as held:
+            assert held.number == i + 1
+    left = sorted(int(p.stem) for p in (tmp_path / lease.FOLDER).iterdir())
+    assert left == [4, 5, 6]
+
+
+def test_through_fsspec_on_a_storage_that_is_not_local() -> None:
+    fs = fsspec.filesystem("memory")
+    with lease.hold("memory://warehouse", "first"):
+        assert isinstance(lease.acquire("memory://warehouse", "second"), lease.Lease)
+    with lease.hold("memory://warehouse", "third"):
+        pass
+    fs.rm("/warehouse", recursive=True)

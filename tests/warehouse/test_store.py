@@ -1,0 +1,164 @@
+"""Where tables lie, slices that are replaced, versions, fingerprints and content digests."""
+
+import json
+from datetime import date, datetime
+
+import pytest
+from pyspark.sql import functions as F
+
+from recspark.config.schema import Config
+from recspark.errors import DataError, SchemaError
+from recspark.warehouse.store import Store, Table, day_digests, row_hash
+
+THINGS = Table("things", "day date, id string, n int", ("id",), ("day",))
+FIRST = [(date(2024, 1, 1), "a", 1), (date(2024, 1, 2), "b", 2)]
+
+
+def make(spark, tmp_path, **more):
+    source = {"format": "csv", "paths": ["x"], "scenario": "s", "user_id": "u", "item_id": "i", "event_time": "t"}
+    return Store(
+        spark, Config.model_validate({"warehouse": f"{tmp_path}/", "source": {"interactions": source}, **more}), "r1"
+    )
+
+
+def rows(spark, values):
+    return spark.createDataFrame(values, THINGS.ddl)
+
+
+def ids(frame):
+    return sorted(r.id for r in frame.collect())
+
+
+def test_life_of_a_table(spark, tmp_path):
+    """Created, a slice replaced, merged, read back at a version, and stamped; a new Store sees the same."""
+    store = make(spark, tmp_path)
+    assert store.name("things") == f"{tmp_path}/things" and store.models("ranker") == f"{tmp_path}/models/ranker"
+    with pytest.raises(DataError, match=r"things does not exist; run jobs/things\.py"):
+        store.read(THINGS)
+    assert store.token(THINGS) == "absent" and store.stamp(THINGS) is None and not store.is_fresh(THINGS, "f1")
+
+    assert store.replace(THINGS, rows(spark, FIRST), metadata={"fingerprint": "f1", "as_of": "2024-01-01"}) == 0
+    token = store.token(THINGS)
+    new = rows(spark, [(date(2024, 1, 2), "c", 3)])
+    assert store.replace(THINGS, new, where="day = DATE'2024-01-02'", metadata={"fingerprint": "f2"}) == 1
+    assert ids(store.read(THINGS)) == ["a", "c"] and ids(store.read(THINGS, 0)) == ["a", "b"]
+    assert store.token(THINGS) != token
+
+    merged = rows(spark, [(date(2024, 1, 1), "a", 10), (date(2024, 1, 3), "d", 4)])
+    assert store.merge(THINGS, merged, {"fingerprint": "f3"}) == 2
+    assert {r.id: r.n for r in store.read(THINGS).collect()} == {"a": 10, "c": 3, "d": 4}
+
+    other = make(spark, tmp_path)
+    assert other.version(THINGS) == 2 and other.token(THINGS) == store.token(THINGS)
+    assert other.is_fresh(THINGS, "f3") and not other.is_fresh(THINGS, "f1")  # only the newest commit counts
+    assert other.is_fresh(THINGS, "f1", as_of=date(2024, 1, 1))  # of that slice it is the newest
+    assert other.stamp(THINGS, as_of="2024-01-01") == {
+        "run_id": "r1", "fingerprint": "f1", "as_of": "2024-01-01", "version": 0,
+    }  # fmt: skip
+    assert spark.conf.get("spark.databricks.delta.commitInfo.userMetadata", None) is None
+    before = other.token(THINGS)
+    other.delta(THINGS).optimize().executeCompaction()
+    assert make(spark, tmp_path).token(THINGS) == before  # maintenance changes no rows
+
+    day_files = store.files(THINGS, 2, {"day": "2024-01-02"})
+    assert len(day_files) == 1 and set(day_files) < set(store.files(THINGS, 2))
+    assert spark.read.parquet(day_files[0]).select("id").first()[0] == "c"
+
+
+def test_ranges_of_key_and_dates_alone(spark, tmp_path):
+    store = make(spark, tmp_path)
+    store.replace(THINGS, rows(spark, FIRST))
+    log = spark.read.json(f"{tmp_path}/things/_delta_log/*.json").where("add IS NOT NULL").select("add.stats")
+    ranges = {tuple(json.loads(row.stats)["minValues"]) for row in log.collect()}
+    assert ranges == {("id",)}  # `day` is the folder, `n` is neither key nor date
+    assert store.read(THINGS).where("id = 'b'").collect() == [(date(2024, 1, 2), "b", 2)]
+
+
+def test_a_retried_transaction_is_committed_once(spark, tmp_path):
+    store = make(spark, tmp_path)
+    store.append(THINGS, rows(spark, FIRST[:1]))
+    for _ in range(2):
+        store.replace(THINGS, rows(spark, FIRST[1:]), where="day = DATE'2024-01-02'", txn=("night", 1))
+    assert store.version(THINGS) == 1 and ids(store.read(THINGS)) == ["a", "b"]
+
+
+def test_rows_must_fit_the_contract(spark, tmp_path):
+    with pytest.raises(AssertionError, match="things: built"):
+        make(spark, tmp_path).append(THINGS, rows(spark, FIRST).select("id", "day", "n"))
+
+
+def test_a_table_of_another_version_of_the_code(spark, tmp_path):
+    store = make(spark, tmp_path)
+    store.append(THINGS, rows(spark, FIRST))
+    wider = Table("things", "day date, id string, n int, m int", ("id",), ("day",))
+    with pytest.raises(SchemaError, match="has other columns than this version of recspark writes"):
+        store.append(wider, rows(spark, FIRST).withColumn("m", F.lit(1)))
+
+
+def test_tables_in_a_catalog(spark, tmp_path):
+    spark.sql("CREATE SCHEMA IF NOT EXISTS shop")
+    store = make(spark, tmp_path, catalog="spark_catalog.shop", tables={"things": "odd_things"})
+    assert store.name("things") == "spark_catalog.shop.odd_things" and not store.exists(THINGS)
+    store.replace(THINGS, rows(spark, FIRST), metadata={"fingerprint": "f1"})
+    store.replace(THINGS, rows(spark, []), where="day = DATE'2024-01-02'")
+    store.merge(THINGS, rows(spark, [(date(2024, 1, 1), "a", 5)]), {"fingerprint": "f2"})
+    assert [tuple(r) for r in store.read(THINGS).collect()] == [(date(2024, 1, 1), "a", 5)]
+    assert ids(store.read(THINGS, 0)) == ["a", "b"] and store.is_fresh(THINGS, "f2")
+    spark.sql("DROP SCHEMA shop CASCADE")
+
+
+def test_events_are_read_in_half_open_days(spark, tmp_path):
+    events = Table("interactions", "event_time timestamp, event_date date", ("event_time",))
+    store = make(spark, tmp_path)
+    days = [datetime(2024, 1, d, 12) for d in (1, 2, 3)]
+    store.append(events, spark.createDataFrame([(t, t.date()) for t in days], events.ddl))
+    assert store.events(events, None, date(2024, 1, 3)).count() == 2
+    assert store.events(events, date(2024, 1, 2), date(2024, 1, 3)).count() == 1
+
+
+def test_digest_of_the_past_does_not_move_with_new_days(spark, tmp_path):
+    store = make(spark, tmp_path)
+    store.append(THINGS, rows(spark, FIRST))
+    early, late = store.digest(THINGS, "day", date(2024, 1, 2)), store.digest(THINGS, "day", date(2024, 1, 3))
+    store.append(THINGS, rows(spark, [(date(2024, 1, 2), "new", 9)]))
+    assert store.digest(THINGS, "day", date(2024, 1, 2)) == early
+    assert store.digest(THINGS, "day", date(2024, 1, 3)) != late
+
+
+def test_digest_without_a_column_does_not_move_with_it(spark, tmp_path):
+    store, end = make(spark, tmp_path), date(2024, 1, 3)
+    store.replace(THINGS, rows(spark, FIRST))
+    before = [store.digest(THINGS, "day", end, without) for without in ((), ("n",), ("id",))]
+    store.merge(THINGS, rows(spark, [(date(2024, 1, 1), "a", 99)]))
+    after = [store.digest(THINGS, "day", end, without) for without in ((), ("n",), ("id",))]
+    assert [old == new for old, new in zip(before, after, strict=True)] == [False, True, False]
+
+
+def test_day_digests_see_content_and_not_order(spark):
+    one = rows(spark, FIRST)
+    two = rows(spark, [*FIRST, (date(2024, 1, 2), "b", 2)])
+    assert day_digests(one, "day") == day_digests(one.orderBy(F.desc("id")).repartition(2), "day")
+    assert day_digests(one, "day")["2024-01-01"] == day_digests(two, "day")["2024-01-01"]
+    assert day_digests(two, "day")["2024-01-02"].startswith("2:")
+
+
+def test_row_hash_of_maps_and_nulls(spark):
+    frame = spark.sql("SELECT map('x', '1', 'y', '2') AS m UNION ALL SELECT map('y', '2', 'x', '1')")
+    assert len({r[0] for r in frame.select(row_hash(frame)).collect()}) == 1
+    nulls = spark.createDataFrame([("a", None), (None, "a")], "x string, y string")
+    assert len({r[0] for r in nulls.select(row_hash(nulls)).collect()}) == 2
+
+
+def test_row_hash_takes_nested_columns_of_any_name(spark):
+    frame = spark.range(2).select(
+        F.struct("id").alias("odd `name`"), F.create_map(F.lit("k"), F.array("id")).alias("m")
+    )
+    assert len({r[0] for r in frame.select(row_hash(frame)).collect()}) == 2
+
+
+def test_fingerprint_is_that_of_inputs_and_code(spark, tmp_path):
+    store = make(spark, tmp_path)
+    assert store.fingerprint("a", 1) == make(spark, tmp_path).fingerprint("a", 1) != store.fingerprint("a", 2)
+    changed = make(spark, tmp_path)
+    changed.__dict__["code_hash"] = "other"
+    assert changed.fingerprint("a", 1) != store.fingerprint("a", 1)
