@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from recspark.arrays import Array
 from recspark.histories import Histories
 
 WINDOWS = (7, 14, 30, 60, 90, 180, 365, 730, 0)  # days before the asked one; 0 = all of them
@@ -23,13 +24,13 @@ class Lists:
     `time[q]` (days, nan = unknown), and ranks `item_idx[offsets[q]:offsets[q + 1]]`."""
 
     histories: Histories
-    scenario_idx: np.ndarray
-    time: np.ndarray
-    offsets: np.ndarray
-    item_idx: np.ndarray
+    scenario_idx: Array
+    time: Array
+    offsets: Array
+    item_idx: Array
 
     @property
-    def owner(self) -> np.ndarray:
+    def owner(self) -> Array:
         """List of every row (n,) int64."""
         return np.repeat(np.arange(len(self.time), dtype=np.int64), np.diff(self.offsets))
 
@@ -39,13 +40,13 @@ class Record:
     """What training events say of items: sorted keys (cell x span + day) by scenario x item, by item, and of
     scenarios' events, and means. `counts` float64 (S + 1, I), the last row all scenarios; `value` (I,)."""
 
-    own_keys: np.ndarray
-    all_keys: np.ndarray
-    day_keys: np.ndarray
+    own_keys: Array
+    all_keys: Array
+    day_keys: Array
     first_day: int
     span: int
-    counts: np.ndarray
-    value: np.ndarray
+    counts: Array
+    value: Array
 
 
 def record(histories: Histories, num_items: int, num_scenarios: int) -> Record:
@@ -74,7 +75,7 @@ def record(histories: Histories, num_items: int, num_scenarios: int) -> Record:
     )
 
 
-def windowed(keys: np.ndarray, rec: Record, cell: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def windowed(keys: Array, rec: Record, cell: Array, time: Array) -> tuple[Array, Array]:
     """Events of each cell (m,) strictly before the day of `time`: counts float32 (m, W) over WINDOWS, and (m, 2)
     days since the last and since the first one, nan without any."""
     day = np.floor(np.nan_to_num(time, nan=float(rec.first_day))).astype(np.int64)
@@ -95,7 +96,7 @@ def windowed(keys: np.ndarray, rec: Record, cell: np.ndarray, time: np.ndarray) 
     return counts, ages
 
 
-def above(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+def above(values: Array, offsets: Array) -> Array:
     """Share of a row's list with a larger value, float32 (n,) in 0..1: 0 = on top, ties alike; nan ranks below all."""
     owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     clean = np.where(np.isnan(values), -np.inf, values)
@@ -110,8 +111,8 @@ def above(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def features(
-    scores: np.ndarray, names: Sequence[str], lists: Lists, rec: Record, time_features: bool = True
-) -> tuple[list[str], np.ndarray]:
+    scores: Array, names: Sequence[str], lists: Lists, rec: Record, time_features: bool = True
+) -> tuple[list[str], Array]:
     """(names, float32 (n, F)); nan = unknown. A row depends on its own list only.
 
     `scores` (n, R): the retrievers' columns. `time_features=False` leaves out what comes from a time: windows, ages,
@@ -132,7 +133,7 @@ def features(
     return list(columns), out
 
 
-def _item_columns(lists: Lists, rec: Record) -> dict[str, np.ndarray]:
+def _item_columns(lists: Lists, rec: Record) -> dict[str, Array]:
     """What all training events say of the item, without any time."""
     item, scenario = lists.item_idx, lists.scenario_idx[lists.owner]
     own, everywhere = rec.counts[scenario, item], rec.counts[-1, item]
@@ -145,7 +146,7 @@ def _item_columns(lists: Lists, rec: Record) -> dict[str, np.ndarray]:
     }
 
 
-def _time_columns(lists: Lists, rec: Record) -> dict[str, np.ndarray]:
+def _time_columns(lists: Lists, rec: Record) -> dict[str, Array]:
     """Sales over the windows before the asked day, in the scenario and in all, with trend, age and idle days."""
     owner = lists.owner
     time, item = lists.time[owner], lists.item_idx.astype(np.int64)
@@ -160,13 +161,13 @@ def _time_columns(lists: Lists, rec: Record) -> dict[str, np.ndarray]:
     return columns
 
 
-def _user_columns(lists: Lists, rec: Record, time_features: bool) -> dict[str, np.ndarray]:
+def _user_columns(lists: Lists, rec: Record, time_features: bool) -> dict[str, Array]:
     """Of the list's user and scenario, the same in every row, and the candidate against the user's habits."""
     h, owner, item = lists.histories, lists.owner, lists.item_idx
     num_lists = len(lists.time)
     of = np.repeat(np.arange(num_lists), np.diff(h.offsets))
 
-    def mean(values: np.ndarray) -> np.ndarray:
+    def mean(values: Array) -> Array:
         known = np.isfinite(values)
         count = np.bincount(of[known], minlength=num_lists)
         total = np.bincount(of[known], values[known], minlength=num_lists)

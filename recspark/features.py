@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from recspark.arrays import Array
 from recspark.config.schema import RETRIEVERS
 from recspark.histories import Histories
 
@@ -30,13 +31,13 @@ class ItemStats:
     `return_share` (I,) float32: negative events over all events, 0 when there are none.
     """
 
-    counts: np.ndarray
-    new_counts: np.ndarray
-    first_time: np.ndarray
-    last_time: np.ndarray
-    price: np.ndarray
-    value: np.ndarray
-    return_share: np.ndarray
+    counts: Array
+    new_counts: Array
+    first_time: Array
+    last_time: Array
+    price: Array
+    value: Array
+    return_share: Array
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,12 @@ class Candidates:
     `list_idx` (n,) int: the list of the row; two small scenarios of one group are two lists of their common user.
     """
 
-    user_pos: np.ndarray
-    scenario_idx: np.ndarray
-    item_idx: np.ndarray
-    scores: np.ndarray
-    ranks: np.ndarray
-    list_idx: np.ndarray
+    user_pos: Array
+    scenario_idx: Array
+    item_idx: Array
+    scores: Array
+    ranks: Array
+    list_idx: Array
 
 
 def _windowed(name: str) -> tuple[str, ...]:
@@ -90,7 +91,7 @@ def features_of(retrievers: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in FEATURES if name not in silent)
 
 
-def ranking_features(histories: Histories, candidates: Candidates, stats: ItemStats, as_of_days: float) -> np.ndarray:
+def ranking_features(histories: Histories, candidates: Candidates, stats: ItemStats, as_of_days: float) -> Array:
     """(n, F) float32, columns as in `FEATURES`; nan = unknown. Times are days, amounts and counts are logarithms.
 
     `as_of_days`: days since the epoch. A row depends on its own list, user and item only, so any split into blocks
@@ -106,7 +107,7 @@ def ranking_features(histories: Histories, candidates: Candidates, stats: ItemSt
     return np.concatenate(blocks, axis=1, dtype=np.float32)
 
 
-def _retriever_features(candidates: Candidates) -> np.ndarray:
+def _retriever_features(candidates: Candidates) -> Array:
     """Scores, shares of the list's range (0 = its lowest score, 1 = its best), ranks, and how many found it."""
     scores, ranks = candidates.scores, candidates.ranks
     if not len(scores):
@@ -120,14 +121,14 @@ def _retriever_features(candidates: Candidates) -> np.ndarray:
     return np.column_stack((scores, (scores - low) / spread, ranks, num_retrievers, best_rank, list_size))
 
 
-def _per_list(reduce: np.ufunc, values: np.ndarray, list_idx: np.ndarray) -> np.ndarray:
+def _per_list(reduce: np.ufunc, values: Array, list_idx: Array) -> Array:
     """Reduce the rows of each list and hand every row the result; `reduce` must not care for order (fmin, fmax)."""
     order = np.argsort(list_idx, kind="stable")
     starts = np.flatnonzero(np.diff(list_idx[order], prepend=-1))
     return reduce.reduceat(values[order], starts, axis=0)[list_idx]
 
 
-def _item_features(candidates: Candidates, stats: ItemStats, as_of_days: float) -> np.ndarray:
+def _item_features(candidates: Candidates, stats: ItemStats, as_of_days: float) -> Array:
     """Sales over the windows and their trend, ages, price."""
     item, scenario = candidates.item_idx, candidates.scenario_idx
     counts, new_counts = stats.counts[-1][:, item], stats.new_counts[-1][:, item]  # (W, n)
@@ -151,7 +152,7 @@ def _item_features(candidates: Candidates, stats: ItemStats, as_of_days: float) 
     return np.column_stack(features)
 
 
-def _log(amounts: np.ndarray) -> np.ndarray:
+def _log(amounts: Array) -> Array:
     """Natural logarithm float64, nan where there is no positive amount."""
     amounts = np.asarray(amounts, dtype=np.float64)
     return np.log(amounts, where=amounts > 0, out=np.full(amounts.shape, np.nan))
@@ -161,13 +162,13 @@ def _log(amounts: np.ndarray) -> np.ndarray:
 class _Profiles:
     """Of every user: `features` (U, len(USER_FEATURES)), and the tastes a candidate is compared with, each (U,)."""
 
-    features: np.ndarray
-    price: np.ndarray  # mean log price
-    price_std: np.ndarray
-    value: np.ndarray  # mean log value of a positive event
-    popularity: np.ndarray  # mean log count of the items bought
-    item_age: np.ndarray  # mean age of the items when bought
-    scenario_share: np.ndarray  # (U, S + 1)
+    features: Array
+    price: Array  # mean log price
+    price_std: Array
+    value: Array  # mean log value of a positive event
+    popularity: Array  # mean log count of the items bought
+    item_age: Array  # mean age of the items when bought
+    scenario_share: Array  # (U, S + 1)
 
 
 def _user_profiles(histories: Histories, stats: ItemStats, as_of_days: float) -> _Profiles:
@@ -177,7 +178,7 @@ def _user_profiles(histories: Histories, stats: ItemStats, as_of_days: float) ->
     owner = np.repeat(np.arange(num_users), events_of)
     bought = h.weight > 0
 
-    def mean(values: np.ndarray) -> np.ndarray:
+    def mean(values: Array) -> Array:
         known = bought & np.isfinite(values)
         count = np.bincount(owner[known], minlength=num_users)
         total = np.bincount(owner[known], values[known], minlength=num_users)
@@ -211,9 +212,7 @@ def _user_profiles(histories: Histories, stats: ItemStats, as_of_days: float) ->
     )
 
 
-def _activity(
-    owner: np.ndarray, time: np.ndarray, item_idx: np.ndarray, num_users: int, as_of_days: float
-) -> tuple[np.ndarray, ...]:
+def _activity(owner: Array, time: Array, item_idx: Array, num_users: int, as_of_days: float) -> tuple[Array, ...]:
     """user_events .. user_idle_in_gaps of `USER_FEATURES`; rows are positive events, sorted by user and then time."""
     events = np.bincount(owner, minlength=num_users)
     num_items = int(item_idx.max(initial=0)) + 1
@@ -231,14 +230,14 @@ def _activity(
     return (*counts, idle, as_of_days - first, gap, idle / np.maximum(gap, 1.0))
 
 
-def _shares(owner: np.ndarray, scenario_idx: np.ndarray, num_users: int, num_rows: int) -> np.ndarray:
+def _shares(owner: Array, scenario_idx: Array, num_users: int, num_rows: int) -> Array:
     """Share of each scenario in a user's events, (U, num_rows); zeros without events."""
     cell = owner.astype(np.int64) * num_rows + scenario_idx
     counts = np.bincount(cell, minlength=num_users * num_rows).reshape(num_users, num_rows)
     return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
 
-def _match_features(candidates: Candidates, users: _Profiles, stats: ItemStats, as_of_days: float) -> np.ndarray:
+def _match_features(candidates: Candidates, users: _Profiles, stats: ItemStats, as_of_days: float) -> Array:
     """The candidate against the user's tastes: differences of logarithms and of days."""
     user, item = candidates.user_pos, candidates.item_idx
     price = _log(stats.price[item]) - users.price[user]

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import special
 
+from recspark.arrays import Array
+
 LEVEL = 0.95
 PRIOR_USERS = 20.0  # how many users the pooled variance counts for in a scenario's own
 PRIOR_VARIANCE = 0.25  # of one imagined user beside all: two users who happen to agree prove nothing
@@ -21,18 +23,18 @@ PRIOR_VARIANCE = 0.25  # of one imagined user beside all: two users who happen t
 class Moments:
     """What is left of one half of the users: `count` (S,), `sums` (S, M), `cross` (S, M, M) of their NDCG by mode."""
 
-    count: np.ndarray
-    sums: np.ndarray
-    cross: np.ndarray
+    count: Array
+    sums: Array
+    cross: Array
 
 
 @dataclass(frozen=True)
 class Posterior:
     """Shrunk gain per scenario, (S,) each: posterior mean with its 95 % bounds."""
 
-    mean: np.ndarray
-    lower: np.ndarray
-    upper: np.ndarray
+    mean: Array
+    lower: Array
+    upper: Array
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ def _judge(
     return Decision(scenario, mode, incumbent, challenger, gain, lower, upper, count, reason)
 
 
-def _gain(moments: Moments, modes: Sequence[str], mode: str, incumbent: str) -> tuple[np.ndarray, ...]:
+def _gain(moments: Moments, modes: Sequence[str], mode: str, incumbent: str) -> tuple[Array, ...]:
     """Users, mean gain and sum of squares around it, (S,) each; mean nan where there are no users."""
     contrast = np.zeros(len(modes))
     contrast[modes.index(mode)] += 1
@@ -133,7 +135,7 @@ def _gain(moments: Moments, modes: Sequence[str], mode: str, incumbent: str) -> 
     return count, mean, np.maximum(squares, 0.0)
 
 
-def shrink(count: np.ndarray, mean: np.ndarray, squares: np.ndarray) -> Posterior:
+def shrink(count: Array, mean: Array, squares: Array) -> Posterior:
     """Empirical Bayes over scenarios: normal means with a normal prior fitted to them.
 
     `count` users, `mean` gain and `squares` (sum of squared deviations), (S,) each. The variance between scenarios is
@@ -161,7 +163,7 @@ def shrink(count: np.ndarray, mean: np.ndarray, squares: np.ndarray) -> Posterio
     return Posterior(posterior, posterior - reach, posterior + reach)
 
 
-def between_variance(y: np.ndarray, v: np.ndarray) -> float:
+def between_variance(y: Array, v: Array) -> float:
     """DerSimonian-Laird variance between groups with means y and variances v of those, (S,) each; never negative."""
     weight = 1 / v
     spread = weight @ (y - weight @ y / weight.sum()) ** 2

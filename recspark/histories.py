@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from recspark import columns as c
 from recspark import model_folder
+from recspark.arrays import Array
 
 EVENT_FIELDS = (c.ITEM_IDX, c.SCENARIO_IDX, "time", c.WEIGHT, c.VALUE, "price")  # of HISTORIES rows, as lists
 USERS_A_SHARD = 1 << 16
@@ -26,16 +27,16 @@ class Histories:
     `weight` (E,) float, negative = undone; `value`, `price` (E,) float, nan when unknown.
     """
 
-    offsets: np.ndarray
-    item_idx: np.ndarray
-    scenario_idx: np.ndarray
-    time: np.ndarray
-    weight: np.ndarray
-    value: np.ndarray
-    price: np.ndarray
+    offsets: Array
+    item_idx: Array
+    scenario_idx: Array
+    time: Array
+    weight: Array
+    value: Array
+    price: Array
 
 
-def take(histories: Histories, users: np.ndarray, drop: int = 0) -> Histories:
+def take(histories: Histories, users: Array, drop: int = 0) -> Histories:
     """Histories of `users` (Q,), in that order, without the newest `drop` events of each (none is left without any).
 
     A list two events ahead of the history is practised on one that also is: with `drop` = 1 the newest known event
@@ -50,7 +51,7 @@ def take(histories: Histories, users: np.ndarray, drop: int = 0) -> Histories:
     return Histories(offsets, *(array[rows] for array in arrays))
 
 
-def keep(histories: Histories, kept: np.ndarray) -> Histories:
+def keep(histories: Histories, kept: Array) -> Histories:
     """The same users with some of their events only; `kept` bool (E,)."""
     columns = {name: array[kept] for name, array in vars(histories).items() if name != "offsets"}
     return Histories(offsets=np.concatenate(([0], np.cumsum(kept)))[histories.offsets], **columns)
@@ -67,11 +68,11 @@ def from_arrow(batch: pa.RecordBatch) -> Histories:
 def save_shard(
     folder: str,
     shard: int,
-    user_idx: np.ndarray,
-    offsets: np.ndarray,
-    item_idx: np.ndarray,
-    scenario_idx: np.ndarray,
-    time: np.ndarray,
+    user_idx: Array,
+    offsets: Array,
+    item_idx: Array,
+    scenario_idx: Array,
+    time: Array,
 ) -> None:
     """Write the last LENGTH events of each user of a shard.
 
@@ -103,9 +104,9 @@ class HistoryBook:
     def __init__(self, folders: Mapping[int, str]) -> None:
         self._folders = dict(folders)
         self._shards = {day: set(model_folder.read_manifest(folder)["shards"]) for day, folder in self._folders.items()}
-        self._open: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+        self._open: dict[tuple[int, int], tuple[Array, Array]] = {}
 
-    def block(self, user_idx: np.ndarray, as_of_day: np.ndarray, length: int) -> np.ndarray:
+    def block(self, user_idx: Array, as_of_day: Array, length: int) -> Array:
         """(B, length) int32: the item_idx of each row's user as of its day, newest first, -1 where there are fewer.
 
         Users nobody has seen (also negative ones) have none.
@@ -125,7 +126,7 @@ class HistoryBook:
                     out[rows] = np.where(valid, items[np.where(valid, at, 0)], -1)
         return out
 
-    def _arrays(self, day: int, shard: int) -> tuple[np.ndarray, np.ndarray]:
+    def _arrays(self, day: int, shard: int) -> tuple[Array, Array]:
         if (day, shard) not in self._open:
             folder = f"{self._folders[day]}/shard-{shard}"
             self._open[day, shard] = (
@@ -135,6 +136,6 @@ class HistoryBook:
         return self._open[day, shard]
 
 
-def _ranges(lengths: np.ndarray) -> np.ndarray:
+def _ranges(lengths: Array) -> Array:
     """0..n-1 for each n, one after the other."""
     return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)

@@ -8,27 +8,29 @@ import math
 
 import numpy as np
 
+from recspark.arrays import Array
 
-def offsets_of(list_idx: np.ndarray, num_lists: int) -> np.ndarray:
+
+def offsets_of(list_idx: Array, num_lists: int) -> Array:
     """(L + 1,) int64 offsets of rows that are sorted by list_idx (n,) in 0..L-1; a list may be empty."""
     return np.concatenate(([0], np.cumsum(np.bincount(list_idx, minlength=num_lists))))
 
 
-def _list_of_row(offsets: np.ndarray) -> np.ndarray:
+def _list_of_row(offsets: Array) -> Array:
     return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
 
 
-def _positions(offsets: np.ndarray) -> np.ndarray:
+def _positions(offsets: Array) -> Array:
     """Place of each row in its list, from 0."""
     return np.arange(offsets[-1]) - np.repeat(offsets[:-1], np.diff(offsets))
 
 
-def _sums(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+def _sums(values: Array, offsets: Array) -> Array:
     """Sum per list. Each list is summed by itself, so that its figure is the same in any block."""
     return np.bincount(_list_of_row(offsets), weights=values, minlength=len(offsets) - 1)
 
 
-def ndcg_at_k(relevance: np.ndarray, offsets: np.ndarray, num_relevant: np.ndarray, k: int) -> np.ndarray:
+def ndcg_at_k(relevance: Array, offsets: Array, num_relevant: Array, k: int) -> Array:
     """(L,) NDCG@k: rows in order of rank, gain relevance / log2(rank + 1), over that of the best possible list.
 
     `relevance` (n,) 0 or 1. `num_relevant` (L,): all relevant items, found or not; the ideal list has min(k, that many)
@@ -43,28 +45,28 @@ def ndcg_at_k(relevance: np.ndarray, offsets: np.ndarray, num_relevant: np.ndarr
     return dcg / ideal[np.minimum(num_relevant, k)]
 
 
-def hits_at_k(relevance: np.ndarray, offsets: np.ndarray, num_relevant: np.ndarray, k: int) -> np.ndarray:
+def hits_at_k(relevance: Array, offsets: Array, num_relevant: Array, k: int) -> Array:
     """(L,) relevant rows among the first k; nan where a list has no relevant item, as in all that follow."""
     hits = _sums(np.where(_positions(offsets) < k, relevance, 0.0), offsets)
     return np.where(num_relevant > 0, hits, np.nan)
 
 
-def recall_at_k(relevance: np.ndarray, offsets: np.ndarray, num_relevant: np.ndarray, k: int) -> np.ndarray:
+def recall_at_k(relevance: Array, offsets: Array, num_relevant: Array, k: int) -> Array:
     """(L,) share of a list's `num_relevant` (L,) items that stand among its first k rows."""
     return hits_at_k(relevance, offsets, num_relevant, k) / np.maximum(num_relevant, 1)
 
 
-def precision_at_k(relevance: np.ndarray, offsets: np.ndarray, num_relevant: np.ndarray, k: int) -> np.ndarray:
+def precision_at_k(relevance: Array, offsets: Array, num_relevant: Array, k: int) -> Array:
     """(L,) share of k places that hold a relevant item; a place that a short list leaves empty holds none."""
     return hits_at_k(relevance, offsets, num_relevant, k) / k
 
 
-def hit_rate_at_k(relevance: np.ndarray, offsets: np.ndarray, num_relevant: np.ndarray, k: int) -> np.ndarray:
+def hit_rate_at_k(relevance: Array, offsets: Array, num_relevant: Array, k: int) -> Array:
     """(L,) 1 where the first k rows hold a relevant item, else 0."""
     return np.minimum(hits_at_k(relevance, offsets, num_relevant, k), 1.0)
 
 
-def map_at_k(relevance: np.ndarray, offsets: np.ndarray, num_relevant: np.ndarray, k: int) -> np.ndarray:
+def map_at_k(relevance: Array, offsets: Array, num_relevant: Array, k: int) -> Array:
     """(L,) average precision: the sum of precision@rank over the relevant rows among the first k, over min(k,
     `num_relevant`), the most there could be."""
     so_far = np.concatenate(([0.0], np.cumsum(relevance)))
@@ -74,7 +76,7 @@ def map_at_k(relevance: np.ndarray, offsets: np.ndarray, num_relevant: np.ndarra
     return total / np.where(num_relevant > 0, np.minimum(num_relevant, k), np.nan)
 
 
-def mrr_at_k(relevance: np.ndarray, offsets: np.ndarray, num_relevant: np.ndarray, k: int) -> np.ndarray:
+def mrr_at_k(relevance: Array, offsets: Array, num_relevant: Array, k: int) -> Array:
     """(L,) 1 over the rank of the first relevant row, 0 where there is none among the first k."""
     rows = np.flatnonzero(relevance > 0)[::-1]  # the first one of a list is written last
     rank = np.full(len(offsets) - 1, np.inf)
@@ -93,12 +95,12 @@ AT_K = {
 }
 
 
-def coverage(item_idx: np.ndarray, num_items: int) -> float:
+def coverage(item_idx: Array, num_items: int) -> float:
     """Share of `num_items` eligible items that stand in at least one list; nan without any eligible item."""
     return len(np.unique(item_idx)) / num_items if num_items else math.nan
 
 
-def auc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray | None = None) -> float:
+def auc(labels: Array, scores: Array, weights: Array | None = None) -> float:
     """Chance that a positive row (n,) scores above a negative one, ties count half; nan with one class only."""
     values, at = np.unique(scores, return_inverse=True)
     weights = np.ones(len(scores)) if weights is None else weights
@@ -107,14 +109,14 @@ def auc(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray | None = Non
     return auc_of_counts(positive, negative)
 
 
-def auc_of_counts(positive: np.ndarray, negative: np.ndarray) -> float:
+def auc_of_counts(positive: Array, negative: Array) -> float:
     """AUC from the weight of positives and negatives at each distinct score, (V,), in ascending order of score."""
     below = np.cumsum(negative) - negative
     pairs = positive.sum() * negative.sum()
     return float(positive @ (below + negative / 2) / pairs) if pairs else math.nan
 
 
-def score_bins(scores: np.ndarray) -> np.ndarray:
+def score_bins(scores: Array) -> Array:
     """(n,) int64 bins that keep the order of finite scores: sign, exponent and 9 bits of the float32.
 
     Scores within 1 / 512 of each other may share a bin (a tie then): an AUC can be merged from few counts per bin.
@@ -124,7 +126,7 @@ def score_bins(scores: np.ndarray) -> np.ndarray:
     return ordered >> 14
 
 
-def auc_per_list(labels: np.ndarray, scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+def auc_per_list(labels: Array, scores: Array, offsets: Array) -> Array:
     """(L,) AUC within each list, ties count half; rows in any order within a list; nan with one class only."""
     list_idx = _list_of_row(offsets)
     order = np.lexsort((scores, list_idx))
@@ -143,27 +145,27 @@ def auc_per_list(labels: np.ndarray, scores: np.ndarray, offsets: np.ndarray) ->
         return np.where(pairs > 0, (ranks - positives * (positives + 1) / 2) / pairs, np.nan)
 
 
-def gauc(labels: np.ndarray, scores: np.ndarray, offsets: np.ndarray) -> float:
+def gauc(labels: Array, scores: Array, offsets: Array) -> float:
     """Mean of the lists' AUC weighted by their rows (Zhu et al. 2017); lists with one class only are left out."""
     values = auc_per_list(labels, scores, offsets)
     sizes = np.where(np.isfinite(values), np.diff(offsets), 0)
     return float(np.nansum(values * sizes) / sizes.sum()) if sizes.sum() else math.nan
 
 
-def logloss(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray | None = None) -> float:
+def logloss(labels: Array, scores: Array, weights: Array | None = None) -> float:
     """Weighted mean of -log of the probability (n,) given to what happened, kept 1e-15 off 0 and 1."""
     p = np.clip(np.asarray(scores, dtype=np.float64), 1e-15, 1 - 1e-15)
     losses = -np.where(np.asarray(labels) > 0, np.log(p), np.log1p(-p))
     return float(np.average(losses, weights=weights)) if len(losses) else math.nan
 
 
-def hash_users(user_idx: np.ndarray, seed: int) -> np.ndarray:
+def hash_users(user_idx: Array, seed: int) -> Array:
     """(U,) uint64, the same for a user in any block: what a seeded draw per user starts from."""
     salt = _mix(np.array([seed], dtype=np.int64).view(np.uint64))
     return _mix(_mix(user_idx.astype(np.int64).view(np.uint64)) ^ salt)
 
 
-def poisson_weights(user_hash: np.ndarray, num_replicates: int) -> np.ndarray:
+def poisson_weights(user_hash: Array, num_replicates: int) -> Array:
     """(U, B) Poisson(1) counts, float64: how often each replicate drew a user (Chamandy et al. 2012).
 
     A function of the user's hash alone, so that partitions need not know each other and a user keeps his draws.
@@ -174,7 +176,7 @@ def poisson_weights(user_hash: np.ndarray, num_replicates: int) -> np.ndarray:
     return np.searchsorted(steps, uniform, side="right").astype(np.float64)
 
 
-def _mix(x: np.ndarray) -> np.ndarray:
+def _mix(x: Array) -> Array:
     """splitmix64's finaliser (Steele et al. 2014)."""
     with np.errstate(over="ignore"):
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -182,7 +184,7 @@ def _mix(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
-def interval(replicates: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+def interval(replicates: Array, level: float = 0.95) -> tuple[float, float]:
     """Percentile interval of the finite replicates (B,); nan, nan without any."""
     finite = replicates[np.isfinite(replicates)]
     if not len(finite):

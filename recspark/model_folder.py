@@ -19,6 +19,7 @@ import numpy as np
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from recspark.arrays import Array
 from recspark.errors import DataError
 
 MANIFEST = "manifest.json"  # written last: a folder without one does not exist
@@ -44,8 +45,8 @@ def local_copy(folder: str) -> Path:
 def save(
     folder: str,
     manifest: Mapping[str, Any],
-    arrays: Mapping[str, np.ndarray] | None = None,
-    weights: Mapping[str, np.ndarray] | None = None,
+    arrays: Mapping[str, Array] | None = None,
+    weights: Mapping[str, Array] | None = None,
     texts: Mapping[str, str] | None = None,
     weights_file: str = WEIGHTS,
 ) -> None:
@@ -90,12 +91,12 @@ def read_manifest(folder: str) -> dict[str, Any]:
         ) from None
 
 
-def open_array(folder: str, name: str) -> np.ndarray:
+def open_array(folder: str, name: str) -> Array:
     """One array, memory-mapped and read-only: processes of one machine share its pages."""
     return np.load(local_copy(folder) / f"{name}.npy", mmap_mode="r", allow_pickle=False)
 
 
-def read_weights(folder: str) -> dict[str, np.ndarray]:
+def read_weights(folder: str) -> dict[str, Array]:
     return dict(load_tensors((local_copy(folder) / WEIGHTS).read_bytes()))
 
 

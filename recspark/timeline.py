@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from recspark.arrays import Array
 from recspark.histories import Histories
 
 WINDOW_DAYS = (1, 3, 7, 14, 30, 60, 90, 180, 365)
@@ -27,8 +28,8 @@ USER_TIMES = ("user_idle", "user_same_day", "user_age", "day")
 class Timeline:
     """Times of the positive events of each item, ascending: item i owns time[offsets[i]:offsets[i + 1]]."""
 
-    offsets: np.ndarray
-    time: np.ndarray
+    offsets: Array
+    time: Array
 
 
 def timeline(histories: Histories, num_items: int) -> Timeline:
@@ -39,7 +40,7 @@ def timeline(histories: Histories, num_items: int) -> Timeline:
     return Timeline(np.concatenate(([0], np.cumsum(np.bincount(item, minlength=num_items)))), time[order])
 
 
-def item_times(events: Timeline, item_idx: np.ndarray, day: np.ndarray) -> np.ndarray:
+def item_times(events: Timeline, item_idx: Array, day: Array) -> Array:
     """(n, len(ITEM_TIMES)) float32 as of the start of each row's `day`; nan = it has not sold so often before."""
     day = np.floor(day)
     low, end = events.offsets[item_idx], _before(events, item_idx, day)
@@ -56,7 +57,7 @@ def item_times(events: Timeline, item_idx: np.ndarray, day: np.ndarray) -> np.nd
     return np.stack(columns, axis=1).astype(np.float32)
 
 
-def _before(events: Timeline, item_idx: np.ndarray, day: np.ndarray) -> np.ndarray:
+def _before(events: Timeline, item_idx: Array, day: Array) -> Array:
     """Place of the first event of the item that is not before the day."""
     if not len(events.time):
         return np.zeros(len(item_idx), dtype=np.int64)
@@ -65,7 +66,7 @@ def _before(events: Timeline, item_idx: np.ndarray, day: np.ndarray) -> np.ndarr
     return np.searchsorted(owner * span + (events.time - base), item_idx * span + np.clip(day - base, 0, span - 1))
 
 
-def _fading(events: Timeline, half_life: float) -> np.ndarray:
+def _fading(events: Timeline, half_life: float) -> Array:
     """(E,) for each event: it and its item's earlier ones, each counting a half after one half-life.
 
     One step per place in an item's row, so no sum runs over other items and no digit is lost."""
@@ -77,9 +78,7 @@ def _fading(events: Timeline, half_life: float) -> np.ndarray:
     return found
 
 
-def user_order(
-    histories: Histories, user_pos: np.ndarray, item_idx: np.ndarray, scenario_idx: np.ndarray, counts_I: np.ndarray
-) -> np.ndarray:
+def user_order(histories: Histories, user_pos: Array, item_idx: Array, scenario_idx: Array, counts_I: Array) -> Array:
     """(n, len(USER_ORDER)) float32, nothing of it from times. `scenario_idx` (U,): where each user is asked about;
     `counts_I`: events of every item in all."""
     num_users = len(histories.offsets) - 1
@@ -95,7 +94,7 @@ def user_order(
     return np.stack(columns, axis=1).astype(np.float32)
 
 
-def user_times(histories: Histories, user_pos: np.ndarray, day: np.ndarray) -> np.ndarray:
+def user_times(histories: Histories, user_pos: Array, day: Array) -> Array:
     """(n, len(USER_TIMES)) float32; `day` (U,): when each user is asked about; nan for a user without events."""
     num_users = len(histories.offsets) - 1
     owner = np.repeat(np.arange(num_users), np.diff(histories.offsets))

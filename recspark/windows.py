@@ -8,6 +8,8 @@ from datetime import date, timedelta
 
 import numpy as np
 
+from recspark.arrays import Array
+
 EPOCH = date(1970, 1, 1)
 
 
@@ -28,6 +30,6 @@ def window_end(as_of: date, label_days: int) -> date:
     return as_of + timedelta(days=label_days)
 
 
-def fading(day: np.ndarray, newest: int, half_life_days: float) -> np.ndarray:
+def fading(day: Array, newest: int, half_life_days: float) -> Array:
     """What rows of past windows count beside the newest one's, float32: half for every half-life of their age."""
     return np.exp2((np.asarray(day, np.float64) - newest) / half_life_days).astype(np.float32)

@@ -1,9 +1,9 @@
 """Rows a second that training can be fed, shuffled, by two ranks: `python -m benchmarks feed`.
 
 5 M rows of 6 int32 and 14 float32 columns in a Delta table that Spark wrote as the stage training_examples does: in
-five files of one row group each. Two processes of one thread each take all rows together: our feed
-(recspark/training/feed/feed.py) with either reader; petastorm's loaders with their shuffling buffers, over make_batch_reader with its row groups
-sharded; and, without any shuffling, the bare readers. Every peer in several settings, of which the fastest counts.
+five files of one row group each. Two processes of one thread each take all rows together: the product's feed with
+either reader; petastorm's loaders with their shuffling buffers, over make_batch_reader with its row groups sharded;
+and, without any shuffling, the bare readers. Every peer in several settings, of which the fastest counts.
 Epoch 1 opens and reads files that are not in the page cache, and the later ones find them there; 5 M rows are five
 pools, so nothing is kept in memory. A rate is all rows over the time of the slower rank. DataLoader is timed on two
 files.

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from recspark.arrays import Array
 from recspark.encoders.batches import TOO_SHORT, UNDECODABLE, Encoded, Unreadable, encode_cells
 from recspark.encoders.containers import open_stream
 from recspark.encoders.load import expect_type, load_transformer, need, place
@@ -33,7 +34,7 @@ class AudioEncoder:
     extractor: Any
     model: torch.nn.Module
 
-    def encode(self, clips: Sequence[bytes | str | None]) -> np.ndarray:
+    def encode(self, clips: Sequence[bytes | str | None]) -> Array:
         """float32 (n, dim) in the order of `clips`; a row of zeros for null and for what cannot be decoded."""
         return self.encode_with_reasons(clips)[0]
 
@@ -44,13 +45,13 @@ class AudioEncoder:
         """
         return encode_cells(clips, self._read, self._forward_all, self.dim, CLIPS_PER_CHUNK, "audio")
 
-    def _read(self, cell: bytes) -> np.ndarray:
+    def _read(self, cell: bytes) -> Array:
         wave_S = decode(cell, self.rate)
         if num_frames(self.model.config, len(wave_S)) < 1:
             raise Unreadable(TOO_SHORT)
         return wave_S
 
-    def _forward_all(self, waves: list[np.ndarray]) -> np.ndarray:
+    def _forward_all(self, waves: list[Array]) -> Array:
         """(n, dim). Batches of like length; of one length where the model cannot tell padding from silence."""
         masks = getattr(self.model.config, "feat_extract_norm", None) == "layer"
         mixed = masks or self.model.config.model_type in POOLED  # those are brought to one length anyway
@@ -65,7 +66,7 @@ class AudioEncoder:
         return vectors
 
     @torch.inference_mode()
-    def _forward(self, waves: list[np.ndarray], masks: bool) -> np.ndarray:
+    def _forward(self, waves: list[Array], masks: bool) -> Array:
         config = self.model.config
         options = {} if config.model_type in POOLED else {"padding": True, "return_attention_mask": masks}
         inputs = self.extractor(waves, sampling_rate=self.rate, return_tensors="pt", **options)
@@ -86,7 +87,7 @@ def num_frames(config: Any, samples: int) -> int:
     return samples
 
 
-def decode(cell: bytes, rate: int) -> np.ndarray:
+def decode(cell: bytes, rate: int) -> Array:
     """float32 (S,) in [-1, 1] at `rate` Hz: the mean of the channels, at most `MAX_SECONDS`.
 
     Raises Unreadable where the rate is absurd, and whatever PyAV raises where the file is broken or has no sound.
@@ -95,7 +96,7 @@ def decode(cell: bytes, rate: int) -> np.ndarray:
     from scipy.signal import resample_poly
 
     to_float = av.AudioResampler(format="fltp")  # rate and channels stay
-    parts: list[np.ndarray] = []
+    parts: list[Array] = []
     with open_stream(cell, "audio") as (container, stream):
         found = stream.rate
         if found not in RATES:

@@ -8,10 +8,11 @@ from typing import TypeVar
 import fsspec
 import numpy as np
 
+from recspark.arrays import Array
 from recspark.errors import ConfigError
 
 Chunk, Done, Input = TypeVar("Chunk"), TypeVar("Done"), TypeVar("Input")
-Encoded = tuple[np.ndarray, list[str | None]]  # float32 (n, d), a row of zeros for null; why a row is null that was not
+Encoded = tuple[Array, list[str | None]]  # float32 (n, d), a row of zeros for null; why a row is null that was not
 
 EMPTY, UNDECODABLE, TOO_LARGE, TOO_SHORT = "empty", "cannot be decoded", "too large", "too short"
 NOT_FOUND = "cannot be opened"
@@ -33,7 +34,7 @@ def reason(noun: str, why: str) -> str:
 def encode_cells(
     cells: Sequence[bytes | str | None],
     read: Callable[[bytes], Input],
-    forward: Callable[[list[Input]], np.ndarray],
+    forward: Callable[[list[Input]], Array],
     dim: int,
     per_chunk: int,
     noun: str,
@@ -92,7 +93,7 @@ def fetch(uri: str) -> bytes:
     return bytes(content)
 
 
-def drop_not_finite(vectors: np.ndarray, reasons: list[str | None], noun: str) -> Encoded:
+def drop_not_finite(vectors: Array, reasons: list[str | None], noun: str) -> Encoded:
     """A row with NaN or infinity becomes zeros, in place, with its reason: it would spread through a top-K."""
     for row in np.flatnonzero(~np.isfinite(vectors).all(axis=1)):
         vectors[row], reasons[row] = 0.0, reason(noun, NOT_FINITE)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from recspark.arrays import Array
 from recspark.encoders.vectors import has_content
 
 FIT_ROWS = 50_000  # vectors that a projection is fitted on, a sample beyond
@@ -14,15 +15,15 @@ QUERIES, NEAREST = 500, 10
 class Projection:
     """`mean` (D,) float32 and `components` (d, D) float32, scaled to unit variance where it whitens."""
 
-    mean: np.ndarray
-    components: np.ndarray
+    mean: Array
+    components: Array
 
-    def __call__(self, vectors: np.ndarray) -> np.ndarray:
+    def __call__(self, vectors: Array) -> Array:
         """float32 (n, d) from (n, D), rows with content."""
         return ((vectors - self.mean) @ self.components.T).astype(np.float32)
 
 
-def fit(vectors: np.ndarray, dim: int, whiten: bool, seed: int) -> Projection:
+def fit(vectors: Array, dim: int, whiten: bool, seed: int) -> Projection:
     """Principal components of the rows (n, D) that have content.
 
     Raises ValueError where there are fewer of them, or of numbers, than `dim`.
@@ -34,7 +35,7 @@ def fit(vectors: np.ndarray, dim: int, whiten: bool, seed: int) -> Projection:
     return Projection(model.mean_.astype(np.float32), (model.components_ / scale).astype(np.float32))
 
 
-def recall(before: np.ndarray, after: np.ndarray, nearest: int = NEAREST, queries: int = QUERIES) -> float:
+def recall(before: Array, after: Array, nearest: int = NEAREST, queries: int = QUERIES) -> float:
     """Of the `nearest` neighbours by cosine among `before` (n, D), which share is among those by `after` (n, d).
 
     Asked of the first `queries` rows with content; a row is no neighbour of itself. NaN with fewer than two rows.
@@ -53,5 +54,5 @@ def recall(before: np.ndarray, after: np.ndarray, nearest: int = NEAREST, querie
     return float(np.mean(hits) / nearest)
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
+def _unit(vectors: Array) -> Array:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from recspark.arrays import Array
+
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 PARTS = ("night", "morning", "afternoon", "evening")  # six hours each, from 00:00 on
 LAST = 3  # items of a history that are named
 
 
 def sentences(
-    times: np.ndarray, places: Sequence[str | None], histories: Sequence[Sequence[str]], verb: str = "bought"
+    times: Array, places: Sequence[str | None], histories: Sequence[Sequence[str]], verb: str = "bought"
 ) -> list[str | None]:
     """`Sunday evening, Germany, last bought RED MUG; GREEN LAMP`, one for each row; null where nothing is known.
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from recspark.arrays import Array
 from recspark.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -29,14 +30,14 @@ EVERY = 2  # epochs between looks
 class Facts:
     """Distinct triples as numbers, int (F,) each, and how many numbers there are."""
 
-    item: np.ndarray
-    relation: np.ndarray
-    entity: np.ndarray
+    item: Array
+    relation: Array
+    entity: Array
     num_items: int
     num_relations: int
     num_entities: int
 
-    def take(self, rows: np.ndarray) -> "Facts":
+    def take(self, rows: Array) -> "Facts":
         """The facts at these places, or where a mask is true."""
         return replace(self, item=self.item[rows], relation=self.relation[rows], entity=self.entity[rows])
 
@@ -58,10 +59,10 @@ class Model:
     """float32 (I, D), (R, D), (E, D), (R, D); an item without a fact has zeros. `centres_RD`: the mean entity of a
     relation's facts; `stretch`: what `from_entities` is multiplied with to be as long as trained vectors."""
 
-    items_ID: np.ndarray
-    relations_RD: np.ndarray
-    entities_ED: np.ndarray
-    centres_RD: np.ndarray
+    items_ID: Array
+    relations_RD: Array
+    entities_ED: Array
+    centres_RD: Array
     stretch: float
 
 
@@ -100,7 +101,7 @@ def fit(facts: Facts, settings: Settings, seed: int, say: Callable[[str], None])
     return best, figures
 
 
-def hold_out(facts: Facts, share: float, rng: np.random.Generator) -> np.ndarray:
+def hold_out(facts: Facts, share: float, rng: np.random.Generator) -> Array:
     """bool (F,): a random share, less those whose item or entity would be left without a fact."""
     drawn = rng.random(len(facts.item)) < share
     items = np.bincount(facts.item[~drawn], minlength=facts.num_items)
@@ -108,19 +109,19 @@ def hold_out(facts: Facts, share: float, rng: np.random.Generator) -> np.ndarray
     return drawn & (items[facts.item] > 0) & (entities[facts.entity] > 0)
 
 
-def scorer(model: Model) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+def scorer(model: Model) -> Callable[[Array, Array], Array]:
     """(item, relation) numbers (n,) -> a score of every entity (n, E): minus the squared distance, as far as it differs
     between entities."""
     lengths_E = np.square(model.entities_ED).sum(axis=1)
 
-    def score(item: np.ndarray, relation: np.ndarray) -> np.ndarray:
+    def score(item: Array, relation: Array) -> Array:
         query = model.items_ID[item] + model.relations_RD[relation]
         return np.asarray(2 * query @ model.entities_ED.T - lengths_E)
 
     return score
 
 
-def evaluate(score: Callable[[np.ndarray, np.ndarray], np.ndarray], known: Facts, asked: Facts) -> dict[str, float]:
+def evaluate(score: Callable[[Array, Array], Array], known: Facts, asked: Facts) -> dict[str, float]:
     """Mean reciprocal rank and share within the first 10 of the asked facts' entities among all, those left out that
     also are facts, known or asked ("filtered", Bordes et al. 2013); equal scores share their places. 0 without any.
 
@@ -141,7 +142,7 @@ def evaluate(score: Callable[[np.ndarray, np.ndarray], np.ndarray], known: Facts
     return {"mrr": float((1 / rank).mean()), "hits@10": float((rank <= 10).mean())} if len(rank) else dict(NOTHING)
 
 
-def from_entities(model: Model, owner: np.ndarray, relation: np.ndarray, entity: np.ndarray, size: int) -> np.ndarray:
+def from_entities(model: Model, owner: Array, relation: Array, entity: Array, size: int) -> Array:
     """float32 (size, D): where its facts put an item that was not trained: the mean, over the rows that it owns, of
     entity - centre of the relation. -1 is what was not trained, and does not count. Zeros without any."""
     kept = (relation >= 0) & (entity >= 0)
@@ -152,7 +153,7 @@ def from_entities(model: Model, owner: np.ndarray, relation: np.ndarray, entity:
 NOTHING: Mapping[str, Any] = {"mrr": 0.0, "hits@10": 0.0}
 
 
-def _pair(facts: Facts) -> np.ndarray:
+def _pair(facts: Facts) -> Array:
     return facts.item.astype(np.int64) * facts.num_relations + facts.relation
 
 
@@ -165,7 +166,7 @@ def _tables(facts: Facts, dim: int, rng: np.random.Generator) -> "list[torch.nn.
     return [torch.nn.Embedding.from_pretrained(start, freeze=False, sparse=True) for start in starts]
 
 
-def _batches(relation: np.ndarray, size: int, rng: np.random.Generator) -> list[tuple[int, np.ndarray]]:
+def _batches(relation: Array, size: int, rng: np.random.Generator) -> list[tuple[int, Array]]:
     """Facts of one relation a batch, batches in random order."""
     found = []
     for r in np.unique(relation):
@@ -174,14 +175,14 @@ def _batches(relation: np.ndarray, size: int, rng: np.random.Generator) -> list[
     return [found[at] for at in rng.permutation(len(found))]
 
 
-def _draw(pool: np.ndarray, num_entities: int, settings: Settings, rng: np.random.Generator) -> np.ndarray:
+def _draw(pool: Array, num_entities: int, settings: Settings, rng: np.random.Generator) -> Array:
     """Distinct entities: of the relation, which are hard to tell from the true one, and of all."""
     near = rng.choice(pool, min(settings.negatives, len(pool)), replace=False)
     return np.unique(np.concatenate([near, rng.integers(num_entities, size=settings.negatives)]))
 
 
 def _loss(
-    tables: "list[torch.nn.Embedding]", batch: Facts, relation: int, drawn_N: np.ndarray, settings: Settings
+    tables: "list[torch.nn.Embedding]", batch: Facts, relation: int, drawn_N: Array, settings: Settings
 ) -> "torch.Tensor":
     """Mean cross entropy of the true entity among the drawn; the true one, where it was drawn, is left out."""
     import torch
@@ -208,7 +209,7 @@ def _model(tables: "list[torch.nn.Embedding]", known: Facts) -> Model:
     return replace(plain, stretch=float((placed * items).sum() / max(np.square(placed).sum(), 1e-12)))
 
 
-def _mean(rows: np.ndarray, owner: np.ndarray, size: int) -> np.ndarray:
+def _mean(rows: Array, owner: Array, size: int) -> Array:
     """float32 (size, D) of float32 rows (n, D): the mean of each owner's; zeros without any."""
     sums = sp.csr_matrix((np.ones(len(owner), np.float32), (owner, np.arange(len(owner)))), (size, len(owner))) @ rows
     return np.asarray(sums / np.maximum(np.bincount(owner, minlength=size), 1)[:, None], np.float32)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from recspark.arrays import Array
 from recspark.encoders.batches import TOO_LARGE, Encoded, Unreadable, encode_cells
 from recspark.encoders.load import expect_type, load_transformer, need, place
 from recspark.encoders.weights import locate
@@ -35,7 +36,7 @@ class ImageEncoder:
     processor: Any
     model: torch.nn.Module
 
-    def encode(self, images: Sequence[bytes | str | None]) -> np.ndarray:
+    def encode(self, images: Sequence[bytes | str | None]) -> Array:
         """float32 (n, dim) in the order of `images`; a row of zeros for null and for what cannot be decoded."""
         return self.encode_with_reasons(images)[0]
 
@@ -43,15 +44,15 @@ class ImageEncoder:
         """As `encode`, and for every image that is there and has no vector a reason, such as `item image: empty`."""
         return encode_cells(images, self._read, self.forward, self.dim, IMAGES_PER_BATCH, "image")
 
-    def _read(self, cell: bytes) -> np.ndarray:
+    def _read(self, cell: bytes) -> Array:
         return self.prepare(decode(cell))
 
-    def prepare(self, image: "Image.Image") -> np.ndarray:
+    def prepare(self, image: "Image.Image") -> Array:
         """float32 (C, H, W) of the model's size, from an RGB image."""
         return np.asarray(self.processor(images=image, return_tensors="np")["pixel_values"][0], dtype=np.float32)
 
     @torch.inference_mode()
-    def forward(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
+    def forward(self, pixels: Sequence[Array]) -> Array:
         """float32 (B, dim) of what `prepare` made."""
         states = self.model(pixel_values=torch.from_numpy(np.stack(pixels)).to(self.device))
         pooled = self.model.config.model_type in POOLED

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from recspark.arrays import Array
 from recspark.encoders.batches import NOT_UTF8, Encoded, drop_not_finite, one_ahead, reason
 from recspark.encoders.dense import load_dense
 from recspark.encoders.load import load_transformer, merge_adapter, place
@@ -103,7 +104,7 @@ class TextEncoder:
         return drop_not_finite(self.encode(read), reasons, "text")
 
     @torch.inference_mode()
-    def encode(self, texts: Sequence[str | None]) -> np.ndarray:
+    def encode(self, texts: Sequence[str | None]) -> Array:
         """float32 (n, dim) in the order of `texts`; a text without content (null, blank, no token) is a row of zeros.
 
         Batches hold texts of like length up to a number of tokens: order and batch change a vector by rounding only.
@@ -127,7 +128,7 @@ class TextEncoder:
         special = self.tokenizer.num_special_tokens_to_add()
         return [ids if len(ids) > special else [] for ids in found["input_ids"]]
 
-    def _encode_tokens(self, tokens: list[list[int]], budget: int) -> tuple[np.ndarray, int]:
+    def _encode_tokens(self, tokens: list[list[int]], budget: int) -> tuple[Array, int]:
         """(n, dim), and the budget of padded tokens a batch that was left: a GPU without memory for one halves it.
 
         Raises torch.OutOfMemoryError where a single text is too much.
@@ -149,7 +150,7 @@ class TextEncoder:
             torch.cuda.empty_cache()  # outside the except, whose traceback holds the batch
         return vectors, budget
 
-    def _forward(self, tokens: list[list[int]]) -> np.ndarray:
+    def _forward(self, tokens: list[list[int]]) -> Array:
         return self.vectors(tokens).cpu().numpy()
 
     def vectors(self, tokens: list[list[int]]) -> torch.Tensor:

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recspark.arrays import Array
 from recspark.errors import DataError
 
 Storage = Literal["float32", "float16", "int8"]
@@ -16,7 +17,7 @@ LARGEST = {"float16": 65504.0, "int8": 127.0}
 SCALE = np.dtype("<f4")  # before the numbers of an int8 cell: what 1 stands for
 
 
-def array_to_vectors(vectors: np.ndarray, storage: Storage = "float32") -> pa.BinaryArray:
+def array_to_vectors(vectors: Array, storage: Storage = "float32") -> pa.BinaryArray:
     """Binary cells from float (n, d); an all-zero row becomes null.
 
     A cell has 4 d bytes, with float16 2 d, with int8 4 + d: the row's largest number over 127, then multiples of it.
@@ -40,7 +41,7 @@ def array_to_vectors(vectors: np.ndarray, storage: Storage = "float32") -> pa.Bi
 
 def vectors_to_array(
     column: Sequence[bytes | None] | pa.Array | pa.ChunkedArray, dim: int | None = None, storage: Storage = "float32"
-) -> np.ndarray:
+) -> Array:
     """float32 (n, d) from binary cells (pyarrow, pandas or a list); a null becomes a row of zeros.
 
     Zeros because they are safe: their dot product with anything is 0, so no NaN spreads through a top-K. `has_content`
@@ -70,7 +71,7 @@ def vectors_to_array(
     return vectors
 
 
-def _numbers(cells: np.ndarray, storage: Storage) -> np.ndarray:
+def _numbers(cells: Array, storage: Storage) -> Array:
     """float32 (n, d) from bytes (n, size)."""
     cells = np.ascontiguousarray(cells)
     if storage != "int8":
@@ -79,6 +80,6 @@ def _numbers(cells: np.ndarray, storage: Storage) -> np.ndarray:
     return cells[:, SCALE.itemsize :].view(NUMBER[storage]) * scale
 
 
-def has_content(vectors: np.ndarray) -> np.ndarray:
+def has_content(vectors: Array) -> Array:
     """bool (n,): which rows of (n, d) stand for something; the others are all zeros."""
     return vectors.any(axis=1)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recspark.arrays import Array
 from recspark.encoders import image
 from recspark.encoders.batches import TOO_LARGE, UNDECODABLE, Encoded, Unreadable, encode_cells
 from recspark.encoders.containers import open_stream
@@ -27,7 +28,7 @@ class VideoEncoder:
     num_frames: int
     images: image.ImageEncoder
 
-    def encode(self, clips: Sequence[bytes | str | None]) -> np.ndarray:
+    def encode(self, clips: Sequence[bytes | str | None]) -> Array:
         """float32 (n, dim) in the order of `clips`; a row of zeros for null and for what cannot be decoded."""
         return self.encode_with_reasons(clips)[0]
 
@@ -35,10 +36,10 @@ class VideoEncoder:
         """As `encode`, and for every clip that is there and has no vector a reason, such as `item video: empty`."""
         return encode_cells(clips, self._read, self._forward, self.dim, CLIPS_PER_CHUNK, "video")
 
-    def _read(self, cell: bytes) -> list[np.ndarray]:
+    def _read(self, cell: bytes) -> list[Array]:
         return [self.images.prepare(frame) for frame in decode(cell, self.num_frames)]
 
-    def _forward(self, clips: list[list[np.ndarray]]) -> np.ndarray:
+    def _forward(self, clips: list[list[Array]]) -> Array:
         frames = self.images.forward([pixels for clip in clips for pixels in clip])
         ends = np.cumsum([len(clip) for clip in clips])[:-1]
         return np.stack([part.mean(axis=0) for part in np.split(frames, ends)])

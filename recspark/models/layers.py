@@ -15,6 +15,8 @@ from scipy import special
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recspark.arrays import Array
+
 KNOTS = 32  # a power of two
 REACH = 3.0  # of the normal scores: beyond the quantiles .00135 and .99865 everything is the same
 SCALE = 0.5  # of a normal score: beside small embeddings, larger numbers would be all that a first layer sees
@@ -50,9 +52,7 @@ class Inputs:
         return Inputs(**{name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()})
 
 
-def look_up(
-    dense_BF: np.ndarray, scenario_B: np.ndarray, item_B: np.ndarray, history_BL: np.ndarray, content_IC: np.ndarray
-) -> Inputs:
+def look_up(dense_BF: Array, scenario_B: Array, item_B: Array, history_BL: Array, content_IC: Array) -> Inputs:
     """Replace items by their place among the distinct items of the batch, so that each is embedded once.
 
     `history_BL` int32, -1 = padding; `content_IC` float32, row = item_idx, may be memory-mapped; items beyond it have
@@ -129,7 +129,7 @@ class Normaliser(nn.Module):
         self.register_buffer("missing_M", torch.zeros(num_missing, dtype=torch.int64))
 
     @torch.no_grad()
-    def fit(self, sample: np.ndarray) -> None:
+    def fit(self, sample: Array) -> None:
         """From (n, F) rows. Equal quantiles become one knot at their mean place: a frequent value has one place."""
         places = np.linspace(-REACH, REACH, KNOTS)
         for number in range(sample.shape[1]):
@@ -169,12 +169,12 @@ class Normaliser(nn.Module):
         return torch.addcmul(place, x - start, slope).view_as(x_FB)
 
 
-def missing_features(sample: np.ndarray) -> np.ndarray:
+def missing_features(sample: Array) -> Array:
     """Numbers of the features that are unknown in some rows of the sample, int64."""
     return np.flatnonzero(~np.isfinite(sample).all(axis=0))
 
 
-def id_rows(counts_I: np.ndarray, least: int, buckets: int | None) -> np.ndarray:
+def id_rows(counts_I: Array, least: int, buckets: int | None) -> Array:
     """Rows of the table of item ids for every code (item_idx + 1), int64 (I + 1,); 0 = unknown.
 
     `counts_I`: training rows of each item; items with fewer than `least` are unknown. The others have a row each, or
@@ -282,7 +282,7 @@ class FeatureEncoder(nn.Module):
         nn.init.normal_(self.scenario.weight, std=0.05)
         self.dim = num_features + num_missing + SCENARIO_DIM + 3 * embedding_dim + 1
 
-    def fit_ids(self, rows_C: np.ndarray) -> None:
+    def fit_ids(self, rows_C: Array) -> None:
         """The row of every code; as `id_rows` says."""
         self.row_C.copy_(torch.from_numpy(rows_C))
 

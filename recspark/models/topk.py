@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
+from recspark.arrays import Array
+
 ROWS, TILE = 512, 512  # 1 MB of float32
 ROOM = 4  # times k, what is kept of a row before the best are picked out
 NOTHING = np.iinfo(np.int64).min  # below every key
@@ -20,8 +22,8 @@ NOTHING = np.iinfo(np.int64).min  # below every key
 class Product:
     """Scores made a tile at a time: row u, column i = queries_UF[u] . items_FI[:, i], float32."""
 
-    queries_UF: np.ndarray
-    items_FI: np.ndarray
+    queries_UF: Array
+    items_FI: Array
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -29,13 +31,13 @@ class Product:
 
 
 def top_k(
-    scores: np.ndarray | Product,
+    scores: Array | Product,
     k: int,
     seen_UI: sp.csr_matrix | None = None,
-    allowed: np.ndarray | None = None,
-    tie_rank: np.ndarray | None = None,
+    allowed: Array | None = None,
+    tie_rank: Array | None = None,
     above: float = -np.inf,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Array, Array]:
     """Item numbers (U, k) int32 and their scores (U, k) float32, best first; -1 and -inf where a row has no more items.
 
     `scores` (U, I). `seen_UI`: stored entries are masked, at the cost of their number. `allowed` bool (I,) or (U, I).
@@ -57,14 +59,14 @@ def top_k(
 
 
 def top_k_capped(
-    scores: np.ndarray,
+    scores: Array,
     k: int,
-    code: np.ndarray,
+    code: Array,
     most: int,
     seen_UI: sp.csr_matrix | None = None,
-    allowed: np.ndarray | None = None,
-    tie_rank: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+    allowed: Array | None = None,
+    tie_rank: Array | None = None,
+) -> tuple[Array, Array]:
     """`top_k` with at most `most` items of one `code` (int (I,), -1: no limit) in a row: the best of each code; then,
     in the places that are left, the best of what is beyond.
 
@@ -74,7 +76,7 @@ def top_k_capped(
     idx, best = top_k(scores, k, seen_UI, allowed, tie_rank)
     free_UI = np.array(np.broadcast_to(True if allowed is None else allowed, scores.shape))
 
-    def among(rows: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def among(rows: Array, mask: Array) -> tuple[Array, Array]:
         return top_k(scores[rows], k, None if seen_UI is None else seen_UI[rows], mask, tie_rank)
 
     capped = rows = np.flatnonzero(_beyond(idx, code, most).any(axis=1))
@@ -100,7 +102,7 @@ def top_k_capped(
     return idx, best
 
 
-def num_before(keys: np.ndarray) -> np.ndarray:
+def num_before(keys: Array) -> Array:
     """How many earlier entries equal each one, int (n,)."""
     _, group, counts = np.unique(keys, return_inverse=True, return_counts=True)
     before = np.empty(len(keys), dtype=np.int64)
@@ -108,7 +110,7 @@ def num_before(keys: np.ndarray) -> np.ndarray:
     return before
 
 
-def _beyond(idx: np.ndarray, code: np.ndarray, most: int) -> np.ndarray:
+def _beyond(idx: Array, code: Array, most: int) -> Array:
     """bool (U, k): are there `most` of the place's code before it in the row?"""
     code_UK = np.append(code, -1).astype(np.int64)[idx]  # an empty place is -1 and takes the last one
     keys = np.arange(len(idx))[:, None] * (int(code.max(initial=-1)) + 2) + code_UK + 1
@@ -118,7 +120,7 @@ def _beyond(idx: np.ndarray, code: np.ndarray, most: int) -> np.ndarray:
 class Mask:
     """What may not be chosen in some rows."""
 
-    def __init__(self, rows: slice, seen_UI: sp.csr_matrix | None, allowed: np.ndarray | None) -> None:
+    def __init__(self, rows: slice, seen_UI: sp.csr_matrix | None, allowed: Array | None) -> None:
         by_item = None if seen_UI is None else seen_UI[rows].tocsc()
         self.seen = None if by_item is None else (by_item.indptr, by_item.indices)
         self.barred = None if allowed is None else ~(allowed[rows] if allowed.ndim == 2 else allowed[None])
@@ -126,7 +128,7 @@ class Mask:
     def all(self, columns: slice) -> bool:
         return self.barred is not None and bool(self.barred[:, columns].all())
 
-    def apply(self, tile: np.ndarray, columns: slice) -> None:
+    def apply(self, tile: Array, columns: slice) -> None:
         if self.barred is not None:
             np.copyto(tile, -np.inf, where=self.barred[:, columns])
         if self.seen is not None:
@@ -134,9 +136,7 @@ class Mask:
             tile[row[ends[0] : ends[-1]], np.repeat(np.arange(len(ends) - 1), np.diff(ends))] = -np.inf
 
 
-def _best_keys(
-    scores: np.ndarray | Product, rows: slice, k: int, mask: Mask, first: np.ndarray, above: float
-) -> np.ndarray:
+def _best_keys(scores: Array | Product, rows: slice, k: int, mask: Mask, first: Array, above: float) -> Array:
     """Keys (U, up to k) of the best of every row, best first; NOTHING in empty places."""
     num_users, num_items = rows.stop - rows.start, scores.shape[1]
     room = ROOM * k + min(TILE, num_items)
@@ -166,7 +166,7 @@ def _best_keys(
     return keys[:, :k]
 
 
-def _keep(keys: np.ndarray, size: np.ndarray, tile: np.ndarray, bound: np.ndarray, first: np.ndarray) -> None:
+def _keep(keys: Array, size: Array, tile: Array, bound: Array, first: Array) -> None:
     """Add what reaches each row's bound."""
     at = np.flatnonzero(tile >= bound[:, None])
     row = at // tile.shape[1]
@@ -177,7 +177,7 @@ def _keep(keys: np.ndarray, size: np.ndarray, tile: np.ndarray, bound: np.ndarra
     size += added
 
 
-def _pick(keys: np.ndarray, size: np.ndarray, k: int, bound: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _pick(keys: Array, size: Array, k: int, bound: Array) -> tuple[Array, Array]:
     """Leave the k best of every row, best first; their number and the new bound."""
     used = keys[:, : max(int(size.max(initial=0)), min(k, keys.shape[1]))]
     used.sort(axis=1)
@@ -189,16 +189,16 @@ def _pick(keys: np.ndarray, size: np.ndarray, k: int, bound: np.ndarray) -> tupl
     return size, np.where(size == k, np.maximum(bound, _values(best[:, -1])), bound)
 
 
-def _keys(value: np.ndarray, first: np.ndarray) -> np.ndarray:
+def _keys(value: Array, first: Array) -> Array:
     """One whole number that orders as the value (float32) does and, among equals, as `first`."""
     bits = (value + np.float32(0.0)).view(np.int32).astype(np.int64)  # + 0: there are two zeros, which must tie
     return (_in_order(bits) << 32) | first
 
 
-def _values(keys: np.ndarray) -> np.ndarray:
+def _values(keys: Array) -> Array:
     return _in_order(keys >> 32).astype(np.int32).view(np.float32)
 
 
-def _in_order(bits: np.ndarray) -> np.ndarray:
+def _in_order(bits: Array) -> Array:
     """The bits of float32 as whole numbers in the floats' order, those of negative ones turned round; and back."""
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)

@@ -12,6 +12,8 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from recspark.arrays import Array
+
 ROWS = 1024
 
 
@@ -21,11 +23,11 @@ def top_k(
     items_IF: Tensor,
     k: int,
     seen_UI: sp.csr_matrix | None = None,
-    allowed: np.ndarray | None = None,
-    tie_rank: np.ndarray | None = None,
+    allowed: Array | None = None,
+    tie_rank: Array | None = None,
     above: float = -np.inf,
     rows: int = ROWS,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Array, Array]:
     """As `topk.top_k` of a product; `queries_UF` and `items_IF` float32 on one device, `allowed` bool (I,)."""
     device, num_items = items_IF.device, len(items_IF)
     ranks = np.arange(num_items) if tie_rank is None else np.asarray(tie_rank)

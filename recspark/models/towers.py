@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recspark.arrays import Array
 from recspark.models.layers import RowNoise, dropout
 
 
@@ -100,7 +101,7 @@ class Router(nn.Module):
         self.register_buffer("tower_S", torch.zeros(num_scenarios, dtype=torch.int64))
 
     @torch.no_grad()
-    def fit(self, scenario: np.ndarray) -> None:
+    def fit(self, scenario: Array) -> None:
         """`scenario`: of the training rows."""
         present = torch.from_numpy(np.unique(scenario).astype(np.int64))
         self.tower_S[present] = present + 1

@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 
 from recspark import columns as c
 from recspark import expressions, model_folder
+from recspark.arrays import Array
 from recspark.config.schema import Config, Scenarios
 from recspark.errors import ConfigError
 from recspark.tables import index
@@ -28,15 +29,15 @@ PLACE = "the table items"
 class ItemRules:
     """By expression: `allowed` bool (I,), and `code` int32 (I,), equal where its values are, -1 where they are null."""
 
-    allowed: dict[str, np.ndarray]
-    code: dict[str, np.ndarray]
+    allowed: dict[str, Array]
+    code: dict[str, Array]
 
 
 @dataclass(frozen=True)
 class Limit:
     """A list holds at most `items` of one `code` (I,); -1 is no code."""
 
-    code: np.ndarray
+    code: Array
     items: int
 
 
@@ -81,12 +82,12 @@ def limit_of(rules: Scenarios, path: str | None, scenario: str) -> Limit | None:
     return None if at_most is None else Limit(open_rules(path).code[at_most.of], at_most.items)
 
 
-def arrays_of(values: pa.Table, kinds: list[tuple[str, str]]) -> dict[str, np.ndarray]:
+def arrays_of(values: pa.Table, kinds: list[tuple[str, str]]) -> dict[str, Array]:
     """`where` bool (E, I) and `of` int32 (E, I), where there is an expression of the kind, in the order of `kinds`;
     `values`: item_idx and a column `<n>` for the n-th. Items that are not in it are not allowed and have no code."""
     item_idx = values[c.ITEM_IDX].to_numpy()
     num_items = int(item_idx.max()) + 1
-    found: dict[str, list[np.ndarray]] = {}
+    found: dict[str, list[Array]] = {}
     for n, (kind, _) in enumerate(kinds):
         column = values[str(n)].combine_chunks()
         if kind == "where":

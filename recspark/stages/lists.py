@@ -14,6 +14,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark import columns as c
+from recspark.arrays import Array
 from recspark.config.schema import RETRIEVERS
 from recspark.models.topk import num_before
 from recspark.tables.candidates import BECAUSE
@@ -30,7 +31,7 @@ class Scorer(Protocol):
     def columns(self, modes: Sequence[str]) -> Sequence[str]:
         """Columns of candidates that the modes read."""
 
-    def __call__(self, rows: pa.Table, modes: Sequence[str]) -> Mapping[str, np.ndarray]:
+    def __call__(self, rows: pa.Table, modes: Sequence[str]) -> Mapping[str, Array]:
         """Rows of candidates -> mode -> (n,)"""
 
 
@@ -69,13 +70,13 @@ def by_user(rows: DataFrame) -> DataFrame:
     return rows.repartition(c.USER_IDX).sortWithinPartitions(c.USER_IDX)
 
 
-def list_numbers(scenario: np.ndarray, user_idx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def list_numbers(scenario: Array, user_idx: Array) -> tuple[Array, Array]:
     """Dense number of each row's list (n,), in order of user and scenario, and the position of one row of each (L,)."""
     key = dense_numbers(user_idx)[0] * (int(scenario.max(initial=0)) + 1) + scenario
     return dense_numbers(key)
 
 
-def dense_numbers(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def dense_numbers(values: Array) -> tuple[Array, Array]:
     """Numbers (n,) from 0 in order of value, and the position of one row of each; no sort where sorted."""
     if (values[1:] < values[:-1]).any():
         _, first, at = np.unique(values, return_index=True, return_inverse=True)
@@ -84,9 +85,7 @@ def dense_numbers(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.cumsum(new) - 1, np.flatnonzero(new)
 
 
-def final_scores(
-    list_idx: np.ndarray, num_lists: int, scores: np.ndarray, popular: np.ndarray | None, repeat: np.ndarray
-) -> np.ndarray:
+def final_scores(list_idx: Array, num_lists: int, scores: Array, popular: Array | None, repeat: Array) -> Array:
     """float64 (n,) by which a list is ordered and which it publishes; each list by itself.
 
     `popular` (n,): given for a retriever's scores, it orders the rows that the retriever is silent on (nan), below all
@@ -104,14 +103,14 @@ def final_scores(
 
 
 def limited(
-    list_idx: np.ndarray,
+    list_idx: Array,
     num_lists: int,
-    final: np.ndarray,
-    tie_rank: np.ndarray,
-    repeat: np.ndarray,
-    code: np.ndarray,
-    most: np.ndarray,
-) -> np.ndarray:
+    final: Array,
+    tie_rank: Array,
+    repeat: Array,
+    code: Array,
+    most: Array,
+) -> Array:
     """`final` (see `final_scores`) where no more than `most` (n,) of one `code` (n,) come first: of its list's rows in
     their order, what is beyond is moved below the rest, unseen items still above repeats. Code -1 has no limit."""
     order = ordered(list_idx, final, tie_rank)
@@ -126,12 +125,12 @@ def limited(
     return moved
 
 
-def ordered(list_idx: np.ndarray, final: np.ndarray, tie_rank: np.ndarray) -> np.ndarray:
+def ordered(list_idx: Array, final: Array, tie_rank: Array) -> Array:
     """Positions (n,) of the rows in order of list, then score falling, then item_id (`tie_rank` (n,)); nan last."""
     return np.lexsort((tie_rank, -final, list_idx))
 
 
-def _move_below(list_idx: np.ndarray, num_lists: int, final: np.ndarray, moved: np.ndarray, rest: np.ndarray) -> None:
+def _move_below(list_idx: Array, num_lists: int, final: Array, moved: Array, rest: Array) -> None:
     """Shift the rows `moved` in place, so that their list's best one is 1 below the lowest of its rows `rest`."""
     if moved.any():
         above = rest & np.isfinite(final)
@@ -141,13 +140,13 @@ def _move_below(list_idx: np.ndarray, num_lists: int, final: np.ndarray, moved: 
         final[moved] += shift[list_idx[moved]]
 
 
-def _per_list(reduce: np.ufunc, list_idx: np.ndarray, values: np.ndarray, num_lists: int, start: float) -> np.ndarray:
+def _per_list(reduce: np.ufunc, list_idx: Array, values: Array, num_lists: int, start: float) -> Array:
     found = np.full(num_lists, start)
     reduce.at(found, list_idx, values)
     return found
 
 
-def _share(list_idx: np.ndarray, values: np.ndarray, num_lists: int) -> np.ndarray:
+def _share(list_idx: Array, values: Array, num_lists: int) -> Array:
     """Values on their list's range, 0 = lowest, 1 = highest; 0 where all are equal or unknown."""
     known = np.nan_to_num(values.astype(np.float64), nan=-1e300, neginf=-1e300)
     real = known > -1e300

@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 
 from recspark import columns as c
 from recspark import model_folder
+from recspark.arrays import Array
 from recspark.config.schema import RETRIEVERS, Config
 from recspark.errors import DataError, PublishError
 from recspark.sources import users
@@ -86,7 +87,7 @@ def top_lists(
     scoring: lists.Scorer,
     modes: Mapping[str, str],
     k: int,
-    tie_rank: Callable[[], np.ndarray],
+    tie_rank: Callable[[], Array],
     limit_of: LimitOf,
 ) -> DataFrame:
     """TOP: the k best candidates of every list, in the order of its scenario's mode and under its limit.
@@ -106,14 +107,14 @@ def _modes(rows: DataFrame, modes: Mapping[str, str]) -> DataFrame:
 
 
 def _top(
-    batches: Iterator[pa.RecordBatch], k: int, tie_rank: Callable[[], np.ndarray], limit_of: LimitOf
+    batches: Iterator[pa.RecordBatch], k: int, tie_rank: Callable[[], Array], limit_of: LimitOf
 ) -> Iterator[pa.RecordBatch]:
     ties = tie_rank()
     for block in whole_users(batches, BLOCK_ROWS):
         yield top_of_block(block, k, ties, limit_of)
 
 
-def top_of_block(block: pa.Table, k: int, ties: np.ndarray, limit_of: LimitOf) -> pa.RecordBatch:
+def top_of_block(block: pa.Table, k: int, ties: Array, limit_of: LimitOf) -> pa.RecordBatch:
     """TOP rows of whole users; each list is ordered by itself."""
     scenarios = block[c.SCENARIO].combine_chunks().dictionary_encode()
     user_idx, item_idx = block[c.USER_IDX].to_numpy(), block[c.ITEM_IDX].to_numpy()
@@ -139,7 +140,7 @@ def top_of_block(block: pa.Table, k: int, ties: np.ndarray, limit_of: LimitOf) -
     return pa.record_batch([columns[name] for name in TOP_NAMES], names=TOP_NAMES)
 
 
-def _limits(scenarios: pa.DictionaryArray, item_idx: np.ndarray, limit_of: LimitOf) -> tuple[np.ndarray, np.ndarray]:
+def _limits(scenarios: pa.DictionaryArray, item_idx: Array, limit_of: LimitOf) -> tuple[Array, Array]:
     """The code of each row's item (n,), -1 without a limit, and how many of it its list may hold (n,)."""
     code, most = np.full(len(item_idx), -1), np.zeros(len(item_idx), dtype=np.int64)
     for n, name in enumerate(scenarios.dictionary.to_pylist()):

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import fsspec
-import numpy as np
 from safetensors.numpy import load as load_tensors
 
+from recspark.arrays import Array
 from recspark.model_folder import WEIGHTS, exists, read_manifest, save
 
 
-def save_step(folder: str, step: int, state: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
+def save_step(folder: str, step: int, state: Mapping[str, Any], tensors: Mapping[str, Array]) -> None:
     """Keep a training's tensors (weights, optimizer) and JSON state after a step; older ones go when it is whole."""
     save(f"{folder}/step-{step:09d}", state, weights=tensors)
     fs, root = fsspec.core.url_to_fs(folder)
@@ -18,7 +18,7 @@ def save_step(folder: str, step: int, state: Mapping[str, Any], tensors: Mapping
         fs.rm(f"{root}/{name}", recursive=True)
 
 
-def latest_step(folder: str) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+def latest_step(folder: str) -> tuple[dict[str, Any], dict[str, Array]] | None:
     """(state, tensors) of the newest whole step, or None; a step killed halfway has no manifest and does not count."""
     fs, root = fsspec.core.url_to_fs(folder)
     for name in reversed(_steps(fs, root)):

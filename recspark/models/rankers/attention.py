@@ -6,11 +6,11 @@ that many events of one kind count more than one.
 Shape suffixes: B rows, L history length, U distinct items, D embedding dimensions, A units of the weighing network.
 """
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recspark.arrays import Array
 from recspark.models.layers import Encoded, Inputs, Mlp, RowNoise
 from recspark.models.rankers.shared_bottom import BentHead
 from recspark.models.rankers.spec import Spec
@@ -53,5 +53,5 @@ class Attention(nn.Module):
         weight_BL = self.weight(torch.relu(hidden_BLA)).squeeze(2) * x.of_rows(x.history_BL > 0)
         return (weight_BL.unsqueeze(1) @ events_BLD).squeeze(1)
 
-    def fit(self, scenario: np.ndarray, targets: np.ndarray) -> None:
+    def fit(self, scenario: Array, targets: Array) -> None:
         self.head.fit(scenario, targets)

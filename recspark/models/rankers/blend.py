@@ -8,10 +8,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from recspark.arrays import Array
+
 NONE = 1e-12  # of spread: a model that says the same of all rows adds nothing
 
 
-def spread(lists: np.ndarray, scores: np.ndarray) -> float:
+def spread(lists: Array, scores: Array) -> float:
     """Standard deviation of scores (n,) around the mean of their list; equal rows of `lists` (n, m) int are a list."""
     _, list_idx, sizes = np.unique(lists, axis=0, return_inverse=True, return_counts=True)
     list_idx = list_idx.ravel()
@@ -20,6 +22,6 @@ def spread(lists: np.ndarray, scores: np.ndarray) -> float:
     return float(np.sqrt(np.square(around).sum() / free)) if free else 0.0
 
 
-def blend(scores: Sequence[np.ndarray], spreads: Sequence[float]) -> np.ndarray:
+def blend(scores: Sequence[Array], spreads: Sequence[float]) -> Array:
     """float64 (n,) from every model's scores (n,): logits, or anything else that a list is ordered by."""
     return np.mean([score / max(width, NONE) for score, width in zip(scores, spreads, strict=True)], axis=0)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from recspark.arrays import Array
 from recspark.config.schema import Gbdt
 from recspark.errors import DataError, TrainingError
 from recspark.models.rankers.blend import spread
@@ -55,16 +56,16 @@ class Model:
 
 
 def fit(
-    features: np.ndarray,
-    labels: np.ndarray,
-    keys: np.ndarray,
-    holdout: np.ndarray,
+    features: Array,
+    labels: Array,
+    keys: Array,
+    holdout: Array,
     names: Sequence[str],
     settings: Gbdt,
     seed: int,
     num_rounds: int | None = None,
     num_threads: int = 0,
-    weights: np.ndarray | None = None,
+    weights: Array | None = None,
 ) -> Model:
     """Learn to rank lists; the same rows in any order give the same model.
 
@@ -105,7 +106,7 @@ def fit(
     return Model(booster, tuple(names), rounds, int(learns.sum()), spread(keys[some][:, :3], said))
 
 
-def _sampled(list_idx: np.ndarray, learns: np.ndarray, max_rows: int, seed: int) -> np.ndarray:
+def _sampled(list_idx: Array, learns: Array, max_rows: int, seed: int) -> Array:
     """Rows of a seeded sample of whole lists, bool (n,): at most `max_rows`, and one list at least."""
     sizes = np.bincount(list_idx[learns], minlength=int(list_idx[-1]) + 1)
     drawn = np.random.default_rng(seed).permutation(len(sizes))
@@ -118,12 +119,12 @@ def _sampled(list_idx: np.ndarray, learns: np.ndarray, max_rows: int, seed: int)
 
 
 def _dataset(
-    features: np.ndarray,
-    positive: np.ndarray,
-    order: np.ndarray,
-    list_idx: np.ndarray,
-    chosen: np.ndarray,
-    weights: np.ndarray | None,
+    features: Array,
+    positive: Array,
+    order: Array,
+    list_idx: Array,
+    chosen: Array,
+    weights: Array | None,
     reference: lightgbm.Dataset | None = None,
 ) -> lightgbm.Dataset:
     """The chosen rows, list by list; `positive`, `list_idx` and `chosen` are in sorted order already."""
@@ -155,7 +156,7 @@ def _boost(
         raise TrainingError(f"gbdt: LightGBM stopped with: {error}") from error
 
 
-def predict(model: Model, features: np.ndarray, num_threads: int = 0) -> np.ndarray:
+def predict(model: Model, features: Array, num_threads: int = 0) -> Array:
     """Scores float64 (n,), comparable within a list only; a row's score depends on that row alone.
 
     Raises DataError when the number of features is not the model's.

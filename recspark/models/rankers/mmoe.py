@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from recspark.arrays import Array
 from recspark.models.layers import Encoded, Inputs, Mlp, RowNoise
 from recspark.models.rankers.spec import Spec
 from recspark.models.towers import GroupedLinear, Router
@@ -33,7 +34,7 @@ class MMoE(nn.Module):
         experts_BEH = torch.stack([expert(rows.x_BX, noise) for expert in self.experts], dim=1)
         return self.towers(torch.softmax(gates_BTE, dim=2) @ experts_BEH, noise)
 
-    def fit(self, scenario: np.ndarray, targets: np.ndarray) -> None:
+    def fit(self, scenario: Array, targets: Array) -> None:
         self.router.fit(scenario[np.isfinite(targets).any(axis=1)])
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from recspark.arrays import Array
 from recspark.models.layers import Cross, FeatureEncoder, Inputs, RowNoise, missing_features
 from recspark.models.rankers.catalogue import BODIES
 from recspark.models.rankers.spec import Spec
@@ -55,7 +56,7 @@ class Network(nn.Module):
         return funnel(logits_BT, self.spec.given) if self.spec.given else logits_BT
 
     @torch.no_grad()
-    def fit(self, dense: np.ndarray, scenario: np.ndarray, targets: np.ndarray) -> None:
+    def fit(self, dense: Array, scenario: Array, targets: Array) -> None:
         """Constants from a sample of training rows: quantiles, targets' mean and spread, what the body asks for.
 
         `dense` (n, F), `scenario` (n,), `targets` (n, T) as the loss sees them, nan = no label.
@@ -96,6 +97,6 @@ def build(spec: Spec, seed: int) -> Network:
         return Network(spec)
 
 
-def num_missing(dense: np.ndarray) -> int:
+def num_missing(dense: Array) -> int:
     """How many missing-indicators a sample asks for; see Spec."""
     return len(missing_features(dense))

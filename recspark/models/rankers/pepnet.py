@@ -6,10 +6,10 @@ weights are shared: a scenario costs one row of an embedding.
 Shape suffixes: B rows, T tasks, P prior, S scenario dimensions, X inputs, H hidden units.
 """
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from recspark.arrays import Array
 from recspark.models.layers import SCENARIO_DIM, Encoded, Inputs, RowNoise, dropout
 from recspark.models.rankers.spec import Spec
 
@@ -41,7 +41,7 @@ class PepNet(nn.Module):
             hidden = [dropout(x_BH, self.drop, noise) for x_BH in hidden]
         return torch.cat([head(x_BH) for head, x_BH in zip(self.heads, hidden, strict=True)], dim=1)
 
-    def fit(self, scenario: np.ndarray, targets: np.ndarray) -> None:
+    def fit(self, scenario: Array, targets: Array) -> None:
         """Nothing to learn from the sample."""
 
 

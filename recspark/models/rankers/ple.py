@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from recspark.arrays import Array
 from recspark.models.layers import Encoded, Inputs, Mlp, RowNoise
 from recspark.models.rankers.mmoe import TaskTowers
 from recspark.models.rankers.spec import Spec
@@ -50,7 +51,7 @@ class Ple(nn.Module):
         gates_BTE = self.task_gates(own_BX, groups).unflatten(1, (-1, NUM_SHARED + 1))
         return self.towers(_mix(gates_BTE, experts_BEH), noise)[groups.place_B]
 
-    def fit(self, scenario: np.ndarray, targets: np.ndarray) -> None:
+    def fit(self, scenario: Array, targets: Array) -> None:
         self.router.fit(scenario[np.isfinite(targets).any(axis=1)])
 
 

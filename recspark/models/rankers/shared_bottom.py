@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from recspark.arrays import Array
 from recspark.models.layers import Encoded, Inputs, Mlp, RowNoise
 from recspark.models.rankers.spec import Spec
 
@@ -25,7 +26,7 @@ class SharedBottom(nn.Module):
     def forward(self, rows: Encoded, x: Inputs, noise: RowNoise | None = None) -> Tensor:
         return self.head(self.bottom(rows.x_BX, noise), x.scenario_B)
 
-    def fit(self, scenario: np.ndarray, targets: np.ndarray) -> None:
+    def fit(self, scenario: Array, targets: Array) -> None:
         self.head.fit(scenario, targets)
 
 
@@ -49,7 +50,7 @@ class BentHead(nn.Module):
         return self.shared(hidden_BH) + part_BT * (self.trust_S[scenario_B] * known_B).unsqueeze(1)
 
     @torch.no_grad()
-    def fit(self, scenario: np.ndarray, targets: np.ndarray) -> None:
+    def fit(self, scenario: Array, targets: Array) -> None:
         """Trust = p / (p + 100) for p positives of the first task: the empirical-Bayes weight of an estimate from p
         observations against a prior worth 100."""
         positives = np.bincount(scenario[targets[:, 0] > 0], minlength=len(self.trust_S))

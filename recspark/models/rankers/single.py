@@ -7,6 +7,7 @@ so their ids' vectors, are the same in every scenario: copies of that table for 
 import numpy as np
 from torch import Tensor, nn
 
+from recspark.arrays import Array
 from recspark.models.layers import Encoded, Inputs, RowNoise
 from recspark.models.rankers.spec import Spec
 from recspark.models.towers import GroupedLinear, GroupedMlp, Router
@@ -26,5 +27,5 @@ class Single(nn.Module):
         hidden_BH = self.towers(rows.x_BX[groups.order_B], groups, groups.noise(noise))
         return self.heads(hidden_BH, groups)[groups.place_B]
 
-    def fit(self, scenario: np.ndarray, targets: np.ndarray) -> None:
+    def fit(self, scenario: Array, targets: Array) -> None:
         self.router.fit(scenario[np.isfinite(targets).any(axis=1)])

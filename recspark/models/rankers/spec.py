@@ -6,9 +6,9 @@ Shape suffixes: B rows, T tasks.
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 from torch import Tensor
 
+from recspark.arrays import Array
 from recspark.models.layers import Encoded, Inputs, RowNoise
 
 
@@ -44,5 +44,5 @@ class Body(Protocol):
     def __call__(self, rows: Encoded, x: Inputs, noise: RowNoise | None) -> Tensor:
         """Logits, (B, T); a regression's is its standardised target."""
 
-    def fit(self, scenario: np.ndarray, targets: np.ndarray) -> None:
+    def fit(self, scenario: Array, targets: Array) -> None:
         """Constants from a sample: `scenario` (n,), `targets` (n, T) as the loss sees them, nan = no label."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from recspark.arrays import Array
 from recspark.models.layers import Encoded, Inputs, Mlp, RowNoise, dropout
 from recspark.models.rankers.spec import Spec
 from recspark.models.towers import Groups, Router, grouped_matmul, grouped_norm
@@ -40,7 +41,7 @@ class Star(nn.Module):
         logits_BT = self.head(hidden_BH, groups)[groups.place_B]
         return logits_BT + self.auxiliary_head(self.auxiliary(rows.x_BX, noise))
 
-    def fit(self, scenario: np.ndarray, targets: np.ndarray) -> None:
+    def fit(self, scenario: Array, targets: Array) -> None:
         self.router.fit(scenario[np.isfinite(targets).any(axis=1)])
 
 

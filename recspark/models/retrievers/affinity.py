@@ -6,6 +6,7 @@ Shapes: U users, E events, I items; user u owns events offsets[u]:offsets[u + 1]
 import numpy as np
 import scipy.sparse as sp
 
+from recspark.arrays import Array
 from recspark.histories import Histories
 from recspark.models.retrievers.popular import decay
 
@@ -14,14 +15,14 @@ STRONGEST_CELLS = 1 << 25  # 128 MB of float32 at once
 EPSILON = 1e-9  # weights that cancel in decimals (0.1 + 0.2 - 0.3) must cancel here
 
 
-def seen(offsets: np.ndarray, item_idx: np.ndarray, num_items: int) -> sp.csr_matrix:
+def seen(offsets: Array, item_idx: Array, num_items: int) -> sp.csr_matrix:
     """(U, I) with an entry for every item that the user had any event with; sorted, no duplicates."""
     matrix = _sum_events(np.ones(len(item_idx)), offsets, item_idx, num_items)
     matrix.data[:] = 1.0
     return matrix.astype(np.float32)
 
 
-def positives(offsets: np.ndarray, item_idx: np.ndarray, weight: np.ndarray, num_items: int) -> sp.csr_matrix:
+def positives(offsets: Array, item_idx: Array, weight: Array, num_items: int) -> sp.csr_matrix:
     """Binary float32 (U, I): items whose event weights sum to more than 0; a purchase that was returned is none."""
     net = _sum_events(weight.astype(np.float64), offsets, item_idx, num_items)
     net.data = np.where(net.data > EPSILON, 1.0, 0.0)
@@ -30,10 +31,10 @@ def positives(offsets: np.ndarray, item_idx: np.ndarray, weight: np.ndarray, num
 
 
 def recent(
-    offsets: np.ndarray,
-    item_idx: np.ndarray,
-    weight: np.ndarray,
-    time: np.ndarray,
+    offsets: Array,
+    item_idx: Array,
+    weight: Array,
+    time: Array,
     num_items: int,
     as_of_days: float,
     half_life_days: float,
@@ -63,7 +64,7 @@ def faded(histories: Histories, num_items: int, half_life_days: float) -> sp.csr
     return matrix
 
 
-def strongest(history_UI: sp.csr_matrix, weights_II: np.ndarray | sp.csr_matrix) -> np.ndarray:
+def strongest(history_UI: sp.csr_matrix, weights_II: Array | sp.csr_matrix) -> Array:
     """float32 (U, J): for each column the largest of weight x affinity over the user's items, where a product would add
     them up; zeros for a user without any. `weights_II` (I, J) dense or sparse; dense in chunks of users only."""
     out = np.zeros((history_UI.shape[0], weights_II.shape[1]), dtype=np.float32)
@@ -82,7 +83,7 @@ def strongest(history_UI: sp.csr_matrix, weights_II: np.ndarray | sp.csr_matrix)
     return out
 
 
-def last_times(offsets: np.ndarray, item_idx: np.ndarray, time: np.ndarray, matrix_UI: sp.csr_matrix) -> np.ndarray:
+def last_times(offsets: Array, item_idx: Array, time: Array, matrix_UI: sp.csr_matrix) -> Array:
     """When the user last had an event with the item, for each entry of `matrix_UI` in its order, float64 (nnz,).
 
     Events must be sorted by time within a user; every entry must have an event.
@@ -94,11 +95,11 @@ def last_times(offsets: np.ndarray, item_idx: np.ndarray, time: np.ndarray, matr
     return time[order[np.searchsorted(keys[order], entries, side="right") - 1]]
 
 
-def _owner(offsets: np.ndarray) -> np.ndarray:
+def _owner(offsets: Array) -> Array:
     return np.repeat(np.arange(len(offsets) - 1, dtype=np.int64), np.diff(offsets))
 
 
-def _sum_events(values: np.ndarray, offsets: np.ndarray, item_idx: np.ndarray, num_items: int) -> sp.csr_matrix:
+def _sum_events(values: Array, offsets: Array, item_idx: Array, num_items: int) -> sp.csr_matrix:
     matrix = sp.csr_matrix((values, item_idx, offsets), shape=(len(offsets) - 1, num_items), copy=True)
     matrix.sum_duplicates()
     return matrix

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from recspark.arrays import Array
+
 
 @dataclass(frozen=True)
 class Catalogue:
@@ -13,10 +15,10 @@ class Catalogue:
 
     num_items: int
     num_scenarios: int
-    content_ID: np.ndarray | None = None
+    content_ID: Array | None = None
     content_parts: tuple[int, ...] = ()
 
-    def parts(self) -> list[np.ndarray]:
+    def parts(self) -> list[Array]:
         """Of each encoder float32 (num_items, D_p), zeros where it has nothing to say of an item."""
         if self.content_ID is None:
             return []

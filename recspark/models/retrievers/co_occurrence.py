@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from recspark.arrays import Array
 from recspark.histories import Histories
 from recspark.models.retrievers import affinity
 from recspark.models.retrievers.catalogue import Catalogue
@@ -45,9 +46,9 @@ class Settings:
 class Model:
     """Similarity of item i in scenario row r: row r * num_items + i of a CSR matrix; one scenario row when pooled."""
 
-    indptr: np.ndarray
-    indices: np.ndarray
-    data: np.ndarray
+    indptr: Array
+    indices: Array
+    data: Array
     num_items: int
     settings: Settings
 
@@ -69,7 +70,7 @@ def fit(histories: Histories, catalogue: Catalogue, settings: Settings, seed: in
     return assemble(sp.vstack(strips, format="csr"), num_items, settings)
 
 
-def similarity(weight_RI: sp.csr_matrix, count_R: np.ndarray, count_I: np.ndarray, settings: Settings) -> sp.csr_matrix:
+def similarity(weight_RI: sp.csr_matrix, count_R: Array, count_I: Array, settings: Settings) -> sp.csr_matrix:
     """The best neighbours of some items from their summed pair weights, (R, I) sparse; `count`: events of each item."""
     norm_R, norm_I = (1.0 / np.sqrt(np.maximum(n + settings.shrinkage, 1.0)) for n in (count_R, count_I))
     cosine = weight_RI.tocsr(copy=True)
@@ -110,7 +111,7 @@ def pair_weights(h: Histories, settings: Settings, rows: int, num_items: int) ->
         yield sp.csr_matrix((weight, (row[left] * num_items + item[left], item[right])), shape=shape)
 
 
-def _pairs(size: np.ndarray, owner: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _pairs(size: Array, owner: Array) -> Iterator[tuple[Array, Array]]:
     """Blocks of (event, other event) over all ordered pairs within an owner; `size` (U,): events of each."""
     start, ends = np.cumsum(size) - size, np.cumsum(size[owner])  # ends: pairs up to and with each event
     low = 0
@@ -123,7 +124,7 @@ def _pairs(size: np.ndarray, owner: np.ndarray) -> Iterator[tuple[np.ndarray, np
         low = high
 
 
-def _closeness(gap_days: np.ndarray, half_life_days: float) -> np.ndarray:
+def _closeness(gap_days: Array, half_life_days: float) -> Array:
     """Weight of a gap; an unknown time is no reason to count less."""
     return np.rint(decay(np.nan_to_num(np.abs(gap_days)), half_life_days) * UNIT) / UNIT
 
@@ -140,7 +141,7 @@ def _best(matrix: sp.csr_matrix, neighbours: int) -> sp.csr_matrix:
     return sp.csr_matrix((matrix.data[chosen], (row[chosen], matrix.indices[chosen])), shape=shape)
 
 
-def scores(model: Model, histories: Histories, scenario_idx: np.ndarray, time: np.ndarray) -> np.ndarray:
+def scores(model: Model, histories: Histories, scenario_idx: Array, time: Array) -> Array:
     """float32 (U, I): similarities to the user's items, summed; 0 says nothing. `time` (U,): events count by their age
     against the user's newest one, so the asked moment changes no order and is not used."""
     history_UI = affinity.faded(histories, model.num_items, model.settings.half_life_days)
@@ -161,19 +162,19 @@ def matrix(model: Model) -> sp.csr_matrix:
     return sp.csr_matrix((model.data, model.indices, model.indptr), shape=shape, copy=False)
 
 
-def _weigh(history_UI: sp.csr_matrix, similarity_II: sp.csr_matrix, settings: Settings) -> np.ndarray:
+def _weigh(history_UI: sp.csr_matrix, similarity_II: sp.csr_matrix, settings: Settings) -> Array:
     if settings.strongest:
         return affinity.strongest(history_UI, similarity_II)
     return (history_UI @ similarity_II).toarray().astype(np.float32, copy=False)
 
 
-def to_arrays(model: Model) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def to_arrays(model: Model) -> tuple[dict[str, Any], dict[str, Array]]:
     """(manifest, arrays) for training/checkpoint.py."""
     arrays = {"indptr": model.indptr, "indices": model.indices, "data": model.data}
     return {"num_items": model.num_items, "settings": asdict(model.settings)}, arrays
 
 
-def from_arrays(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Model:
+def from_arrays(manifest: Mapping[str, Any], arrays: Mapping[str, Array]) -> Model:
     """The inverse of `to_arrays`."""
     settings = Settings(**manifest["settings"])
     return Model(arrays["indptr"], arrays["indices"], arrays["data"], manifest["num_items"], settings)

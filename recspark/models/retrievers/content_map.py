@@ -18,6 +18,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.linalg import cho_factor, cho_solve
 
+from recspark.arrays import Array
 from recspark.errors import DataError
 from recspark.histories import Histories
 from recspark.metrics import ndcg_at_k
@@ -61,8 +62,8 @@ class Model:
     """float32 (I, F + C), zeros where nothing is known. `history_ID`: what an item says of who had it, its factors and
     its contents; `vectors_ID`: what a candidate answers, the factors that content predicts and its contents."""
 
-    history_ID: np.ndarray
-    vectors_ID: np.ndarray
+    history_ID: Array
+    vectors_ID: Array
     choice: Choice
 
 
@@ -86,40 +87,40 @@ def fit(histories: Histories, catalogue: Catalogue, settings: Settings, seed: in
     return Model(history_ID.astype(np.float32), vectors_ID.astype(np.float32), choice)
 
 
-def _factors(histories: Histories, num_items: int, settings: Settings, seed: int) -> np.ndarray:
+def _factors(histories: Histories, num_items: int, settings: Settings, seed: int) -> Array:
     asked = matrix_factorization.Settings(settings.num_factors, settings.item_power)
     return matrix_factorization.fit(histories, Catalogue(num_items, 1), asked, seed).items_IF
 
 
-def _grams(content_IC: np.ndarray, items_IF: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _grams(content_IC: Array, items_IF: Array) -> tuple[Array, Array]:
     """(C, C) and (C, F) products of the contents with themselves and with the factors, float64."""
     content_IC = content_IC.astype(np.float64)
     return content_IC.T @ content_IC, content_IC.T @ items_IF
 
 
-def _scale(parts: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
+def _scale(parts: Sequence[Array], weights: Sequence[float]) -> Array:
     """(C,) the weight of each number's part."""
     return np.repeat(weights, [part.shape[1] for part in parts])
 
 
-def _map(gram_CC: np.ndarray, cross_CF: np.ndarray, scale_C: np.ndarray, ridge: float) -> np.ndarray:
+def _map(gram_CC: Array, cross_CF: Array, scale_C: Array, ridge: float) -> Array:
     """(C, F): what takes contents to the factors."""
     return _inverse(gram_CC, scale_C, ridge, cross_CF * scale_C[:, None])
 
 
-def _near(gram_CC: np.ndarray, scale_C: np.ndarray, ridge: float) -> np.ndarray:
+def _near(gram_CC: Array, scale_C: Array, ridge: float) -> Array:
     """(C, C): contents of a history times this times those of an item is how near they are."""
     return _inverse(gram_CC, scale_C, ridge, np.diag(scale_C))
 
 
-def _inverse(gram_CC: np.ndarray, scale_C: np.ndarray, ridge: float, right: np.ndarray) -> np.ndarray:
+def _inverse(gram_CC: Array, scale_C: Array, ridge: float, right: Array) -> Array:
     """S (S G S + ridge)^-1 right, S = diag(scale)."""
     scaled_CC = gram_CC * scale_C[:, None] * scale_C + ridge * np.eye(len(scale_C))
     return cho_solve(cho_factor(scaled_CC), right) * scale_C[:, None]
 
 
 def _choose(
-    histories: Histories, taken_UI: sp.csr_matrix, parts: Sequence[np.ndarray], settings: Settings, seed: int
+    histories: Histories, taken_UI: sp.csr_matrix, parts: Sequence[Array], settings: Settings, seed: int
 ) -> Choice:
     """By turns: each ridge, nearness and each part's weight while the others stay, twice."""
     rng = np.random.default_rng((seed, 1))
@@ -141,12 +142,12 @@ def _choose(
     of_hidden_CH, true_JH = content_IC[hidden_I].T, true_UH[judges].toarray() > 0
 
     @lru_cache(maxsize=1)  # a matrix each
-    def mapped(weights: tuple[float, ...], ridge: float) -> np.ndarray:
+    def mapped(weights: tuple[float, ...], ridge: float) -> Array:
         map_CF = _map(gram_CC, cross_CF, _scale(parts, weights), ridge)
         return factors_JF @ (map_CF.T.astype(np.float32) @ of_hidden_CH)
 
     @lru_cache(maxsize=1)
-    def near(weights: tuple[float, ...], ridge: float) -> np.ndarray:
+    def near(weights: tuple[float, ...], ridge: float) -> Array:
         near_CC = _near(gram_CC, _scale(parts, weights), ridge).astype(np.float32)
         return contents_JC @ (near_CC @ of_hidden_CH)
 
@@ -172,12 +173,12 @@ def _choose(
     return judged(**chosen)
 
 
-def _spread(scores_UH: np.ndarray) -> float:
+def _spread(scores_UH: Array) -> float:
     """How far scores of one user lie apart, over all users; 1 where they do not."""
     return float(np.sqrt(scores_UH.var(axis=1).mean())) or 1.0
 
 
-def without(histories: Histories, hidden_I: np.ndarray) -> Histories:
+def without(histories: Histories, hidden_I: Array) -> Histories:
     """The histories without the events of some items."""
     h = histories
     kept = ~hidden_I[h.item_idx]
@@ -185,12 +186,12 @@ def without(histories: Histories, hidden_I: np.ndarray) -> Histories:
     return Histories(np.concatenate(([0], np.cumsum(kept)))[h.offsets], *columns)
 
 
-def ndcg(scores_UH: np.ndarray, true_UH: np.ndarray) -> float:
+def ndcg(scores_UH: Array, true_UH: Array) -> float:
     """Mean NDCG@10 of the users, who have a true item each; ties by place."""
     return float(ndcg_of_users(scores_UH, true_UH).mean())
 
 
-def ndcg_of_users(scores_UH: np.ndarray, true_UH: np.ndarray) -> np.ndarray:
+def ndcg_of_users(scores_UH: Array, true_UH: Array) -> Array:
     """NDCG@10 (U,) of the true items among all H."""
     best_UK = np.argsort(-scores_UH, axis=1, kind="stable")[:, :K]
     hits = np.take_along_axis(true_UH, best_UK, axis=1).astype(np.float64)
@@ -198,7 +199,7 @@ def ndcg_of_users(scores_UH: np.ndarray, true_UH: np.ndarray) -> np.ndarray:
     return ndcg_at_k(hits.ravel(), offsets, true_UH.sum(axis=1), K)
 
 
-def queries(model: Model, histories: Histories, scenario_idx: np.ndarray, time: np.ndarray) -> np.ndarray:
+def queries(model: Model, histories: Histories, scenario_idx: Array, time: Array) -> Array:
     """float32 (U, F + C): the history's factors and contents; zeros without history. Scenario and moment change
     nothing."""
     h = histories
@@ -206,23 +207,23 @@ def queries(model: Model, histories: Histories, scenario_idx: np.ndarray, time: 
     return np.asarray(taken_UI @ model.history_ID, np.float32)
 
 
-def vectors(model: Model) -> np.ndarray:
+def vectors(model: Model) -> Array:
     """float32 (I, F + C): a score is the product of a query and an item's vector; zeros without content."""
     return model.vectors_ID
 
 
-def scores(model: Model, histories: Histories, scenario_idx: np.ndarray, time: np.ndarray) -> np.ndarray:
+def scores(model: Model, histories: Histories, scenario_idx: Array, time: Array) -> Array:
     """float32 (U, I): how much the user will like what has this content; 0, which says nothing, without content or
     history."""
     return queries(model, histories, scenario_idx, time) @ vectors(model).T
 
 
-def to_arrays(model: Model) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def to_arrays(model: Model) -> tuple[dict[str, Any], dict[str, Array]]:
     """(manifest, arrays) for the checkpoint."""
     return asdict(model.choice), {"history_ID": model.history_ID, "vectors_ID": model.vectors_ID}
 
 
-def from_arrays(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Model:
+def from_arrays(manifest: Mapping[str, Any], arrays: Mapping[str, Array]) -> Model:
     """The inverse of `to_arrays`: the same scores to the last bit."""
     pairs = {name: tuple(manifest[name]) for name in ("weights", "scales")}
     return Model(**arrays, choice=Choice(**{**manifest, **pairs}))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from recspark.arrays import Array
 from recspark.errors import DataError
 from recspark.histories import Histories
 from recspark.models.retrievers.catalogue import Catalogue
@@ -45,10 +46,10 @@ class Model:
     """`content_IC` float32, rows of length 1 or zeros; the towers `recent_CD`, `last_CD` (user) and `item_CD`."""
 
     settings: Settings
-    content_IC: np.ndarray
-    recent_CD: np.ndarray
-    last_CD: np.ndarray
-    item_CD: np.ndarray
+    content_IC: Array
+    recent_CD: Array
+    last_CD: Array
+    item_CD: Array
 
 
 def fit(histories: Histories, catalogue: Catalogue, settings: Settings, seed: int) -> Model:
@@ -74,15 +75,13 @@ def fit(histories: Histories, catalogue: Catalogue, settings: Settings, seed: in
     return Model(settings, content, *(tower.detach().numpy().copy() for tower in towers))
 
 
-def _leading(content_IC: np.ndarray, dim: int) -> np.ndarray:
+def _leading(content_IC: Array, dim: int) -> Array:
     """Orthonormal directions of most content, float32 (C, <= dim)."""
     values, vectors = np.linalg.eigh((content_IC.T @ content_IC).astype(np.float64))
     return np.ascontiguousarray(vectors[:, np.argsort(-values)[:dim]], dtype=np.float32)
 
 
-def _examples(
-    histories: Histories, content_IC: np.ndarray, settings: Settings
-) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray, np.ndarray]:
+def _examples(histories: Histories, content_IC: Array, settings: Settings) -> tuple[sp.csr_matrix, Array, Array, Array]:
     """Of every event with content that follows another: faded events before it (T, I), the one before it, its item and
     its scenario (T,)."""
     owner, item, scenario = _known(histories, len(content_IC))
@@ -101,14 +100,14 @@ def _examples(
     return before, item[place[follows] - 1], item[follows], scenario[follows]
 
 
-def _known(histories: Histories, num_items: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _known(histories: Histories, num_items: int) -> tuple[Array, Array, Array]:
     """(user, item, scenario) of the positive events that name a known item."""
     owner = np.repeat(np.arange(len(histories.offsets) - 1), np.diff(histories.offsets))
     kept = (histories.weight > 0) & (histories.item_idx >= 0) & (histories.item_idx < num_items)
     return owner[kept], histories.item_idx[kept], histories.scenario_idx[kept]
 
 
-def _batches(scenario: np.ndarray, size: int, rng: np.random.Generator) -> list[tuple[int, np.ndarray]]:
+def _batches(scenario: Array, size: int, rng: np.random.Generator) -> list[tuple[int, Array]]:
     """Targets of one scenario a batch, batches in random order."""
     found = []
     for s in np.unique(scenario):
@@ -119,11 +118,11 @@ def _batches(scenario: np.ndarray, size: int, rng: np.random.Generator) -> list[
 
 def _loss(
     towers: "list[torch.nn.Parameter]",
-    content_IC: np.ndarray,
+    content_IC: Array,
     before_TI: sp.csr_matrix,
-    last_T: np.ndarray,
-    target_T: np.ndarray,
-    drawn_N: np.ndarray,
+    last_T: Array,
+    target_T: Array,
+    drawn_N: Array,
     sharpness: float,
 ) -> "torch.Tensor":
     """Mean cross entropy of the target among the drawn; a target that was drawn is left out."""
@@ -139,7 +138,7 @@ def _loss(
     return torch.nn.functional.cross_entropy(logits, torch.zeros(len(target_T), dtype=torch.long))
 
 
-def queries(model: Model, histories: Histories, scenario_idx: np.ndarray, time: np.ndarray) -> np.ndarray:
+def queries(model: Model, histories: Histories, scenario_idx: Array, time: Array) -> Array:
     """float32 (U, D): what the user is after; zeros for one without an item with content. The scenario and the moment
     asked about change nothing."""
     num_users = len(histories.offsets) - 1
@@ -153,23 +152,23 @@ def queries(model: Model, histories: Histories, scenario_idx: np.ndarray, time: 
     return np.asarray(recent @ model.recent_CD + last @ model.last_CD, np.float32)
 
 
-def vectors(model: Model) -> np.ndarray:
+def vectors(model: Model) -> Array:
     """float32 (I, D): a score is the product of a query and an item's vector; zeros without content."""
     return np.asarray(model.content_IC @ model.item_CD, np.float32)
 
 
-def scores(model: Model, histories: Histories, scenario_idx: np.ndarray, time: np.ndarray) -> np.ndarray:
+def scores(model: Model, histories: Histories, scenario_idx: Array, time: Array) -> Array:
     """float32 (U, I): likeness in content to what the user is after; 0, which says nothing, where one of them has no
     content."""
     return queries(model, histories, scenario_idx, time) @ vectors(model).T
 
 
-def to_arrays(model: Model) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def to_arrays(model: Model) -> tuple[dict[str, Any], dict[str, Array]]:
     """(manifest, arrays) for the checkpoint."""
     arrays = {name: array for name, array in vars(model).items() if name != "settings"}
     return {"settings": asdict(model.settings)}, arrays
 
 
-def from_arrays(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Model:
+def from_arrays(manifest: Mapping[str, Any], arrays: Mapping[str, Array]) -> Model:
     """The inverse of `to_arrays`: the same scores to the last bit."""
     return Model(settings=Settings(**manifest["settings"]), **arrays)

@@ -9,6 +9,8 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.linalg import lapack
 
+from recspark.arrays import Array
+
 ROWS_A_BLOCK = 256
 
 
@@ -24,7 +26,7 @@ def gram_blocks(history_UI: sp.csr_matrix, rows: int = ROWS_A_BLOCK) -> Iterator
             yield strip, (part @ history_UI).tocsr()
 
 
-def assemble(strips: Iterable[tuple[int, sp.csr_matrix]], num_items: int, rows: int = ROWS_A_BLOCK) -> np.ndarray:
+def assemble(strips: Iterable[tuple[int, sp.csr_matrix]], num_items: int, rows: int = ROWS_A_BLOCK) -> Array:
     """Finished strips, each number once, as the dense Gram matrix, float64 (I, I)."""
     gram_II = np.zeros((num_items, num_items))
     for strip, part in strips:
@@ -32,7 +34,7 @@ def assemble(strips: Iterable[tuple[int, sp.csr_matrix]], num_items: int, rows: 
     return gram_II
 
 
-def fit(gram_II: np.ndarray, l2: float) -> np.ndarray:
+def fit(gram_II: Array, l2: float) -> Array:
     """Weights B = -P / diag(P) with P = (G + l2 I)^-1 and a zero diagonal, float32 (I, I); B[i, j]: what i says for j.
 
     Computed in float64. Items without any event have no weight in either direction and cost nothing.
@@ -48,7 +50,7 @@ def fit(gram_II: np.ndarray, l2: float) -> np.ndarray:
     return weights_II
 
 
-def _inverse(gram: np.ndarray, l2: float) -> np.ndarray:
+def _inverse(gram: Array, l2: float) -> Array:
     """(gram + l2 I)^-1 through Cholesky: symmetric and positive definite, so half the work of a general inverse."""
     gram[np.diag_indices(len(gram))] += l2
     # The matrix is symmetric: its transpose is the Fortran order that LAPACK overwrites without a copy.
@@ -63,6 +65,6 @@ def _inverse(gram: np.ndarray, l2: float) -> np.ndarray:
     return lower
 
 
-def scores(history_UI: sp.csr_matrix, weights_II: np.ndarray) -> np.ndarray:
+def scores(history_UI: sp.csr_matrix, weights_II: Array) -> Array:
     """float32 (U, I): the user's items' weights summed. A user without history gets zeros, which say nothing."""
     return np.asarray(history_UI @ weights_II, dtype=np.float32)

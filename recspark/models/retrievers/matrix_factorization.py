@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from recspark.arrays import Array
 from recspark.histories import Histories
 from recspark.models.retrievers import affinity
 from recspark.models.retrievers.catalogue import Catalogue
@@ -30,7 +31,7 @@ class Settings:
 class Model:
     """`items_IF` float32 (I, F), orthonormal columns."""
 
-    items_IF: np.ndarray
+    items_IF: Array
     settings: Settings
 
 
@@ -49,27 +50,27 @@ def fit(histories: Histories, catalogue: Catalogue, settings: Settings, seed: in
     return Model(np.ascontiguousarray(items_FI.T, dtype=np.float32), settings)
 
 
-def queries(model: Model, histories: Histories, scenario_idx: np.ndarray, time: np.ndarray) -> np.ndarray:
+def queries(model: Model, histories: Histories, scenario_idx: Array, time: Array) -> Array:
     """float32 (U, F): the history projected on the factors; zeros without history. Scenario and moment asked about
     change nothing."""
     return np.asarray(affinity.faded(histories, len(model.items_IF), model.settings.half_life_days) @ model.items_IF)
 
 
-def vectors(model: Model) -> np.ndarray:
+def vectors(model: Model) -> Array:
     """float32 (I, F): a score is the product of a query and an item's vector."""
     return model.items_IF
 
 
-def scores(model: Model, histories: Histories, scenario_idx: np.ndarray, time: np.ndarray) -> np.ndarray:
+def scores(model: Model, histories: Histories, scenario_idx: Array, time: Array) -> Array:
     """float32 (U, I): the history projected on the factors and back; zeros, which say nothing, without history."""
     return queries(model, histories, scenario_idx, time) @ vectors(model).T
 
 
-def to_arrays(model: Model) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def to_arrays(model: Model) -> tuple[dict[str, Any], dict[str, Array]]:
     """(manifest, arrays) for training/checkpoint.py."""
     return {"settings": asdict(model.settings)}, {"items_IF": model.items_IF}
 
 
-def from_arrays(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Model:
+def from_arrays(manifest: Mapping[str, Any], arrays: Mapping[str, Array]) -> Model:
     """The inverse of `to_arrays`."""
     return Model(arrays["items_IF"], Settings(**manifest["settings"]))

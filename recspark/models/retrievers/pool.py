@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
+from recspark.arrays import Array
+
 NOBODY = -1  # `best` of a row that no retriever found; `because` without an item
 
 
@@ -17,13 +19,13 @@ class Pool:
     """Rows in order of list, then item. `ranks` float32 (n, R) from 1, nan where that retriever did not find the item;
     `best` (n,): the retriever that ranked it highest, the first one among equals."""
 
-    list_pos: np.ndarray
-    item_idx: np.ndarray
-    ranks: np.ndarray
-    best: np.ndarray
+    list_pos: Array
+    item_idx: Array
+    ranks: Array
+    best: Array
 
 
-def pool(tops: Sequence[np.ndarray], num_lists: int, num_items: int) -> Pool:
+def pool(tops: Sequence[Array], num_lists: int, num_items: int) -> Pool:
     """The union of R lists of item numbers, each (L, k) best first with -1 for an empty place."""
     places = [np.nonzero(top >= 0) for top in tops]
     keys = [row.astype(np.int64) * num_items + top[row, place] for top, (row, place) in zip(tops, places, strict=True)]
@@ -35,7 +37,7 @@ def pool(tops: Sequence[np.ndarray], num_lists: int, num_items: int) -> Pool:
     return Pool(distinct // num_items, distinct % num_items, ranks, best)
 
 
-def append(rows: Pool, list_pos: np.ndarray, item_idx: np.ndarray) -> Pool:
+def append(rows: Pool, list_pos: Array, item_idx: Array) -> Pool:
     """Add rows that no retriever found (`best` is -1), and put all in order again."""
     list_pos, item_idx = np.concatenate((rows.list_pos, list_pos)), np.concatenate((rows.item_idx, item_idx))
     added = len(list_pos) - len(rows.list_pos)
@@ -45,7 +47,7 @@ def append(rows: Pool, list_pos: np.ndarray, item_idx: np.ndarray) -> Pool:
     return Pool(list_pos[order], item_idx[order], ranks[order], best[order])
 
 
-def exactly(rows: Pool, list_pos: np.ndarray, item_idx: np.ndarray, num_items: int) -> Pool:
+def exactly(rows: Pool, list_pos: Array, item_idx: Array, num_items: int) -> Pool:
     """Those rows, in order of list and item and no other, with what the pool knows of them."""
     pooled, wanted = (
         lists * num_items + items for lists, items in ((rows.list_pos, rows.item_idx), (list_pos, item_idx))
@@ -61,11 +63,11 @@ def exactly(rows: Pool, list_pos: np.ndarray, item_idx: np.ndarray, num_items: i
 
 def because(
     history_UI: sp.csr_matrix,
-    user_pos: np.ndarray,
-    item_idx: np.ndarray,
-    contribution: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    tie_rank: np.ndarray,
-) -> np.ndarray:
+    user_pos: Array,
+    item_idx: Array,
+    contribution: Callable[[Array, Array], Array],
+    tie_rank: Array,
+) -> Array:
     """For every (user, item) row the item of the user's history that contributes most to it, int32 (n,); -1 for none.
 
     Rows must be in order of `user_pos`. `contribution(history items (h,), items (m,))` -> (h, m), called once a user;

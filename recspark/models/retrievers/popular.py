@@ -5,13 +5,15 @@ Shapes: G scenario groups, I items.
 
 import numpy as np
 
+from recspark.arrays import Array
 
-def decay(age_days: np.ndarray, half_life_days: float) -> np.ndarray:
+
+def decay(age_days: Array, half_life_days: float) -> Array:
     """What an event of that age counts for: 1 now, a half after one half-life."""
     return np.exp2(-np.asarray(age_days, dtype=np.float64) / half_life_days)
 
 
-def fit(counts_GI: np.ndarray, shrinkage: float) -> np.ndarray:
+def fit(counts_GI: Array, shrinkage: float) -> Array:
     """Popularity float32 (G, I) of decayed net counts: (count + shrinkage * share of all groups) / (total + shrinkage).
 
     `shrinkage` is how many events the distribution over all groups counts for: a group with few events follows the

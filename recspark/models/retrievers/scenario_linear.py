@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from recspark.arrays import Array
 from recspark.errors import ConfigError
 from recspark.histories import Histories
 from recspark.models.retrievers import affinity, linear
@@ -43,12 +44,12 @@ class Model:
     `own_items[item_offsets[s]:item_offsets[s + 1]]`, n of them, flat from `weight_offsets[s]`: float32 n x n by rows.
     `own_share` float64 (S,)."""
 
-    pooled_II: np.ndarray
-    own_items: np.ndarray
-    item_offsets: np.ndarray
-    own_weights: np.ndarray
-    weight_offsets: np.ndarray
-    own_share: np.ndarray
+    pooled_II: Array
+    own_items: Array
+    item_offsets: Array
+    own_weights: Array
+    weight_offsets: Array
+    own_share: Array
     num_items: int
     settings: Settings
 
@@ -82,7 +83,7 @@ def fit(histories: Histories, catalogue: Catalogue, settings: Settings, seed: in
     )
 
 
-def _gram(histories: Histories, num_items: int, settings: Settings) -> np.ndarray:
+def _gram(histories: Histories, num_items: int, settings: Settings) -> Array:
     """X^T X float64 (I, I) of the faded positives, users scaled by the power of their number of items."""
     history_UI = affinity.faded(histories, num_items, settings.half_life_days).astype(np.float64)
     if settings.power:
@@ -94,7 +95,7 @@ def _gram(histories: Histories, num_items: int, settings: Settings) -> np.ndarra
     return gram_II
 
 
-def _own(h: Histories, scenario: int, num_items: int, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
+def _own(h: Histories, scenario: int, num_items: int, settings: Settings) -> tuple[Array, Array]:
     """A scenario's items in order, and its weights over them, from the events that happened there."""
     here = h.scenario_idx == scenario
     found, item_idx = np.unique(h.item_idx[here], return_inverse=True)
@@ -103,7 +104,7 @@ def _own(h: Histories, scenario: int, num_items: int, settings: Settings) -> tup
     return found.astype(np.int64), linear.fit(gram, settings.own_l2)
 
 
-def only(h: Histories, kept: np.ndarray) -> Histories:
+def only(h: Histories, kept: Array) -> Histories:
     """The events marked in `kept` (E,) bool, of the same users."""
     before = np.concatenate(([0], np.cumsum(kept)))
     return Histories(
@@ -117,7 +118,7 @@ def only(h: Histories, kept: np.ndarray) -> Histories:
     )
 
 
-def join(pooled: Model, own: Model, own_share: np.ndarray) -> Model:
+def join(pooled: Model, own: Model, own_share: Array) -> Model:
     """One model of the pooled half of the first and the own half of the second, with a blend a scenario, (S,) in 0..1,
     as learnt on validation. Raises ConfigError when a half is missing or the two fade differently."""
     if not pooled.pooled_II.size or not len(own.own_items):
@@ -130,7 +131,7 @@ def join(pooled: Model, own: Model, own_share: np.ndarray) -> Model:
     return replace(own, pooled_II=pooled.pooled_II, own_share=share, settings=settings)
 
 
-def scores(model: Model, histories: Histories, scenario_idx: np.ndarray, time: np.ndarray) -> np.ndarray:
+def scores(model: Model, histories: Histories, scenario_idx: Array, time: Array) -> Array:
     """float32 (U, I) for the scenario asked about, (U,): the weights of the user's items summed; 0 says nothing. Events
     fade by their age against the user's newest one, so the asked `time` changes no order and is not used."""
     history_UI = affinity.faded(histories, model.num_items, model.settings.half_life_days)
@@ -150,13 +151,13 @@ def scores(model: Model, histories: Histories, scenario_idx: np.ndarray, time: n
     return out
 
 
-def to_arrays(model: Model) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def to_arrays(model: Model) -> tuple[dict[str, Any], dict[str, Array]]:
     """(manifest, arrays) for training/checkpoint.py."""
     names = ("pooled_II", "own_items", "item_offsets", "own_weights", "weight_offsets", "own_share")
     manifest = {"num_items": model.num_items, "settings": asdict(model.settings)}
     return manifest, {name: getattr(model, name) for name in names}
 
 
-def from_arrays(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Model:
+def from_arrays(manifest: Mapping[str, Any], arrays: Mapping[str, Array]) -> Model:
     """The inverse of `to_arrays`."""
     return Model(**arrays, num_items=manifest["num_items"], settings=Settings(**manifest["settings"]))

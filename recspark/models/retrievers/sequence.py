@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recspark.arrays import Array
 from recspark.errors import DataError
 from recspark.histories import Histories
 from recspark.models.retrievers.catalogue import Catalogue
@@ -34,8 +35,8 @@ class Model:
     settings: Settings
     num_items: int
     num_scenarios: int
-    content_ID: np.ndarray | None
-    weights: dict[str, np.ndarray]
+    content_ID: Array | None
+    weights: dict[str, Array]
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,11 @@ class Sequences:
 
     `time` (U, L) float64, days; `length` (U,). Item code 0 fills the end of a row."""
 
-    item: np.ndarray
-    scenario: np.ndarray
-    gap: np.ndarray
-    time: np.ndarray
-    length: np.ndarray
+    item: Array
+    scenario: Array
+    gap: Array
+    time: Array
+    length: Array
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,11 @@ class Targets:
     how likely a user is drawn, None = each once an epoch."""
 
     sequences: Sequences
-    pools: dict[int, np.ndarray]
-    chance: np.ndarray | None
+    pools: dict[int, Array]
+    chance: Array | None
 
     @property
-    def items(self) -> np.ndarray:
+    def items(self) -> Array:
         """item_idx of every item with an event."""
         return np.unique(np.concatenate(list(self.pools.values()))) - 1
 
@@ -81,7 +82,7 @@ def pack(histories: Histories, settings: Settings, num_items: int, num_scenarios
     gap = np.diff(time, prepend=np.nan)
     gap[place == 0] = np.nan
 
-    def table(values: np.ndarray, fill: float, dtype: type) -> np.ndarray:
+    def table(values: Array, fill: float, dtype: type) -> Array:
         out = np.full((num_users, width), fill, dtype=dtype)
         out[owner, place] = values
         return out
@@ -130,7 +131,7 @@ def epoch(network: Network, optimizer: torch.optim.Optimizer, data: Targets, see
     return total / count
 
 
-def _batches(order: np.ndarray, length: np.ndarray, size: int, rng: np.random.Generator) -> list[np.ndarray]:
+def _batches(order: Array, length: Array, size: int, rng: np.random.Generator) -> list[Array]:
     """Users in batches of like length, the batches in random order."""
     batches = []
     for low in range(0, len(order), size * BUCKET):
@@ -140,7 +141,7 @@ def _batches(order: np.ndarray, length: np.ndarray, size: int, rng: np.random.Ge
     return [batches[at] for at in rng.permutation(len(batches))]
 
 
-def batch_loss(network: Network, data: Targets, users: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, int]:
+def batch_loss(network: Network, data: Targets, users: Array, rng: np.random.Generator) -> tuple[Tensor, int]:
     """(sum of the sampled-softmax losses, number of targets) of some users."""
     s, longest = data.sequences, int(data.sequences.length[users].max())
     item, scenario, gap = (torch.from_numpy(x[users, :longest]) for x in (s.item, s.scenario, s.gap))
@@ -196,13 +197,13 @@ def thaw(model: Model) -> Network:
     return network.eval()
 
 
-def scores(model: Model, histories: Histories, scenario_idx: np.ndarray, time: np.ndarray) -> np.ndarray:
+def scores(model: Model, histories: Histories, scenario_idx: Array, time: Array) -> Array:
     """float32 (U, I): how much likelier than at random the item is next, in logarithms, in the scenario and at the
     moment (days) asked about for each user. nan for a user without a known item."""
     return queries(model, histories, scenario_idx, time) @ vectors(model).T
 
 
-def queries(model: Model, histories: Histories, scenario_idx: np.ndarray, time: np.ndarray) -> np.ndarray:
+def queries(model: Model, histories: Histories, scenario_idx: Array, time: Array) -> Array:
     """float32 (U, D + 1): what each user is asked for, and a one that meets the items' biases; nan for a user without a
     known item."""
     with torch.no_grad():
@@ -210,7 +211,7 @@ def queries(model: Model, histories: Histories, scenario_idx: np.ndarray, time: 
     return np.column_stack((found, np.where(np.isnan(found[:, 0]), np.nan, 1.0))).astype(np.float32)
 
 
-def vectors(model: Model) -> np.ndarray:
+def vectors(model: Model) -> Array:
     """float32 (I, D + 1): a score is the product of a query and an item's vector."""
     network = thaw(model)
     with torch.no_grad():
@@ -218,9 +219,7 @@ def vectors(model: Model) -> np.ndarray:
         return np.column_stack((found, network.item_bias[1:].numpy()))
 
 
-def scores_at(
-    model: Model, histories: Histories, scenario_idx: np.ndarray, time: np.ndarray, item_idx: np.ndarray
-) -> np.ndarray:
+def scores_at(model: Model, histories: Histories, scenario_idx: Array, time: Array, item_idx: Array) -> Array:
     """`scores` of the items (U, K) of each user's list only, float32 (U, K)."""
     network = thaw(model)
     found = np.empty(item_idx.shape, dtype=np.float32)
@@ -235,7 +234,7 @@ def scores_at(
     return found
 
 
-def states(model: Model, network: Network, histories: Histories, scenario_idx: np.ndarray, time: np.ndarray) -> Tensor:
+def states(model: Model, network: Network, histories: Histories, scenario_idx: Array, time: Array) -> Tensor:
     """float32 (U, D): what each user is asked for; nan for a user without a known item. Rows are padded to one length,
     so that a user's numbers do not depend on the others of a block."""
     s = pack(histories, model.settings, model.num_items, model.num_scenarios)
@@ -254,7 +253,7 @@ def states(model: Model, network: Network, histories: Histories, scenario_idx: n
     return found
 
 
-def to_arrays(model: Model) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def to_arrays(model: Model) -> tuple[dict[str, Any], dict[str, Array]]:
     """(manifest, arrays) for the checkpoint."""
     arrays = {f"weight.{name}": array for name, array in model.weights.items()}
     if model.content_ID is not None:
@@ -263,7 +262,7 @@ def to_arrays(model: Model) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return manifest, arrays
 
 
-def from_arrays(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Model:
+def from_arrays(manifest: Mapping[str, Any], arrays: Mapping[str, Array]) -> Model:
     """The inverse of `to_arrays`: the same scores to the last bit."""
     weights = {name[len("weight.") :]: array for name, array in arrays.items() if name.startswith("weight.")}
     sizes = (manifest["items"], manifest["scenarios"])

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recspark.arrays import Array
 from recspark.models.retrievers.catalogue import Catalogue
 
 GAP_DAYS = (0.5, 1.5, 3.5, 7.5, 14.5, 30.5, 60.5, 120.5, 365.5)  # edges of the time-gap buckets
@@ -67,7 +68,7 @@ class Block(nn.Module):
 class Network(nn.Module):
     """Item codes are item_idx + 1, 0 = padding; scenario code `num_scenarios` = one that is not known."""
 
-    def __init__(self, settings: Settings, num_items: int, num_scenarios: int, content_IC: np.ndarray | None) -> None:
+    def __init__(self, settings: Settings, num_items: int, num_scenarios: int, content_IC: Array | None) -> None:
         super().__init__()
         self.settings, dim = settings, settings.dim
         self.item = nn.Embedding(num_items + 1, dim, padding_idx=0)
@@ -115,7 +116,7 @@ class Network(nn.Module):
         return x + torch.einsum("blr,blrd->bld", low, self.adapter_up[scenario_BL])
 
 
-def build(settings: Settings, catalogue: Catalogue, trained: np.ndarray, seed: int) -> Network:
+def build(settings: Settings, catalogue: Catalogue, trained: Array, seed: int) -> Network:
     """An untrained network; only the items in `trained` (item_idx) get an id embedding other than zero."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -126,7 +127,7 @@ def build(settings: Settings, catalogue: Catalogue, trained: np.ndarray, seed: i
     return network
 
 
-def gap_bucket(days: np.ndarray, use_time: bool) -> np.ndarray:
+def gap_bucket(days: Array, use_time: bool) -> Array:
     """Bucket of a time gap, int64; unknown (nan), and any gap without `use_time`, is `NO_GAP`."""
     if not use_time:
         return np.full(days.shape, NO_GAP)

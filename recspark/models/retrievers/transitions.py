@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from recspark.arrays import Array
 from recspark.histories import Histories
 from recspark.models.retrievers.catalogue import Catalogue
 
@@ -53,10 +54,10 @@ class Model:
     forward_II: sp.csr_matrix
     near_II: sp.csr_matrix
     whole_II: sp.csr_matrix
-    counts_I: np.ndarray
-    late_I: np.ndarray
-    factors_ID: np.ndarray
-    filter_ID: np.ndarray
+    counts_I: Array
+    late_I: Array
+    factors_ID: Array
+    filter_ID: Array
 
 
 def fit(histories: Histories, catalogue: Catalogue, settings: Settings, seed: int) -> Model:
@@ -77,7 +78,7 @@ def fit(histories: Histories, catalogue: Catalogue, settings: Settings, seed: in
     return Model(settings, forward, near, whole, counts, late, factors, directions)
 
 
-def _recent_events(histories: Histories, num_items: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+def _recent_events(histories: Histories, num_items: int, length: int) -> tuple[Array, Array]:
     """(user, item) of the last `length` positive events of each user that name a known item."""
     owner = np.repeat(np.arange(len(histories.offsets) - 1), np.diff(histories.offsets))
     known = (histories.weight > 0) & (histories.item_idx >= 0) & (histories.item_idx < num_items)
@@ -86,13 +87,13 @@ def _recent_events(histories: Histories, num_items: int, length: int) -> tuple[n
     return owner[back < length], item[back < length]
 
 
-def recency(owner: np.ndarray, num_users: int) -> np.ndarray:
+def recency(owner: Array, num_users: int) -> Array:
     """Place of each event from its user's end, 0 = the last one; events in order of user."""
     ends = np.cumsum(np.bincount(owner, minlength=num_users))
     return ends[owner] - 1 - np.arange(len(owner))
 
 
-def _pairs(owner: np.ndarray, item: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _pairs(owner: Array, item: Array, length: int) -> tuple[Array, Array, Array]:
     """Every ordered pair of one user's events: item before, item after, events apart; equal items left out."""
     first, second, distance = [item[:0]], [item[:0]], [owner[:0]]
     for step in range(1, length):
@@ -103,13 +104,13 @@ def _pairs(owner: np.ndarray, item: np.ndarray, length: int) -> tuple[np.ndarray
     return np.concatenate(first), np.concatenate(second), np.concatenate(distance)
 
 
-def _scaled(matrix_II: sp.csr_matrix, counts_I: np.ndarray, power: float) -> sp.csr_matrix:
+def _scaled(matrix_II: sp.csr_matrix, counts_I: Array, power: float) -> sp.csr_matrix:
     """Divide by (count + 1) ** power of both items: 0.5 is a cosine, less keeps popularity."""
     scale = sp.diags((counts_I + 1.0) ** -power)
     return (scale @ matrix_II @ scale).tocsr().astype(np.float32)
 
 
-def _spectrum(matrix_II: sp.csr_matrix, rank: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _spectrum(matrix_II: sp.csr_matrix, rank: int, seed: int) -> tuple[Array, Array]:
     """The (<= rank) largest eigenvalues, descending, and their vectors (I, <= rank), float64, by subspace iteration."""
     width = min(rank + OVERSAMPLING, matrix_II.shape[0])
     matrix = matrix_II.astype(np.float64)
@@ -121,7 +122,7 @@ def _spectrum(matrix_II: sp.csr_matrix, rank: int, seed: int) -> tuple[np.ndarra
     return values[leading], basis @ vectors[:, leading]
 
 
-def views(model: Model, histories: Histories) -> dict[str, np.ndarray]:
+def views(model: Model, histories: Histories) -> dict[str, Array]:
     """Every view of a block of users, float32 (U, I) each, named as in `VIEWS`; 0 says nothing.
 
     `recent` weighs an event by `fade` for each one after it, `last` takes the last one only, `whole` all the same;
@@ -139,7 +140,7 @@ def views(model: Model, histories: Histories) -> dict[str, np.ndarray]:
     return dense
 
 
-def _walk(history_UI: sp.csr_matrix, matrix_II: sp.csr_matrix, counts_I: np.ndarray, power: float) -> np.ndarray:
+def _walk(history_UI: sp.csr_matrix, matrix_II: sp.csr_matrix, counts_I: Array, power: float) -> Array:
     """One step from the user's items, divided by (count + 1) ** power at both ends, float32 (U, I)."""
     scale = ((counts_I + 1.0) ** -power).astype(np.float32)
     reached = ((history_UI @ sp.diags(scale)) @ matrix_II).toarray()
@@ -155,13 +156,13 @@ def _history(model: Model, histories: Histories, kind: str) -> sp.csr_matrix:
     return sp.csr_matrix((weight.astype(np.float32), (owner, item)), shape=(num_users, len(model.counts_I)))
 
 
-def scores(model: Model, histories: Histories, scenario_idx: np.ndarray, time: np.ndarray) -> np.ndarray:
+def scores(model: Model, histories: Histories, scenario_idx: Array, time: Array) -> Array:
     """float32 (U, I): what tends to follow the user's last events; the moment and scenario asked about change nothing.
     A user without a known item gets zeros."""
     return _walk(_history(model, histories, "recent"), model.forward_II, model.counts_I, 0.5)
 
 
-def to_arrays(model: Model) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def to_arrays(model: Model) -> tuple[dict[str, Any], dict[str, Array]]:
     """(manifest, arrays) for the checkpoint."""
     arrays = {"counts": model.counts_I, "late": model.late_I, "factors": model.factors_ID, "filter": model.filter_ID}
     for name, matrix in (("forward", model.forward_II), ("near", model.near_II), ("whole", model.whole_II)):
@@ -169,7 +170,7 @@ def to_arrays(model: Model) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return {"settings": vars(model.settings)}, arrays
 
 
-def from_arrays(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Model:
+def from_arrays(manifest: Mapping[str, Any], arrays: Mapping[str, Array]) -> Model:
     """The inverse of `to_arrays`: the same scores to the last bit."""
     num_items = len(arrays["counts"])
 

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import scipy.sparse as sp
 
 from recspark import columns as c
+from recspark.arrays import Array
 from recspark.config.schema import RETRIEVERS, Scenarios
 from recspark.features import Candidates, ranking_features
 from recspark.histories import from_arrow
@@ -43,10 +44,10 @@ class Settings:
 class Lists:
     """The lists of a block, in order of user: row of the user, scenario (position in `names`), row of its group."""
 
-    user_pos: np.ndarray
-    name_idx: np.ndarray
+    user_pos: Array
+    name_idx: Array
     names: list[str]
-    group_row: np.ndarray
+    group_row: Array
 
 
 def block_candidates(batch: pa.RecordBatch, bundle: Bundle, settings: Settings) -> pa.RecordBatch:
@@ -149,7 +150,7 @@ def with_repeats(rows: Pool, lists: Lists, scores: Scores, bundle: Bundle, setti
     return append(rows, short[at], idx[at, place])
 
 
-def given_rows(batch: pa.RecordBatch, lists: Lists) -> tuple[np.ndarray, np.ndarray]:
+def given_rows(batch: pa.RecordBatch, lists: Lists) -> tuple[Array, Array]:
     """The rows that somebody else asked for: their list and item, (n,) each, in order of list and item."""
     column = batch.column(histories_table.GIVEN_ITEM)
     user_pos = np.repeat(np.arange(batch.num_rows), np.diff(column.offsets.to_numpy()))
@@ -163,7 +164,7 @@ def given_rows(batch: pa.RecordBatch, lists: Lists) -> tuple[np.ndarray, np.ndar
     return list_pos[by_list], items[by_list]
 
 
-def eligible(bundle: Bundle, rules: Scenarios, scenario: str, item_rules: str | None = None) -> np.ndarray:
+def eligible(bundle: Bundle, rules: Scenarios, scenario: str, item_rules: str | None = None) -> Array:
     """bool (I,): what may be in a scenario's lists. `item_rules`: where what a `where` leaves is written."""
     rule, items = rules.rule(scenario), bundle.known
     if rule.items == "own":
@@ -172,19 +173,19 @@ def eligible(bundle: Bundle, rules: Scenarios, scenario: str, item_rules: str | 
 
 
 def _best(
-    scores: np.ndarray,
+    scores: Array,
     k: int,
     seen_UI: sp.csr_matrix | None,
-    allowed: np.ndarray,
-    tie_rank: np.ndarray,
+    allowed: Array,
+    tie_rank: Array,
     limit: Limit | None,
-) -> np.ndarray:
+) -> Array:
     if limit is None:
         return top_k(scores, k, seen_UI, allowed, tie_rank)[0]
     return top_k_capped(scores, k, limit.code, limit.items, seen_UI, allowed, tie_rank)[0]
 
 
-def _alike(lists: Lists, rules: Scenarios) -> Iterator[tuple[int, np.ndarray]]:
+def _alike(lists: Lists, rules: Scenarios) -> Iterator[tuple[int, Array]]:
     """Lists under the same rule share their top-K: (a scenario that stands for the rule, positions of its lists)."""
     kinds: dict[tuple[object, ...], int] = {}
     of_name = np.empty(len(lists.names), dtype=np.int64)

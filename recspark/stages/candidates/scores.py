@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
+from recspark.arrays import Array
 from recspark.config.schema import RETRIEVERS
 from recspark.histories import Histories, take
 from recspark.models.retrievers import affinity, content, linear
@@ -29,12 +30,12 @@ class Scores:
 
     recent_UI: sp.csr_matrix
     seen_UI: sp.csr_matrix
-    last_seen: np.ndarray
-    user_UI: dict[str, np.ndarray]
-    list_LD: dict[str, np.ndarray]
+    last_seen: Array
+    user_UI: dict[str, Array]
+    list_LD: dict[str, Array]
 
 
-def score(histories: Histories, bundle: Bundle, user_pos: np.ndarray, scenario_idx: np.ndarray) -> Scores:
+def score(histories: Histories, bundle: Bundle, user_pos: Array, scenario_idx: Array) -> Scores:
     """For users' `histories` and their lists: the user (L,) and the group asked about (L,) of each."""
     h, num_items, day = histories, len(bundle.known), float(bundle.as_of_day)
     seen_UI = affinity.seen(h.offsets, h.item_idx, num_items)
@@ -59,8 +60,8 @@ def score(histories: Histories, bundle: Bundle, user_pos: np.ndarray, scenario_i
 
 
 def evidence(
-    name: str, scores: Scores, bundle: Bundle, lists: np.ndarray, user_pos: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | Product]:
+    name: str, scores: Scores, bundle: Bundle, lists: Array, user_pos: Array
+) -> tuple[Array, Array, Array | Product]:
     """What the retriever says of every item in some of the lists: (users (m,), back (l,), scores (m, I)), where the
     i-th list has row back[i]."""
     if name in scores.user_UI:
@@ -73,7 +74,7 @@ def evidence(
     )
 
 
-def of_rows(rows: Pool, user_pos: np.ndarray, group_row: np.ndarray, scores: Scores, bundle: Bundle) -> np.ndarray:
+def of_rows(rows: Pool, user_pos: Array, group_row: Array, scores: Scores, bundle: Bundle) -> Array:
     """Every retriever's score of every row, whoever found it, float32 (n, R); nan where it has nothing to say.
     `user_pos`, `group_row` (n,): the row's user and group."""
     columns = {"popular": bundle.popular[group_row, rows.item_idx]}
@@ -92,7 +93,7 @@ def of_rows(rows: Pool, user_pos: np.ndarray, group_row: np.ndarray, scores: Sco
     return np.stack([columns.get(name, silent) for name in RETRIEVERS], axis=1).astype(np.float32)
 
 
-def explain(rows: Pool, user_pos: np.ndarray, scores: Scores, bundle: Bundle) -> np.ndarray:
+def explain(rows: Pool, user_pos: Array, scores: Scores, bundle: Bundle) -> Array:
     """The history item that speaks most for each row, as its best retriever sees it, int32 (n,); -1 for none."""
     found = np.full(len(user_pos), -1, dtype=np.int32)
     for name in (*scores.user_UI, *scores.list_LD):
@@ -102,7 +103,7 @@ def explain(rows: Pool, user_pos: np.ndarray, scores: Scores, bundle: Bundle) ->
     return found
 
 
-def _contribution(name: str, bundle: Bundle) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+def _contribution(name: str, bundle: Bundle) -> Callable[[Array, Array], Array]:
     """(history items (h,), items (m,)) -> (h, m): what one says for the other. Where vectors are learnt: their product,
     less the item's bias, which no history item brings about."""
     if name == "linear":

@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 
 from recspark import columns as c
 from recspark import model_folder
+from recspark.arrays import Array
 from recspark.config.content import Encoder
 from recspark.encoders import compact as compacting
 from recspark.encoders.vectors import Storage, array_to_vectors, has_content, vectors_to_array
@@ -55,13 +56,13 @@ def compact(store: Store, rows: DataFrame, encoders: Sequence[Encoder], seed: in
     return reduce(DataFrame.unionByName, parts), losses
 
 
-def _sample(rows: DataFrame) -> np.ndarray:
+def _sample(rows: DataFrame) -> Array:
     """(n, D) vectors of items chosen by a hash of their id."""
     some = rows.where(F.col(c.EMBEDDING).isNotNull()).orderBy(F.xxhash64(c.ITEM_ID), c.ITEM_ID)
     return vectors_to_array(some.limit(compacting.FIT_ROWS).select(c.EMBEDDING).toArrow()[c.EMBEDDING])
 
 
-def _projection(store: Store, one: Encoder, sample: np.ndarray, seed: int) -> compacting.Projection | None:
+def _projection(store: Store, one: Encoder, sample: Array, seed: int) -> compacting.Projection | None:
     if one.pca is None:
         return None
     path = folder(store, one)

@@ -16,6 +16,7 @@ from pyspark.sql import functions as F
 
 from recspark import columns as c
 from recspark import model_folder
+from recspark.arrays import Array
 from recspark.config.schema import Config
 from recspark.encoders.vectors import array_to_vectors
 from recspark.encoders.weights import versions
@@ -122,7 +123,7 @@ def _of_items(facts: DataFrame) -> DataFrame:
     return facts.groupBy(c.ITEM_ID).agg(listed).withColumn(DIGEST, F.xxhash64(FACTS))
 
 
-def _numbered(facts: DataFrame) -> tuple[dict[str, pa.DictionaryArray], np.ndarray]:
+def _numbered(facts: DataFrame) -> tuple[dict[str, pa.DictionaryArray], Array]:
     """Facts as numbers in an order that the partitioning has no part in, and the hash of every item's."""
     items = _of_items(facts).toArrow().sort_by(c.ITEM_ID).combine_chunks()
     cells = items[FACTS].combine_chunks()

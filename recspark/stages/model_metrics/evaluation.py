@@ -19,6 +19,7 @@ from pyspark.sql import functions as F
 
 from recspark import columns as c
 from recspark import metrics
+from recspark.arrays import Array
 from recspark.config.schema import RETRIEVERS
 from recspark.stages import lists
 from recspark.stages.lists import whole_users
@@ -59,7 +60,7 @@ class Settings:
     cutoffs: tuple[int, ...]
     num_replicates: int
     seed: int
-    tie_rank: Callable[[], np.ndarray] | None
+    tie_rank: Callable[[], Array] | None
     at_k: tuple[str, ...] = ("ndcg", "recall")
 
     @property
@@ -81,16 +82,16 @@ class Rows:
     row. `group`: slice and scenario."""
 
     names: list[tuple[str, str]]
-    group: np.ndarray
-    user_idx: np.ndarray
-    found: np.ndarray
-    cold: np.ndarray
-    item_idx: np.ndarray
-    repeat: np.ndarray
-    popular: np.ndarray
-    scores: dict[str, np.ndarray]
-    done: np.ndarray
-    num_done: np.ndarray
+    group: Array
+    user_idx: Array
+    found: Array
+    cold: Array
+    item_idx: Array
+    repeat: Array
+    popular: Array
+    scores: dict[str, Array]
+    done: Array
+    num_done: Array
 
 
 def list_metrics(recommendations: DataFrame, truth: DataFrame, cutoffs: Sequence[int] = (1, 5, 10, 20)) -> DataFrame:
@@ -181,7 +182,7 @@ def _rows(table: pa.Table, modes: tuple[str, ...]) -> Rows:
     )
 
 
-def measure(rows: Rows, settings: Settings, tie_rank: np.ndarray | None) -> Iterator[tuple[str, str, bytes]]:
+def measure(rows: Rows, settings: Settings, tie_rank: Array | None) -> Iterator[tuple[str, str, bytes]]:
     """(slice, scenario, payload) of every scenario of a block and of all of them together."""
     of_row, first = lists.list_numbers(rows.group, rows.user_idx)
     num_lists, list_idx = len(first), of_row[rows.found]
@@ -200,9 +201,7 @@ def measure(rows: Rows, settings: Settings, tie_rank: np.ndarray | None) -> Iter
     yield from _sums(block, rows.names, ranked, settings)
 
 
-def _hits(
-    list_idx: np.ndarray, item_idx: np.ndarray, done_list: np.ndarray, done: np.ndarray, num_lists: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _hits(list_idx: Array, item_idx: Array, done_list: Array, done: Array, num_lists: int) -> tuple[Array, Array]:
     """Whether each candidate (n,) is among what its list's user did (d,), float64, and how many distinct items (L,)
     that is."""
     low, high = (pick([pick(x, initial=0) for x in (item_idx, done)]) for pick in (np.min, np.max))
@@ -220,17 +219,17 @@ def _hits(
 class _Block:
     """Candidate rows (list, item, was it a hit) in order of list, and per list: relevant items, group, user, cold."""
 
-    list_idx: np.ndarray
-    item_idx: np.ndarray
-    hit: np.ndarray
-    offsets: np.ndarray
-    relevant: np.ndarray
-    group: np.ndarray
-    user_idx: np.ndarray
-    cold: np.ndarray
+    list_idx: Array
+    item_idx: Array
+    hit: Array
+    offsets: Array
+    relevant: Array
+    group: Array
+    user_idx: Array
+    cold: Array
 
 
-Ranked = dict[str, tuple[np.ndarray, np.ndarray]]  # mode -> final scores (n,), order (n,)
+Ranked = dict[str, tuple[Array, Array]]  # mode -> final scores (n,), order (n,)
 
 
 def _sums(
@@ -249,7 +248,7 @@ def _sums(
     groups |= {(label, EVERYONE): label_of_list == at for at, label in enumerate(labels)}
     for (label, scenario), members in groups.items():
         at = members[active]
-        payload: dict[str, np.ndarray] = {}
+        payload: dict[str, Array] = {}
         for name, chosen in ((ALL, at), (COLD, at & block.cold[active])):
             pick = active[chosen]
             payload[f"values_{name}"] = (values_LC[pick] * sizes_LC[pick]).T @ weights[chosen]
@@ -260,7 +259,7 @@ def _sums(
         yield label, scenario, _pack(payload)
 
 
-def _figures(block: _Block, ranked: Ranked, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
+def _figures(block: _Block, ranked: Ranked, settings: Settings) -> tuple[Array, Array]:
     """Figures (L, C) as in `Settings.figures`, and what each counts for in a mean; 0 where it is not defined."""
     by_rank = {mode: block.hit[ranked[mode][1]] for mode in settings.modes}
     places = [metrics.AT_K[name](by_rank[mode], block.offsets, block.relevant, k) for name, k, mode in settings.ranked]
@@ -273,7 +272,7 @@ def _figures(block: _Block, ranked: Ranked, settings: Settings) -> tuple[np.ndar
     return np.nan_to_num(values), sizes
 
 
-def _moments(ndcg_LM: np.ndarray, half: np.ndarray) -> np.ndarray:
+def _moments(ndcg_LM: Array, half: Array) -> Array:
     """(2, 1 + M + M * M): count, sums and products of the modes' NDCG on each half of the users."""
     found = []
     for side in (0, 1):
@@ -282,12 +281,12 @@ def _moments(ndcg_LM: np.ndarray, half: np.ndarray) -> np.ndarray:
     return np.stack(found)
 
 
-def _tops(block: _Block, members: np.ndarray, ranked: Ranked, settings: Settings) -> dict[str, np.ndarray]:
+def _tops(block: _Block, members: Array, ranked: Ranked, settings: Settings) -> dict[str, Array]:
     """Distinct items on top of the members' lists by mode, and the learnt modes' hits by score."""
     sizes = np.diff(block.offsets)
     position = np.arange(len(block.hit)) - np.repeat(block.offsets[:-1], sizes)
     inside = members[block.list_idx]
-    found: dict[str, np.ndarray] = {}
+    found: dict[str, Array] = {}
     for mode in settings.modes:
         scores, order = ranked[mode]
         found[f"top_{mode}"] = np.unique(block.item_idx[order][inside[order] & (position < settings.cutoffs[0])])
@@ -298,7 +297,7 @@ def _tops(block: _Block, members: np.ndarray, ranked: Ranked, settings: Settings
     return found
 
 
-def _pack(payload: dict[str, np.ndarray]) -> bytes:
+def _pack(payload: dict[str, Array]) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, **payload)
     return buffer.getvalue()
@@ -322,7 +321,7 @@ def _merge(table: pa.Table, settings: Settings) -> pa.Table:
     return pa.Table.from_pylist([{**row, c.SCENARIO: scenario} for row in found], MERGED_SCHEMA)
 
 
-def _means(parts: list[dict[str, np.ndarray]], name: str, settings: Settings) -> Iterator[dict[str, object]]:
+def _means(parts: list[dict[str, Array]], name: str, settings: Settings) -> Iterator[dict[str, object]]:
     """One row a figure; none where nobody was measured."""
     users = int(sum(part[f"users_{name}"][0] for part in parts))
     values, sizes = (sum(part[f"{kind}_{name}"] for part in parts) for kind in ("values", "sizes"))
@@ -335,7 +334,7 @@ def _means(parts: list[dict[str, np.ndarray]], name: str, settings: Settings) ->
             yield {"model": model, "metric": metric, **figure, "num_users": users}
 
 
-def _merged_auc(parts: list[np.ndarray]) -> float:
+def _merged_auc(parts: list[Array]) -> float:
     bins, positive, negative = np.concatenate(parts, axis=1)
     values, at = np.unique(bins, return_inverse=True)
     counts = (np.bincount(at, weights=weights, minlength=len(values)) for weights in (positive, negative))

@@ -17,6 +17,7 @@ from scipy.special import logit
 
 from recspark import columns as c
 from recspark import model_folder
+from recspark.arrays import Array
 from recspark.config.schema import Config
 from recspark.models.rankers.blend import blend
 from recspark.stages.ranker import stage as ranker
@@ -62,7 +63,7 @@ class Scorer:
             found.append(model_folder.read_manifest(f"{self.models}/{ranker.RANKER}")["spec"]["features"])
         return (c.SCENARIO_IDX, c.USER_IDX, c.ITEM_IDX, *dict.fromkeys(name for names in found for name in names))
 
-    def __call__(self, rows: pa.Table | pa.RecordBatch, modes: Sequence[str]) -> dict[str, np.ndarray]:
+    def __call__(self, rows: pa.Table | pa.RecordBatch, modes: Sequence[str]) -> dict[str, Array]:
         """Learnt mode -> float64 (n,), higher is better within a list; a torch ranker's: probability of the first
         task."""
         parts = (ranker.RANKER, ranker.GBDT) if ranker.BLEND in modes else ()
@@ -72,17 +73,17 @@ class Scorer:
             found[ranker.BLEND] = self._blended(found[ranker.RANKER], found[ranker.GBDT])
         return {mode: found[mode] for mode in modes}
 
-    def _blended(self, probabilities: np.ndarray, trees: np.ndarray) -> np.ndarray:
+    def _blended(self, probabilities: Array, trees: Array) -> Array:
         widths = (_spread(f"{self.models}/{ranker.RANKER}"), _open(f"{self.models}/{ranker.GBDT}").spread)
         return blend((logit(np.clip(probabilities, EDGE, 1 - EDGE)), trees), widths)
 
-    def _boosted(self, rows: pa.Table | pa.RecordBatch) -> np.ndarray:
+    def _boosted(self, rows: pa.Table | pa.RecordBatch) -> Array:
         from recspark.models.rankers import gbdt  # here: see the top
 
         trees = _open(f"{self.models}/{ranker.GBDT}")
         return np.asarray(gbdt.predict(trees, _dense(rows, trees.features), num_threads=1), np.float64)
 
-    def _neural(self, rows: pa.Table | pa.RecordBatch, mode: str) -> np.ndarray:
+    def _neural(self, rows: pa.Table | pa.RecordBatch, mode: str) -> Array:
         from recspark.training.ranking import scoring  # here: see the top
 
         folder = f"{self.models}/{mode}"
@@ -109,12 +110,12 @@ def scorer(store: Store, config: Config, run_date: date, as_of: date, copy: str)
     return Scorer(models, histories, bundle, as_of_day(as_of), config.retriever.names, ranker.modes(config))
 
 
-def _dense(rows: pa.Table | pa.RecordBatch, names: Sequence[str]) -> np.ndarray:
+def _dense(rows: pa.Table | pa.RecordBatch, names: Sequence[str]) -> Array:
     """(n, F) float32, in Fortran order: Arrow's columns as they lie, one after the other."""
     return np.stack([_numbers(rows, name) for name in names]).astype(np.float32, copy=False).T
 
 
-def _numbers(rows: pa.Table | pa.RecordBatch, name: str) -> np.ndarray:
+def _numbers(rows: pa.Table | pa.RecordBatch, name: str) -> Array:
     column = rows.column(name)  # only a record batch's column takes, and needs, the permission to copy
     return column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False)
 

@@ -9,13 +9,14 @@ import scipy.sparse as sp
 from pyspark.sql import DataFrame
 
 from recspark import columns as c
+from recspark.arrays import Array
 from recspark.models.retrievers import affinity, linear
 
 SCHEMA = "strip int, matrix binary"
 ARROW = pa.schema([("strip", pa.int32()), ("matrix", pa.binary())])
 
 
-def gram(histories: DataFrame, num_items: int, as_of_days: float, half_life_days: float) -> np.ndarray:
+def gram(histories: DataFrame, num_items: int, as_of_days: float, half_life_days: float) -> Array:
     """Sum over users of the product of their recent affinities to two items, float64 (I, I).
 
     Summed as whole numbers, so exact in any order. Memory: a task holds its partition's positive pairs (12 bytes each)

@@ -8,6 +8,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from recspark.arrays import Array
 from recspark.features import WINDOWS, ItemStats
 from recspark.histories import Histories, from_arrow
 from recspark.models.retrievers import popular
@@ -23,8 +24,8 @@ SCHEMA = ", ".join(["cell bigint", *(f"{name} bigint" for name in WHOLE), *(f"{n
 
 
 def item_stats(
-    histories: DataFrame, groups: np.ndarray, num_items: int, as_of_days: float, half_life_days: float
-) -> tuple[ItemStats, np.ndarray]:
+    histories: DataFrame, groups: Array, num_items: int, as_of_days: float, half_life_days: float
+) -> tuple[ItemStats, Array]:
     """Statistics with one row a group of `groups` (sorted scenario_idx) and one for all; decayed net counts (G, I).
 
     One row for each (group, item) that has an event comes to the driver, and dense float32 arrays of groups x windows x
@@ -38,14 +39,14 @@ def item_stats(
     return finish({name: table.column(name).to_numpy() for name in table.column_names}, len(groups), num_items)
 
 
-def group_rows(scenario_idx: np.ndarray, groups: np.ndarray) -> np.ndarray:
+def group_rows(scenario_idx: Array, groups: Array) -> Array:
     """Row of each scenario group in arrays that hold only the groups in use."""
     return np.searchsorted(groups, scenario_idx)
 
 
 def partial_sums(
-    histories: Histories, rows: np.ndarray, num_items: int, as_of_days: float, half_life_days: float
-) -> dict[str, np.ndarray]:
+    histories: Histories, rows: Array, num_items: int, as_of_days: float, half_life_days: float
+) -> dict[str, Array]:
     """Sums over a block of whole users, one entry a (group, item) that occurs; `rows`: group row of every event."""
     h = histories
     cell, at = np.unique(rows.astype(np.int64) * num_items + h.item_idx, return_inverse=True)
@@ -53,7 +54,7 @@ def partial_sums(
     new = _first_of_user(h, positive, num_items)
     age = as_of_days - h.time
 
-    def total(values: np.ndarray, where: np.ndarray) -> np.ndarray:
+    def total(values: Array, where: Array) -> Array:
         out = np.zeros(len(cell), dtype=values.dtype)
         np.add.at(out, at[where], values[where])
         return out
@@ -75,7 +76,7 @@ def partial_sums(
     return sums
 
 
-def _first_of_user(h: Histories, positive: np.ndarray, num_items: int) -> np.ndarray:
+def _first_of_user(h: Histories, positive: Array, num_items: int) -> Array:
     """Marks the first positive event of each user with each item; events are in order of time."""
     owner = np.repeat(np.arange(len(h.offsets) - 1, dtype=np.int64), np.diff(h.offsets))
     where = np.flatnonzero(positive)
@@ -84,19 +85,19 @@ def _first_of_user(h: Histories, positive: np.ndarray, num_items: int) -> np.nda
     return first
 
 
-def finish(sums: dict[str, np.ndarray], num_groups: int, num_items: int) -> tuple[ItemStats, np.ndarray]:
+def finish(sums: dict[str, Array], num_groups: int, num_items: int) -> tuple[ItemStats, Array]:
     """Dense statistics from sums by cell = group row x items + item, and decayed net counts float64 (G, I)."""
 
-    def dense(name: str, empty: float = 0.0) -> np.ndarray:
+    def dense(name: str, empty: float = 0.0) -> Array:
         out = np.full(num_groups * num_items, empty)
         out[sums["cell"]] = sums[name]
         return out.reshape(num_groups, num_items)
 
-    def with_all(names: list[str]) -> np.ndarray:
+    def with_all(names: list[str]) -> Array:
         own = np.stack([dense(name) for name in names], axis=1)
         return np.concatenate((own, own.sum(axis=0, keepdims=True))).astype(np.float32)
 
-    def mean(name: str) -> np.ndarray:
+    def mean(name: str) -> Array:
         count = dense(f"{name}_n").sum(axis=0)
         return np.where(count > 0, dense(name).sum(axis=0) / np.maximum(count, 1), np.nan).astype(np.float32)
 
@@ -116,7 +117,7 @@ def finish(sums: dict[str, np.ndarray], num_groups: int, num_items: int) -> tupl
 
 
 def _partials(
-    batches: Iterator[pa.RecordBatch], groups: np.ndarray, num_items: int, as_of_days: float, half_life_days: float
+    batches: Iterator[pa.RecordBatch], groups: Array, num_items: int, as_of_days: float, half_life_days: float
 ) -> Iterator[pa.RecordBatch]:
     names = ["cell", *WHOLE, *DOUBLES]
     for batch in batches:

@@ -20,6 +20,7 @@ from pyspark.sql import functions as F
 
 from recspark import columns as c
 from recspark import model_folder
+from recspark.arrays import Array
 from recspark.config.content import Encoder
 from recspark.config.schema import Config, Linear
 from recspark.encoders.vectors import Storage, vectors_to_array
@@ -57,15 +58,15 @@ class Bundle:
 
     as_of_day: int
     scenarios: dict[str, int]
-    groups: np.ndarray
+    groups: Array
     half_life_days: float
-    linear: np.ndarray | None
-    popular: np.ndarray
-    content: np.ndarray
+    linear: Array | None
+    popular: Array
+    content: Array
     learnt: dict[str, learnt_retrievers.Learnt]
-    known: np.ndarray
-    tie_rank: np.ndarray
-    own: dict[str, np.ndarray]
+    known: Array
+    tie_rank: Array
+    own: dict[str, Array]
     stats: ItemStats
 
 
@@ -225,9 +226,7 @@ def require_memory(num_items: int, max_items: int) -> None:
         )
 
 
-def item_arrays(
-    items: pa.Table, num_items: int, storages: Sequence[Storage]
-) -> tuple[dict[str, np.ndarray], list[int]]:
+def item_arrays(items: pa.Table, num_items: int, storages: Sequence[Storage]) -> tuple[dict[str, Array], list[int]]:
     """`known`, `tie_rank` and `content` from rows (item_id, item_idx, embedding_0 ...); and how many numbers of a
     content vector are whose. Every encoder's part has the same length, so that a cosine is the mean of theirs."""
     item_idx = items[c.ITEM_IDX].to_numpy()
@@ -272,9 +271,7 @@ def _items(store: Store, config: Config, encoders: tuple[str, ...], as_of: date)
     return table
 
 
-def _own_items(
-    store: Store, config: Config, as_of: date, scenarios: list[str], items: pa.Table
-) -> dict[str, np.ndarray]:
+def _own_items(store: Store, config: Config, as_of: date, scenarios: list[str], items: pa.Table) -> dict[str, Array]:
     """Scenario -> bool (n,): items with an event there, for the scenarios that list only those."""
     names = [name for name in scenarios if config.scenarios.rule(name).items == "own"]
     if not names:

@@ -17,6 +17,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from recspark import columns as c
 from recspark import model_folder
+from recspark.arrays import Array
 from recspark.config.schema import Config
 from recspark.histories import from_arrow
 from recspark.models.retrievers import co_occurrence
@@ -37,7 +38,7 @@ class Learnt:
 
     module: ModuleType
     model: Any
-    vectors_ID: np.ndarray | None
+    vectors_ID: Array | None
     target: int | None
 
 
@@ -76,7 +77,7 @@ def train(spark: SparkSession, config: Config, jobs: Sequence[tuple[str, str, di
 
 
 def count_pairs(
-    histories: DataFrame, num_items: int, counts_I: np.ndarray, settings: co_occurrence.Settings, bundle: str
+    histories: DataFrame, num_items: int, counts_I: Array, settings: co_occurrence.Settings, bundle: str
 ) -> co_occurrence.Model:
     """Fit `co_occurrence` on HISTORIES rows and save it: pairs are summed by Spark in strips of items, and each strip
     keeps its best neighbours before it comes to the driver. `counts_I`: positive events of every item.
@@ -116,9 +117,7 @@ def _pair_strips(
             yield pack_batch(strip, part)
 
 
-def _best_of_strip(
-    strips: pa.Table, num_items: int, counts_I: np.ndarray, settings: co_occurrence.Settings
-) -> pa.Table:
+def _best_of_strip(strips: pa.Table, num_items: int, counts_I: Array, settings: co_occurrence.Settings) -> pa.Table:
     strip = strips.column("strip")[0].as_py()
     count = counts_I[strip * ROWS_A_STRIP : (strip + 1) * ROWS_A_STRIP]
     kept = co_occurrence.similarity(merge(strips, num_items), count, counts_I, settings)

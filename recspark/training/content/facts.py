@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recspark import model_folder
+from recspark.arrays import Array
 from recspark.encoders import graph
 from recspark.errors import RecsparkError
 
@@ -32,7 +33,7 @@ class Trained:
 
     model: graph.Model
     names: dict[str, pa.Array]
-    digest_I: np.ndarray
+    digest_I: Array
 
 
 def run(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def run(tree: Mapping[str, Any]) -> dict[str, Any]:
         return {"error": str(error)}
 
 
-def write_facts(folder: str, facts: Mapping[str, pa.DictionaryArray], digest_I: np.ndarray) -> None:
+def write_facts(folder: str, facts: Mapping[str, pa.DictionaryArray], digest_I: Array) -> None:
     """What a training reads: a fact's item, relation and entity; `digest_I` in the order of the items' dictionary."""
     arrays = {name: facts[name].indices.to_numpy().astype(np.int32) for name in NAMES}
     names = {f"{name}.json": json.dumps(facts[name].dictionary.to_pylist()) for name in NAMES}
@@ -76,7 +77,7 @@ def read(folder: str) -> Trained:
     return Trained(model, names, np.asarray(model_folder.open_array(folder, DIGEST)))
 
 
-def vectors_of(trained: Trained, item: pa.Array, digest: np.ndarray, facts: Mapping[str, Any]) -> np.ndarray:
+def vectors_of(trained: Trained, item: pa.Array, digest: Array, facts: Mapping[str, Any]) -> Array:
     """float32 (n, D): the trained vector of an item whose facts are those of the training, else where its facts put it;
     zeros without any. `facts`: `owner`, the row of a fact, with its `relation` and `entity`."""
     relation, entity = (numbers_of(facts[name], trained.names[name]) for name in NAMES[1:])
@@ -87,6 +88,6 @@ def vectors_of(trained: Trained, item: pa.Array, digest: np.ndarray, facts: Mapp
     return vectors
 
 
-def numbers_of(values: pa.Array, names: pa.Array) -> np.ndarray:
+def numbers_of(values: pa.Array, names: pa.Array) -> Array:
     """int64 (n,): each one's place among the names, -1 for none."""
     return np.asarray(pc.fill_null(pc.index_in(values.cast(pa.string()), value_set=names), -1), np.int64)

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from recspark import metrics, model_folder
+from recspark.arrays import Array
 from recspark.encoders import text
 from recspark.encoders.load import need
 from recspark.encoders.text import TextEncoder
@@ -64,11 +65,11 @@ class Pairs:
     """`texts`: N different ones; `left`, `right` (P,) index them; `user` (P,) int64: whose pair it is."""
 
     texts: list[str]
-    left: np.ndarray
-    right: np.ndarray
-    user: np.ndarray
+    left: Array
+    right: Array
+    user: Array
 
-    def take(self, chosen: np.ndarray) -> "Pairs":
+    def take(self, chosen: Array) -> "Pairs":
         return replace(self, left=self.left[chosen], right=self.right[chosen], user=self.user[chosen])
 
 
@@ -77,7 +78,7 @@ class Trained:
     """`weights`: the adapter's, by peft's names, `config` is peft's; `epochs`: how many they have seen, 0 where the
     frozen model is as good. `history`: an entry an epoch from 0 on; `gain` is over the frozen MRR, with its bounds."""
 
-    weights: dict[str, np.ndarray]
+    weights: dict[str, Array]
     config: dict[str, Any]
     epochs: int
     history: list[dict[str, float]]
@@ -122,7 +123,7 @@ def train(
         torch.manual_seed(seed)
         model = get_peft_model(encoder.model, lora)
 
-    def weights() -> dict[str, np.ndarray]:
+    def weights() -> dict[str, Array]:
         return {key: tensor.detach().cpu().numpy().copy() for key, tensor in get_peft_model_state_dict(model).items()}
 
     rng = np.random.default_rng(seed)
@@ -161,7 +162,7 @@ def _epoch(
     settings: Settings,
     optimizer: torch.optim.Optimizer,
     epoch: int,
-    order: np.ndarray,
+    order: Array,
     report: Callable[[str], None],
 ) -> float:
     """One pass over the pairs; returns the mean loss. Without dropout: ranks are low, and the best epoch is kept."""
@@ -206,13 +207,13 @@ def info_nce(vectors_UD: Tensor, left_B: Tensor, right_B: Tensor, mates_UU: Tens
     return cross_entropy(logits.masked_fill(hidden, -torch.inf), partner)
 
 
-def mates(pairs: Pairs) -> np.ndarray:
+def mates(pairs: Pairs) -> Array:
     """Sorted numbers left * N + right of all pairs, both ways."""
     left, right = np.concatenate([pairs.left, pairs.right]), np.concatenate([pairs.right, pairs.left])
     return np.unique(left * len(pairs.texts) + right)
 
 
-def are_mates(known: np.ndarray, used: np.ndarray, num_texts: int) -> np.ndarray:
+def are_mates(known: Array, used: Array, num_texts: int) -> Array:
     """bool (U, U): which of the `used` texts are `known` (see `mates`) as pairs."""
     return np.isin(used[:, None] * num_texts + used, known)
 
@@ -220,7 +221,7 @@ def are_mates(known: np.ndarray, used: np.ndarray, num_texts: int) -> np.ndarray
 # -- validation --------------------------------------------------------------------------------------------------------
 
 
-def split(pairs: Pairs, rng: np.random.Generator) -> tuple[Pairs, Pairs, np.ndarray]:
+def split(pairs: Pairs, rng: np.random.Generator) -> tuple[Pairs, Pairs, Array]:
     """(pairs to learn from, those of a fifth of the users to judge by, (C,) texts among which these look for partners).
 
     At most CANDIDATES texts and JUDGES pairs of the judges; those that would need more are left out.
@@ -235,7 +236,7 @@ def split(pairs: Pairs, rng: np.random.Generator) -> tuple[Pairs, Pairs, np.ndar
     return pairs.take(~held), judges, np.concatenate([own, others[: CANDIDATES - len(own)]])
 
 
-def reciprocal_ranks(encoder: TextEncoder, pairs: Pairs, candidates_C: np.ndarray) -> np.ndarray:
+def reciprocal_ranks(encoder: TextEncoder, pairs: Pairs, candidates_C: Array) -> Array:
     """(P,) 1 / place of `right` among the candidates by nearness to `left`, itself left out; ties share a place."""
     vectors_CD = encoder.encode([pairs.texts[i] for i in candidates_C])
     place = np.zeros(len(pairs.texts), dtype=np.int64)
@@ -248,13 +249,13 @@ def reciprocal_ranks(encoder: TextEncoder, pairs: Pairs, candidates_C: np.ndarra
     return 1.0 / (1.0 + (scores_PC > own).sum(axis=1) + ((scores_PC == own).sum(axis=1) - 1) / 2)
 
 
-def _gain(gain_P: np.ndarray, user_P: np.ndarray) -> tuple[float, float, float]:
+def _gain(gain_P: Array, user_P: Array) -> tuple[float, float, float]:
     """(mean, lower, upper): a 95 % bootstrap over users."""
     weights = metrics.poisson_weights(metrics.hash_users(user_P, 0), REPLICATES)
     return float(gain_P.mean()), *metrics.interval(gain_P @ weights / np.maximum(weights.sum(axis=0), 1))
 
 
-def _mean(values: np.ndarray) -> float:
+def _mean(values: Array) -> float:
     return float(values.mean()) if len(values) else 0.0
 
 

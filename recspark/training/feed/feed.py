@@ -30,12 +30,13 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from recspark import windows
+from recspark.arrays import Array
 from recspark.errors import ConfigError, DataError, SchemaError
 from recspark.training.feed.lanes import Piece, RowGroup, num_lanes, pools, shares
 from recspark.training.feed.prefetch import ahead
 
 Reader = Literal["petastorm", "arrow", "auto"]
-Columns = dict[str, np.ndarray]
+Columns = dict[str, Array]
 POOL_ROWS = 1_000_000
 PART_ROWS = 1 << 16  # decoded at once
 READ_BYTES = 1 << 16  # from a local file at once
@@ -47,8 +48,8 @@ SAMPLE_BUCKETS = 4096
 class Rows:
     """n rows: `ints` (n, I) int32 and `floats` (n, F) float32, columns in the order asked for."""
 
-    ints: np.ndarray
-    floats: np.ndarray
+    ints: Array
+    floats: Array
 
     def __len__(self) -> int:
         return len(self.ints)
@@ -58,7 +59,7 @@ class Rows:
 class Batch(Rows):
     """One rank's part of one batch. `weights` (n,) float32, 0 = padding; `size`: rows of the batch over all ranks."""
 
-    weights: np.ndarray
+    weights: Array
     size: int
 
 
@@ -70,7 +71,7 @@ class Folds:
     values: frozenset[int]
     keep: bool = True
 
-    def mask(self, folds: np.ndarray) -> np.ndarray:
+    def mask(self, folds: Array) -> Array:
         return np.isin(folds, sorted(self.values), invert=not self.keep)
 
 
@@ -122,8 +123,8 @@ class Feed:
         self.num_steps = math.ceil(self.num_rows / batch_size)
         self._lanes = num_lanes(self._groups, batch_size, pool_rows)
         self._shares = shares(self._lanes, rank, world_size)
-        self._kept: np.ndarray | None = None
-        self._spare: list[np.ndarray] = []  # an earlier epoch's memory: new one costs the kernel more than the filling
+        self._kept: Array | None = None
+        self._spare: list[Array] = []  # an earlier epoch's memory: new one costs the kernel more than the filling
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """This rank's batches of an epoch, from step `start` on: those that a reading from step 0 would give."""
@@ -140,7 +141,7 @@ class Feed:
         pool = next(self._pools(pools(self._order(0), 0, 1, self._pool_rows)[:1]))
         return self._split(pool.take(np.linspace(0, len(pool) - 1, min(max_rows, len(pool))).astype(np.int64), axis=0))
 
-    def _lane(self, epoch: int, lane: int, start: int) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
+    def _lane(self, epoch: int, lane: int, start: int) -> Generator[tuple[Array, Array], None, None]:
         """What a lane gives to each batch: rows of values, and which of them in which order."""
         plan = pools(self._order(epoch), lane, self._lanes, self._pool_rows)
         part = self._batch_size // self._lanes
@@ -149,7 +150,7 @@ class Feed:
         while first < len(plan) and skip >= (rows := _num_rows(plan[first])):
             skip -= rows
             first += 1
-        held: np.ndarray | None = None  # rows of the last pool that did not fill a part
+        held: Array | None = None  # rows of the last pool that did not fill a part
         for number, pool in enumerate(self._pools(plan[first:]), start=first):
             stream = (self._seed, epoch, number) if self._lanes == 1 else (self._seed, epoch, number, lane)
             order = np.random.default_rng(stream).permutation(len(pool))[skip:]
@@ -167,7 +168,7 @@ class Feed:
                 at += part
             held = pool.take(order[at:], axis=0) if at < len(order) else None
 
-    def _batch(self, parts: Sequence[tuple[np.ndarray, np.ndarray]], size: int) -> Batch:
+    def _batch(self, parts: Sequence[tuple[Array, Array]], size: int) -> Batch:
         taken = np.empty((math.ceil(size / self._world), len(self._ints) + len(self._floats)), np.int32)
         filled = 0
         for share, (rows, order) in zip(self._shares, parts, strict=True):
@@ -187,7 +188,7 @@ class Feed:
             weights[-1] = 0.0
         return Batch(found.ints, found.floats, weights, size)
 
-    def _split(self, rows: np.ndarray) -> Rows:
+    def _split(self, rows: Array) -> Rows:
         """Rows of values (n, I + F) int32, as pools hold them, as whole and real numbers."""
         return Rows(rows[:, : len(self._ints)], rows[:, len(self._ints) :].view(np.float32))
 
@@ -201,7 +202,7 @@ class Feed:
         files = np.random.default_rng((self._seed, epoch)).permutation(len(self._files))
         return [group for file in files for group in by_file[file]]
 
-    def _pools(self, plan: list[list[Piece]]) -> Generator[np.ndarray, None, None]:
+    def _pools(self, plan: list[list[Piece]]) -> Generator[Array, None, None]:
         """Each overwrites the one before the last."""
         if self.num_rows <= self._pool_rows and plan:
             if self._kept is None:
@@ -212,7 +213,7 @@ class Feed:
         yield from ahead(self._read(plan, buffers)) if len(plan) > 1 else self._read(plan, buffers)
         self._spare += buffers
 
-    def _read(self, plan: list[list[Piece]], buffers: list[np.ndarray]) -> Generator[np.ndarray, None, None]:
+    def _read(self, plan: list[list[Piece]], buffers: list[Array]) -> Generator[Array, None, None]:
         """Pools as one matrix each, (n, I + F) int32, floats by their bits: a batch gathers a row from one place.
 
         `buffers`: two are used in turn, and made here where they are missing or too small.
@@ -230,7 +231,7 @@ class Feed:
                 self._fill(rows[at : (at := at + piece.stop - piece.start)], piece, next(groups))
             yield rows
 
-    def _fill(self, out: np.ndarray, piece: Piece, parts: Iterable[Columns]) -> None:
+    def _fill(self, out: Array, piece: Piece, parts: Iterable[Columns]) -> None:
         """A piece into its rows of a pool. `parts`: the columns of its row group, cut."""
         into, read = self._split(out), 0
         for part in parts:
@@ -261,9 +262,7 @@ class Feed:
             )
 
 
-def read_users(
-    files: Sequence[str], columns: Sequence[str], user: str, max_rows: int, seed: int
-) -> dict[str, np.ndarray]:
+def read_users(files: Sequence[str], columns: Sequence[str], user: str, max_rows: int, seed: int) -> dict[str, Array]:
     """Columns of a seeded sample of whole users, at most max_rows rows: for a model that learns in memory.
 
     Two passes, the first over `user` alone. Users fall into hash buckets, and whole buckets are taken while they fit.
@@ -274,7 +273,7 @@ def read_users(
     for part in chain.from_iterable(_arrow_groups(paths, groups, [user])):
         counts += np.bincount(_bucket(part[user], seed), minlength=SAMPLE_BUCKETS)
     taken = np.cumsum(counts) <= max_rows
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in columns}
+    parts: dict[str, list[Array]] = {name: [] for name in columns}
     for part in chain.from_iterable(_arrow_groups(paths, groups, list(dict.fromkeys([*columns, user])))):
         mask = taken[_bucket(part[user], seed)]
         for name in columns:
@@ -330,7 +329,7 @@ def _row_groups(paths: Sequence[str], names: Sequence[str], folds: Sequence[Fold
     return groups
 
 
-def _all_of(folds: Sequence[Folds], columns: dict[str, np.ndarray]) -> np.ndarray:
+def _all_of(folds: Sequence[Folds], columns: dict[str, Array]) -> Array:
     """bool (n,): the rows that every one of `folds` counts."""
     return np.logical_and.reduce([fold.mask(columns[fold.column]) for fold in folds])
 
@@ -377,7 +376,7 @@ def _petastorm_groups(
             yield [{name: getattr(part, name) for name in names}]
 
 
-def _bucket(users: np.ndarray, seed: int) -> np.ndarray:
+def _bucket(users: Array, seed: int) -> Array:
     """Seeded hash of the user into SAMPLE_BUCKETS (two rounds of multiply and shift, as in splitmix64)."""
     mixed = (users.astype(np.uint64) + np.uint64(2 * (seed % 2**32) + 1)) * np.uint64(0x9E3779B97F4A7C15)
     mixed ^= mixed >> np.uint64(29)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recspark.arrays import Array
 from recspark.models.layers import Inputs
 from recspark.training.feed.feed import Batch
 from recspark.training.ranking.job import SCENARIO_AT
@@ -37,25 +38,25 @@ def varied(look: Prepare, seed: int) -> Prepare:
     return practice
 
 
-def cropped(history_BL: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def cropped(history_BL: Array, rng: np.random.Generator) -> Array:
     """The newest events only: half of them to all, one at least."""
     sizes = (history_BL > 0).sum(axis=1)
     kept = np.ceil(sizes * rng.uniform(SHORTEST, 1.0, len(sizes)))
     return np.where(np.arange(history_BL.shape[1]) < kept[:, None], history_BL, 0)
 
 
-def masked(history_BL: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def masked(history_BL: Array, rng: np.random.Generator) -> Array:
     """Some events hidden, each by chance."""
     return np.where(rng.random(history_BL.shape) < MASKED, 0, history_BL)
 
 
-def mixed(history_BL: np.ndarray, other_BL: np.ndarray) -> np.ndarray:
+def mixed(history_BL: Array, other_BL: Array) -> Array:
     """The newer half of each history, then the same places of the other's."""
     newer = np.ceil((history_BL > 0).sum(axis=1) / 2)
     return np.where(np.arange(history_BL.shape[1]) < newer[:, None], history_BL, other_BL)
 
 
-def partners(keys: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def partners(keys: Array, rng: np.random.Generator) -> Array:
     """For each row another (or the same) one with an equal key (n, K), each taken once: int64 (n,)."""
     _, group = np.unique(keys, axis=0, return_inverse=True)
     drawn = rng.permutation(len(keys))

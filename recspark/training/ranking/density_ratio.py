@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from recspark.arrays import Array
+
 RIDGE = 1.0  # so that two scenarios that never overlap have finite coefficients
 LARGEST = 10.0  # a few rows must not be the whole source
 
@@ -16,15 +18,15 @@ class Likeness:
     scenarios' shares of the rows.
     """
 
-    coefficients: np.ndarray
+    coefficients: Array
     constant: float
 
-    def __call__(self, features: np.ndarray) -> np.ndarray:
+    def __call__(self, features: Array) -> Array:
         logit = _design(features) @ self.coefficients + self.constant
         return np.minimum(np.exp(np.minimum(logit, 50.0)), LARGEST)
 
 
-def likeness(features: np.ndarray, is_target: np.ndarray) -> Likeness:
+def likeness(features: Array, is_target: Array) -> Likeness:
     """From (n, F) features of both sides, of unit scale, and which rows are the target's, bool (n,).
 
     Where one side has no row, every row is as likely in both.
@@ -40,5 +42,5 @@ def likeness(features: np.ndarray, is_target: np.ndarray) -> Likeness:
     return Likeness(fitted.coef_[0], float(fitted.intercept_[0]) - odds)
 
 
-def _design(features: np.ndarray) -> np.ndarray:
+def _design(features: Array) -> Array:
     return np.column_stack([features, features**2])

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from recspark import columns as c
 from recspark import model_folder
+from recspark.arrays import Array
 from recspark.errors import RecsparkError
 from recspark.histories import HistoryBook
 from recspark.models.layers import Inputs, id_rows, look_up
@@ -54,7 +55,7 @@ class LookUp:
         inputs = look_up(batch.floats[:, : self._num_features], scenario, item, history, self.content)
         return inputs, torch.from_numpy(self.targets(batch.floats))
 
-    def targets(self, floats: np.ndarray) -> np.ndarray:
+    def targets(self, floats: Array) -> Array:
         labels = floats[:, self._num_features : self._num_features + len(self._tasks)]
         names, kinds, _ = zip(*self._tasks, strict=True)
         losses.check(labels, names, kinds)
@@ -175,7 +176,7 @@ def _possible(job: Job, model: Model) -> bool:
     return all(num_rows(files, folds(model, part, stops)) for part in parts for stops in sides)
 
 
-def _typical(learnt: transfer.Learnt, look: LookUp, num_rows: int) -> tuple[np.ndarray, Inputs]:
+def _typical(learnt: transfer.Learnt, look: LookUp, num_rows: int) -> tuple[Array, Inputs]:
     """Ids and inputs of some training rows, spread evenly; on the CPU."""
     rows = learnt.feed.sample(num_rows)
     batch = Batch(rows.ints, rows.floats, np.ones(len(rows), np.float32), len(rows))

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from recspark.arrays import Array
 from recspark.errors import TrainingError
 from recspark.models.layers import Inputs, RowNoise
 from recspark.models.rankers.network import Network
@@ -254,7 +255,7 @@ def _keep(
 
 
 def _restore(
-    found: tuple[dict[str, Any], dict[str, np.ndarray]], model: Network, optimizer: torch.optim.Optimizer
+    found: tuple[dict[str, Any], dict[str, Array]], model: Network, optimizer: torch.optim.Optimizer
 ) -> tuple[Progress, dict[str, Tensor]]:
     state, arrays = found
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}

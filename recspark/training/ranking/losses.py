@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recspark.arrays import Array
 from recspark.errors import DataError
 
 
-def check(labels: np.ndarray, names: Sequence[str], kinds: Sequence[str]) -> None:
+def check(labels: Array, names: Sequence[str], kinds: Sequence[str]) -> None:
     """Raises DataError when a label (n, T) of a binary task is neither 0 nor 1 nor nan, or any is infinite."""
     for task, (name, kind) in enumerate(zip(names, kinds, strict=True)):
         column = labels[:, task]
@@ -31,7 +32,7 @@ def check(labels: np.ndarray, names: Sequence[str], kinds: Sequence[str]) -> Non
             )
 
 
-def targets(labels: np.ndarray, kinds: Sequence[str]) -> np.ndarray:
+def targets(labels: Array, kinds: Sequence[str]) -> Array:
     """Labels (n, T) as the loss sees them: regressions on the log scale, float32, nan kept."""
     out = labels.astype(np.float32)
     for task, kind in enumerate(kinds):

@@ -9,15 +9,16 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from recspark.arrays import Array
 from recspark.metrics import auc
 
 STEP = ".step"  # after the name of a matrix: its steps
 LEVELS = 127
 
 
-def pack(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def pack(weights: Mapping[str, Array]) -> dict[str, Array]:
     """float32 matrices as int8 with their steps beside them, anything else as it is."""
-    packed: dict[str, np.ndarray] = {}
+    packed: dict[str, Array] = {}
     for name, weight in weights.items():
         if "weight" not in name.rsplit(".", 1)[-1] or weight.ndim < 2 or weight.dtype != np.float32:
             packed[name] = weight
@@ -29,7 +30,7 @@ def pack(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return packed
 
 
-def unpack(packed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def unpack(packed: Mapping[str, Array]) -> dict[str, Array]:
     """float32 again; what was never packed stays as it is."""
     return {
         name: array.astype(np.float32) * packed[name + STEP] if name + STEP in packed else array
@@ -38,9 +39,7 @@ def unpack(packed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def cost(
-    labels: np.ndarray, lists: np.ndarray, exact: np.ndarray, rounded: np.ndarray, k: int = 10
-) -> dict[str, float]:
+def cost(labels: Array, lists: Array, exact: Array, rounded: Array, k: int = 10) -> dict[str, float]:
     """What rounding changes: `auc_loss` over all rows, and `top_overlap`, the mean share of a list's best k that stay.
 
     `labels`, `exact`, `rounded` (n,): 0 or 1, scores before and after; `lists` (n, m) int: equal rows are one list. A
@@ -53,7 +52,7 @@ def cost(
     return {"auc_loss": auc(labels, exact) - auc(labels, rounded), "top_overlap": float(overlap.mean())}
 
 
-def _best(list_idx: np.ndarray, scores: np.ndarray, k: int) -> np.ndarray:
+def _best(list_idx: Array, scores: Array, k: int) -> Array:
     """(n,) bool: rows among the k best of their list, ties by place."""
     order = np.lexsort((-scores, list_idx))
     starts = np.cumsum(np.bincount(list_idx)) - np.bincount(list_idx)

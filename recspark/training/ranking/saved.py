@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import torch
 
 from recspark import model_folder
+from recspark.arrays import Array
 from recspark.models import int8
 from recspark.models.rankers.network import Network
 from recspark.models.rankers.spec import Spec
@@ -34,11 +34,11 @@ def rounded(model: Network, run: Callable[[Network], object]) -> Network:
     return _network(model.spec, quantise.pack(_weights(copy)))
 
 
-def _weights(model: Network) -> dict[str, np.ndarray]:
+def _weights(model: Network) -> dict[str, Array]:
     return {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
 
 
-def _network(spec: Spec, stored: Mapping[str, np.ndarray]) -> Network:
+def _network(spec: Spec, stored: Mapping[str, Array]) -> Network:
     model, weights = Network(spec), quantise.unpack(stored)
     if len(weights) < len(stored):  # something was packed
         int8.swap(model)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from recspark import model_folder
+from recspark.arrays import Array
 from recspark.histories import HistoryBook
 from recspark.models.layers import Inputs
 from recspark.models.rankers.network import Network
@@ -26,8 +27,8 @@ def features(model: str) -> tuple[str, ...]:
 
 
 def probabilities(
-    model: str, histories: str, bundle: str, day: int, dense: np.ndarray, ids: tuple[np.ndarray, np.ndarray, np.ndarray]
-) -> np.ndarray:
+    model: str, histories: str, bundle: str, day: int, dense: Array, ids: tuple[Array, Array, Array]
+) -> Array:
     """Probability of the first task, float64 (n,).
 
     `model`, `histories`, `bundle`: folders; `day`: the histories' date, days since the epoch; `dense` (n, F) float32,
@@ -61,14 +62,14 @@ class ItemVectors:
     Memory: the embedding's numbers of every item asked for, a byte for any other.
     """
 
-    def __init__(self, network: Network, content: np.ndarray) -> None:
+    def __init__(self, network: Network, content: Array) -> None:
         self._encoder, self._content = network.encoder, content
         # one more than codes that differ: all items that neither the network nor the content knows
         num_rows = max(len(content) + 1, len(network.encoder.row_C)) + 1
         self.table = torch.zeros(num_rows, network.spec.embedding_dim)
         self._made = np.zeros(num_rows, bool)
 
-    def places(self, item_idx: np.ndarray) -> torch.Tensor:
+    def places(self, item_idx: Array) -> torch.Tensor:
         """int64, shaped as `item_idx`; 0 for -1, which is padding."""
         place = np.minimum(item_idx.astype(np.int64) + 1, len(self._made) - 1)
         new = place[~self._made[place]]

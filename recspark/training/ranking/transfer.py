@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recspark.arrays import Array
 from recspark.models.layers import Inputs
 from recspark.models.rankers.network import Network
 from recspark.training.feed.feed import Batch, Feed
@@ -240,7 +241,7 @@ def _learn_own(ground: Ground, network: Network, extras: Extras) -> Learnt:
     return Learnt(network, trained, own, pace=(checks, passes))
 
 
-def _features(network: Network, dense: np.ndarray) -> np.ndarray:
+def _features(network: Network, dense: Array) -> Array:
     """(n, F) -> (n, F + M) float64, each in -1.5..1.5."""
     normaliser = network.encoder.normaliser
     placed = normaliser(torch.from_numpy(np.ascontiguousarray(dense)).to(normaliser.starts_FK.device))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from recspark import model_folder
+from recspark.arrays import Array
 from recspark.errors import RecsparkError
 from recspark.histories import Histories, keep, take
 from recspark.metrics import ndcg_at_k
@@ -121,8 +122,8 @@ def _never(model: Any) -> float:
 class HeldOut:
     """`users` (J,) rows of the histories, and their newest events `last` (J,)."""
 
-    users: np.ndarray
-    last: np.ndarray
+    users: Array
+    last: Array
 
 
 def hold_out(histories: Histories, rng: np.random.Generator, target: int | None) -> tuple[Histories, HeldOut]:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from recspark.arrays import Array
 from recspark.errors import TrainingError
 from recspark.histories import Histories, keep
 from recspark.models.retrievers import sequence
@@ -90,12 +91,12 @@ def train(
     return _stage(plan.mode, start, data, catalogue, plan, seed, folder, validate, report)
 
 
-def of_scenarios(histories: Histories, wanted: Callable[[np.ndarray], np.ndarray]) -> Histories:
+def of_scenarios(histories: Histories, wanted: Callable[[Array], Array]) -> Histories:
     """The same users with the events of some scenarios only; `wanted`: scenario_idx (E,) -> bool (E,)."""
     return keep(histories, wanted(histories.scenario_idx))
 
 
-def migrate(source: Network, target: Network, items: np.ndarray) -> None:
+def migrate(source: Network, target: Network, items: Array) -> None:
     """Copy what is shared into `target`: all but the scenarios' own parts, and ids and biases of `items` only, those
     that the source has trained."""
     codes = torch.from_numpy(items.astype(np.int64) + 1)
@@ -162,13 +163,13 @@ def _keep(
 
 
 def _restore(
-    found: tuple[dict[str, Any], dict[str, np.ndarray]],
+    found: tuple[dict[str, Any], dict[str, Array]],
     network: Network,
     optimizer: torch.optim.Optimizer,
     catalogue: Catalogue,
 ) -> tuple[Progress, sequence.Model]:
     state, arrays = found
-    parts: dict[str, dict[str, np.ndarray]] = {"model": {}, "best": {}, "optimizer": {}}
+    parts: dict[str, dict[str, Array]] = {"model": {}, "best": {}, "optimizer": {}}
     for name, array in arrays.items():
         part, rest = name.split(".", 1)
         parts[part][rest] = np.array(array)

@@ -1,0 +1,7 @@
+"""The type of a NumPy array. Shape and dtype stand in the docstring, or as a suffix of the name (`scores_UI`)."""
+
+from typing import Any, TypeAlias
+
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[Any]
