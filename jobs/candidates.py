@@ -1,6 +1,6 @@
 """uv run python jobs/candidates.py --config conf/online_retail.yaml [--run-date D] [--set dotted.key=value ...]
 
-Retrievers -> the best items of each, per user and scenario, with their ranking features.
+Retrievers -> candidates: the best items of each, per user and scenario, with their ranking features.
 """
 
 from recspark import cli

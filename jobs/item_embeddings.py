@@ -1,6 +1,6 @@
 """uv run python jobs/item_embeddings.py --config conf/online_retail.yaml [--run-date D] [--set dotted.key=value ...]
 
-The text of new and changed items -> item_embeddings, on GPU where there is one.
+Texts and media of new and changed items -> item_embeddings, their vectors; on a GPU if there is one.
 """
 
 from recspark import cli

@@ -1,6 +1,6 @@
 """uv run python jobs/item_facts.py --config conf/online_retail.yaml [--run-date D] [--set dotted.key=value ...]
 
-Items -> item_facts: what their attributes and texts say, as (item, relation, entity).
+Items -> item_facts, (item, relation, entity): facts from their attributes and texts.
 """
 
 from recspark import cli

@@ -1,6 +1,6 @@
 """uv run python jobs/maintenance.py --config conf/online_retail.yaml [--run-date D] [--set dotted.key=value ...]
 
-OPTIMIZE, VACUUM and retention of every table and model folder.
+OPTIMIZE and VACUUM of every table; deletes tables' rows and model folders that are older than the retention.
 """
 
 from recspark import cli

@@ -1,6 +1,6 @@
 """uv run python jobs/model_metrics.py --config conf/online_retail.yaml [--run-date D] [--set dotted.key=value ...]
 
-Models on the newest closed window, and earlier lists on what came -> model_metrics and the gate.
+Candidates, models and earlier lists, on what users did -> model_metrics, and the gate's choice of a model.
 """
 
 from recspark import cli

@@ -1,7 +1,7 @@
 """uv run python jobs/nightly.py --config conf/online_retail.yaml [--run-date D] [--set dotted.key=value ...]
 
-Every stage of a night in order; a stage whose inputs have not changed is skipped, so that a restart is the same
-command. [--force] [--from STAGE] [--only STAGE]
+All stages of a night, in order. A stage whose inputs have not changed is skipped, so a restart is the same command.
+[--force] [--from STAGE] [--only STAGE]
 """
 
 from recspark import cli, pipeline

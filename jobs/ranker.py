@@ -1,6 +1,6 @@
 """uv run python jobs/ranker.py --config conf/online_retail.yaml [--run-date D] [--set dotted.key=value ...]
 
-Training examples -> the rankers (torch and gradient boosting), through TorchDistributor.
+Training examples -> the rankers: torch, by TorchDistributor, and gradient boosting, by LightGBM.
 """
 
 from recspark import cli

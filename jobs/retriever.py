@@ -1,6 +1,6 @@
 """uv run python jobs/retriever.py --config conf/online_retail.yaml [--run-date D] [--set dotted.key=value ...]
 
-Interactions and embeddings -> the retrievers of tonight and of the past windows.
+Interactions and item embeddings -> the retrievers of tonight and of past dates.
 """
 
 from recspark import cli

@@ -1,6 +1,6 @@
 """uv run python jobs/text_adapter.py --config conf/online_retail.yaml [--run-date D] [--set dotted.key=value ...]
 
-What users took soon after each other -> an adapter of the text encoder, if the section text_adapter is there.
+Items with which a user interacted soon after each other -> an adapter of the text encoder (section text_adapter).
 """
 
 from recspark import cli

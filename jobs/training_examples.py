@@ -1,6 +1,6 @@
 """uv run python jobs/training_examples.py --config conf/online_retail.yaml [--run-date D] [--set dotted.key=value ...]
 
-Past candidates and what users did afterwards -> training_examples.
+Candidates of past dates, and what users did afterwards -> training_examples.
 """
 
 from recspark import cli

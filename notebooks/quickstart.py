@@ -1,13 +1,14 @@
 # Databricks notebook source
 # MAGIC %md
 # MAGIC # recspark: last night's lists
-# MAGIC Reads the result tables; needs neither torch nor a model. Runs on Databricks, and as
+# MAGIC Reads the result tables; needs neither torch nor a model. Runs on Databricks, and on any machine by
 # MAGIC `uv run python notebooks/quickstart.py warehouse/online_retail`.
 
 # COMMAND ----------
 
 import sys
 
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark.session import get_session
@@ -16,8 +17,8 @@ spark, _ = get_session()
 WAREHOUSE = sys.argv[1] if len(sys.argv) > 1 else "warehouse/online_retail"  # on Databricks: a volume's folder
 
 
-def table(noun):
-    """A result table; with a catalog: spark.table(f"main.recs.{noun}")."""
+def table(noun: str) -> DataFrame:
+    """A result table of the warehouse. With a catalog use spark.table(f"main.recs.{noun}") instead."""
     return spark.read.format("delta").load(f"{WAREHOUSE}/{noun}")
 
 
@@ -35,7 +36,7 @@ lists.groupBy("scenario").agg(
 
 # COMMAND ----------
 
-# MAGIC %md ## One user's list in every scenario where they get one
+# MAGIC %md ## The lists of one user, in all scenarios
 
 # COMMAND ----------
 
@@ -48,7 +49,7 @@ one.select("scenario", "rank", "item_id", "text", "score", "source", "reason").o
 
 # COMMAND ----------
 
-# MAGIC %md ## Is the list better than the simple ones? NDCG@10 on the newest closed window, with 95 % intervals
+# MAGIC %md ## Is the list better than simple ones? NDCG@10 on the newest closed window, with 95 % intervals
 
 # COMMAND ----------
 

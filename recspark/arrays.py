@@ -1,4 +1,4 @@
-"""The type of a NumPy array. Shape and dtype stand in the docstring, or as a suffix of the name (`scores_UI`)."""
+"""The type of a NumPy array. Shape and dtype are in the docstring, or a suffix of the name (`scores_UI`)."""
 
 from typing import Any, TypeAlias
 

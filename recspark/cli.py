@@ -1,4 +1,4 @@
-"""The command line of every job: configuration, run date, progress, a summary table, a JSON line, an exit code.
+"""The command line of every job: options, progress, a summary table, a JSON line and an exit code.
 
 Exit codes: 0 done, 1 crash, 2 bad input or configuration, 3 held (readers keep the previous night).
 """
@@ -33,15 +33,15 @@ HELD = 3
 
 
 def main(*stages: str) -> None:
-    """Run these stages as a command; called by the files in jobs/."""
+    """Run these stages as a command. Called by the files in jobs/."""
 
     def command(
         config: Annotated[str, typer.Option(help="conf/<name>.yaml")],
-        run_date: Annotated[Optional[str], typer.Option(help="YYYY-MM-DD: events before it are known")] = None,  # noqa: UP045
+        run_date: Annotated[Optional[str], typer.Option(help="YYYY-MM-DD: only events before it are used")] = None,  # noqa: UP045
         set_: Annotated[Optional[list[str]], typer.Option("--set", help="dotted.key=value")] = None,  # noqa: UP045
-        force: Annotated[bool, typer.Option("--force", help="rebuild although nothing changed")] = False,
-        from_: Annotated[Optional[str], typer.Option("--from", help="start at this stage")] = None,  # noqa: UP045
-        only: Annotated[Optional[str], typer.Option("--only", help="run this stage alone")] = None,  # noqa: UP045
+        force: Annotated[bool, typer.Option("--force", help="rebuild even if nothing has changed")] = False,
+        from_: Annotated[Optional[str], typer.Option("--from", help="skip the stages before this one")] = None,  # noqa: UP045
+        only: Annotated[Optional[str], typer.Option("--only", help="run only this stage")] = None,  # noqa: UP045
     ) -> int:
         return run(stages, config, run_date, tuple(set_ or ()), force, from_, only)
 
@@ -56,7 +56,7 @@ def main(*stages: str) -> None:
             raise
         print(f"error: {error.format_message()}", file=sys.stderr)
         sys.exit(2)
-    if code:  # a plain return is what a notebook job takes for success
+    if code:  # not sys.exit(0): a notebook job takes SystemExit for a failure
         sys.exit(code)
 
 
@@ -69,7 +69,7 @@ def run(
     from_: str | None = None,
     only: str | None = None,
 ) -> int:
-    """Run the stages and report; returns the exit code."""
+    """Run the stages, print the report and return the exit code."""
     console = Console(stderr=True)
     _log_to(console)
     began = time.monotonic()
@@ -105,7 +105,10 @@ def run(
 
 
 def parse_run_date(given: str | None, config: Config) -> date:
-    """--run-date, else the config's, else today in UTC. Raises ConfigError when it is not a date."""
+    """The run date: of --run-date, else of the configuration, else today in UTC.
+
+    Raises: ConfigError if --run-date is not a date.
+    """
     if given is None:
         return config.run_date or datetime.now(timezone.utc).date()
     try:
@@ -124,7 +127,7 @@ def _line(summary: Summary, seconds: float) -> str:
 
 
 def _log_to(console: Console) -> None:
-    """rich on a terminal, plain lines in a log; only recspark's own lines, not the libraries'."""
+    """Log recspark's own lines, not those of libraries: with rich on a terminal, as plain lines elsewhere."""
     plain = logging.StreamHandler()
     plain.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     handler = RichHandler(console=console, show_path=False, show_level=False) if console.is_terminal else plain
@@ -135,7 +138,7 @@ def _log_to(console: Console) -> None:
 
 @contextmanager
 def _progress(console: Console, total: int) -> Iterator[pipeline.Advance]:
-    """Yields a function that is told the name of each stage as it begins."""
+    """Show progress. Yields a function to call with the name of each stage when it begins."""
     started = 0
     if not console.is_terminal:
 
@@ -170,7 +173,7 @@ def _rows(done: list[tuple[Summary, float]]) -> Iterator[tuple[str, ...]]:
 
 
 def _report(console: Console, done: list[tuple[Summary, float]], state: dict[str, str], seconds: float) -> None:
-    """The table for people on stderr, the JSON line for programs on stdout."""
+    """Print a table for people to stderr and a JSON line for programs to stdout."""
     if done:
         table = Table(box=None, pad_edge=False)
         for heading in ("stage", "state", "rows in", "rows out", "rejected", "seconds", "note"):
@@ -180,7 +183,7 @@ def _report(console: Console, done: list[tuple[Summary, float]], state: dict[str
         for row in _rows(done):
             table.add_row(*row)
         (console if console.is_terminal else Console(stderr=True, width=200)).print(table)
-    stages = {s.stage: {**asdict(s), "seconds": round(took, 1)} for s, took in done}
+    stages = {s.stage: {**asdict(s), "seconds": round(duration, 1)} for s, duration in done}
     print(
         json.dumps({**{k: v for k, v in state.items() if v}, "seconds": round(seconds, 1), "stages": stages}),
         flush=True,

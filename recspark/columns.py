@@ -1,4 +1,4 @@
-"""The column names of every table, once. `*_id` is what the outside world calls a thing, `*_idx` its dense number."""
+"""The column names of every table, once. `*_id` is an external id, `*_idx` our dense number for it."""
 
 SCENARIO = "scenario"
 SCENARIO_IDX = "scenario_idx"  # the modelling group as of a date: 0 = all small scenarios together
@@ -42,4 +42,4 @@ SCORE = "score"
 SOURCE = "source"
 MODEL = "model"
 
-DEFAULT_USER = "__default__"  # one list per scenario for visitors nobody knows yet
+DEFAULT_USER = "__default__"  # one list per scenario for visitors without a user_id or events

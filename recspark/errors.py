@@ -1,14 +1,14 @@
-"""What can go wrong, for people: each message says where, what was found, what was expected and how to mend it."""
+"""Errors for people: each message names where it happened, what was found, what was expected and how to fix it."""
 
 
 class RecsparkError(Exception):
-    """Root of all errors that a user can mend; a job turns it into one line and `exit_code`."""
+    """Base of all errors that a user can fix; a job prints it as one line and ends with `exit_code`."""
 
     exit_code = 2
 
 
 class ConfigError(RecsparkError):
-    """The YAML file, a --set override or the installed software does not fit."""
+    """The YAML file, a --set override or the installed software is not as expected."""
 
 
 class SchemaError(RecsparkError):
@@ -20,12 +20,12 @@ class DataError(RecsparkError):
 
 
 class TrainingError(RecsparkError):
-    """A training diverged or lost a process."""
+    """A training diverged, or one of its processes died."""
 
     exit_code = 1
 
 
 class PublishError(RecsparkError):
-    """Tonight's list failed a check; readers keep the previous night."""
+    """Tonight's lists failed a check; readers keep the previous night's."""
 
     exit_code = 3

@@ -1,7 +1,7 @@
-"""Ranking features of lists that each ask about a moment of their own: what was known of the item the day before.
+"""Ranking features of lists that each have a date of their own: what was known of an item up to the day before.
 
-Where `features.ranking_features` serves one date for everybody, a benchmark or a log of impressions asks of thousands
-of them. Counts are differences of positions in one sorted array of (item, day), so a window costs two binary searches.
+`features.ranking_features` has one date for all rows; a benchmark or a log of impressions has thousands. Counts are
+differences of positions in one sorted array of (item, day), so a window costs two binary searches.
 Shapes: Q lists, n rows, I items, S scenarios, W windows, R columns of scores.
 """
 
@@ -11,17 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from recspark.arrays import Array
-from recspark.histories import Histories
+from recspark.histories import Histories, owners
 
-WINDOWS = (7, 14, 30, 60, 90, 180, 365, 730, 0)  # days before the asked one; 0 = all of them
+WINDOWS = (7, 14, 30, 60, 90, 180, 365, 730, 0)  # days before the list's own; 0 = all of them
 SHORT, LONG = WINDOWS.index(30), WINDOWS.index(365)
-PAST = max(WINDOWS) + 1  # room below the first day, so that no window reaches into another item's days
+PAST = max(WINDOWS) + 1  # unused days before the first, so that no window reaches into another item's days
 
 
 @dataclass(frozen=True)
 class Lists:
-    """List q is about row q of `histories` (the user's events that may be known), in `scenario_idx[q]`, on the day of
-    `time[q]` (days, nan = unknown), and ranks `item_idx[offsets[q]:offsets[q + 1]]`."""
+    """List q is for row q of `histories` (the user's events that may be used), in `scenario_idx[q]`, on the day of
+    `time[q]` (days, NaN = unknown), and ranks `item_idx[offsets[q]:offsets[q + 1]]`."""
 
     histories: Histories
     scenario_idx: Array
@@ -32,13 +32,13 @@ class Lists:
     @property
     def owner(self) -> Array:
         """List of every row (n,) int64."""
-        return np.repeat(np.arange(len(self.time), dtype=np.int64), np.diff(self.offsets))
+        return owners(self.offsets)
 
 
 @dataclass(frozen=True)
 class Record:
-    """What training events say of items: sorted keys (cell x span + day) by scenario x item, by item, and of
-    scenarios' events, and means. `counts` float64 (S + 1, I), the last row all scenarios; `value` (I,)."""
+    """Statistics of the training events: sorted keys (cell x span + day) by scenario x item, by item and by scenario;
+    `counts` float64 (S + 1, I), the last row all scenarios; mean `value` (I,)."""
 
     own_keys: Array
     all_keys: Array
@@ -50,7 +50,7 @@ class Record:
 
 
 def record(histories: Histories, num_items: int, num_scenarios: int) -> Record:
-    """Of positive training events. Events without time count in `counts` only."""
+    """Statistics of the positive training events. Events without a time count in `counts` and `value` only."""
     h = histories
     positive = h.weight > 0
     cell = h.scenario_idx[positive].astype(np.int64) * num_items + h.item_idx[positive]
@@ -77,7 +77,7 @@ def record(histories: Histories, num_items: int, num_scenarios: int) -> Record:
 
 def windowed(keys: Array, rec: Record, cell: Array, time: Array) -> tuple[Array, Array]:
     """Events of each cell (m,) strictly before the day of `time`: counts float32 (m, W) over WINDOWS, and (m, 2)
-    days since the last and since the first one, nan without any."""
+    days since the last and since the first one, NaN without any."""
     day = np.floor(np.nan_to_num(time, nan=float(rec.first_day))).astype(np.int64)
     at = day - rec.first_day + PAST
     order = np.argsort(cell * rec.span + np.clip(at, 0, rec.span - 1))  # the searches stay in cache
@@ -97,8 +97,8 @@ def windowed(keys: Array, rec: Record, cell: Array, time: Array) -> tuple[Array,
 
 
 def above(values: Array, offsets: Array) -> Array:
-    """Share of a row's list with a larger value, float32 (n,) in 0..1: 0 = on top, ties alike; nan ranks below all."""
-    owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    """Share of a row's list with a larger value, float32 (n,) in 0..1: 0 = the largest; ties are equal; NaN is last."""
+    owner = owners(offsets)
     clean = np.where(np.isnan(values), -np.inf, values)
     order = np.lexsort((-clean, owner))
     ranked, of = clean[order], owner[order]
@@ -113,10 +113,10 @@ def above(values: Array, offsets: Array) -> Array:
 def features(
     scores: Array, names: Sequence[str], lists: Lists, rec: Record, time_features: bool = True
 ) -> tuple[list[str], Array]:
-    """(names, float32 (n, F)); nan = unknown. A row depends on its own list only.
+    """(names, float32 (n, F)); NaN = unknown. A row depends on its own list only.
 
-    `scores` (n, R): the retrievers' columns. `time_features=False` leaves out what comes from a time: windows, ages,
-    gaps; a retriever whose scores use time is the caller's to leave out.
+    `scores` (n, R): the retrievers' columns. `time_features=False` leaves out the features that use a time: windows,
+    ages, gaps; the caller must leave out retrievers whose scores use time.
     """
     columns = {name: scores[:, r] for r, name in enumerate(names)}
     columns |= _item_columns(lists, rec)
@@ -134,7 +134,7 @@ def features(
 
 
 def _item_columns(lists: Lists, rec: Record) -> dict[str, Array]:
-    """What all training events say of the item, without any time."""
+    """Features of the item from all training events, without times."""
     item, scenario = lists.item_idx, lists.scenario_idx[lists.owner]
     own, everywhere = rec.counts[scenario, item], rec.counts[-1, item]
     return {
@@ -147,7 +147,7 @@ def _item_columns(lists: Lists, rec: Record) -> dict[str, Array]:
 
 
 def _time_columns(lists: Lists, rec: Record) -> dict[str, Array]:
-    """Sales over the windows before the asked day, in the scenario and in all, with trend, age and idle days."""
+    """Counts over the windows before the list's day, in its scenario and in all, with trend, age and idle days."""
     owner = lists.owner
     time, item = lists.time[owner], lists.item_idx.astype(np.int64)
     cell = lists.scenario_idx[owner].astype(np.int64) * rec.counts.shape[1] + item
@@ -162,10 +162,10 @@ def _time_columns(lists: Lists, rec: Record) -> dict[str, Array]:
 
 
 def _user_columns(lists: Lists, rec: Record, time_features: bool) -> dict[str, Array]:
-    """Of the list's user and scenario, the same in every row, and the candidate against the user's habits."""
+    """Features of the list's user and scenario, and of the item compared with the user's averages."""
     h, owner, item = lists.histories, lists.owner, lists.item_idx
     num_lists = len(lists.time)
-    of = np.repeat(np.arange(num_lists), np.diff(h.offsets))
+    of = owners(h.offsets)
 
     def mean(values: Array) -> Array:
         known = np.isfinite(values)

@@ -1,4 +1,4 @@
-"""Spark SQL of the configuration over the columns of a source or table: typed, and each mistake as one line."""
+"""The SQL expressions of the configuration as typed Spark columns, and each mistake in them as one line."""
 
 import difflib
 import re
@@ -13,7 +13,7 @@ from pyspark.sql import types as T
 
 from recspark.errors import ConfigError, RecsparkError, SchemaError
 
-FAILURES = (PySparkException, Py4JJavaError)  # a task that fails to open a file comes as the latter
+FAILURES = (PySparkException, Py4JJavaError)  # the latter when a task cannot open a file
 
 Kind = Literal["id", "text", "texts", "media", "time", "number", "condition"]
 
@@ -22,7 +22,8 @@ INTEGERS = (T.ByteType, T.ShortType, T.IntegerType, T.LongType, T.DecimalType)
 NUMBERS = (*INTEGERS, T.FloatType, T.DoubleType)
 STRINGS = (T.StringType, T.VarcharType, T.CharType)
 PLAIN = (*STRINGS, *NUMBERS, T.BooleanType, T.DateType, T.TimestampType, T.NullType)
-# What an expression may yield -> what it becomes. A string that is no time or number is a bad row, not a bad column.
+# The types that an expression may have -> the type it is cast to. Strings are allowed where they may hold a time or a
+# number: one that holds none makes a bad row, not a bad column.
 KINDS: dict[Kind, tuple[tuple[type, ...], str]] = {
     "id": ((*STRINGS, *INTEGERS), "string"),
     "text": (PLAIN, "string"),
@@ -36,7 +37,7 @@ EXPECTED: dict[Kind, str] = {
     "id": "a string or a whole number, such as CAST(x AS BIGINT) for ids that were read as 17850.0",
     "text": "one plain value, such as concat_ws(' ', x, y)",
     "texts": "a plain value or an array of them, such as split(x, ',')",
-    "media": "where a file lies (a path or an URI), or its content as binary",
+    "media": "the path or URI of a file, or its content as binary",
     "time": "a timestamp, a date or a string of one; for unix time timestamp_seconds(x) or timestamp_millis(x)",
     "number": "a number or a string of one, such as CAST(x AS DOUBLE)",
     "condition": "a condition, such as x > 0",
@@ -44,26 +45,27 @@ EXPECTED: dict[Kind, str] = {
 
 
 def column(rows: DataFrame, sql: str, kind: Kind, key: str, where: str) -> Column:
-    """The SQL expression over raw rows, cast to what its kind becomes; a value that cannot be cast is null. Content of
-    media becomes an URI that holds it (RFC 2397).
+    """The SQL expression over `rows`, cast to the type of its kind; a value that cannot be cast is null. Media given as
+    binary becomes a data URI with the content (RFC 2397).
 
-    `key` is the expression's dotted key and `where` the source's place. Raises ConfigError (does not parse),
-    SchemaError (unknown column, wrong type).
+    `key` is the expression's dotted key and `where` the place of the rows, for messages.
+
+    Raises: ConfigError if it does not parse, SchemaError for an unknown column or a wrong type.
     """
     allowed, target = KINDS[kind]
     if WORD.fullmatch(sql.strip()) and sql.strip().lower() not in ("null", *(name.lower() for name in rows.columns)):
-        raise _unknown(rows, sql.strip(), key, where)  # or Spark would take a missing column `user` for its user()
+        raise _unknown(rows, sql.strip(), key, where)  # else Spark reads a missing column `user` as its function user()
     try:
         found = rows.select(F.expr(sql)).schema[0].dataType
     except (AnalysisException, ParseException) as error:
         raise _explain(rows, sql, key, where, error) from None
-    many = kind == "texts" and isinstance(found, T.ArrayType)
-    if not isinstance(found.elementType if many else found, allowed):
+    element = found.elementType if kind == "texts" and isinstance(found, T.ArrayType) else None
+    if not isinstance(found if element is None else element, allowed):
         raise SchemaError(f"{key}: `{sql}` is of type {found.simpleString()} in {where}; expected {EXPECTED[kind]}")
     if kind == "media" and isinstance(found, T.BinaryType):
         return F.concat(F.lit("data:;base64,"), F.base64(F.expr(sql)))
-    value = (F.array(F.expr(sql)) if kind == "texts" and not many else F.expr(sql)).cast(target)
-    if kind == "time":  # Spark reads "20713" as a year, which neither Python nor a warehouse could show
+    value = (F.array(F.expr(sql)) if kind == "texts" and element is None else F.expr(sql)).cast(target)
+    if kind == "time":  # Spark reads "20713" as a year, which Python cannot represent
         return F.when(F.year(value).between(1, 9999), value)
     return value
 
@@ -78,10 +80,10 @@ def text_map(values: Sequence[tuple[str, Column]]) -> Column:
 
 def _explain(rows: DataFrame, sql: str, key: str, where: str, error: PySparkException) -> RecsparkError:
     if isinstance(error, ParseException):
-        return ConfigError(f"{key}: `{sql}` is not Spark SQL ({first_line(error)}); mend the expression")
+        return ConfigError(f"{key}: `{sql}` is not Spark SQL ({first_line(error)}); fix the expression")
     if (error.getCondition() or "").startswith("UNRESOLVED_COLUMN"):
         return _unknown(rows, (error.getMessageParameters() or {}).get("objectName", "?").strip("`"), key, where)
-    return ConfigError(f"{key}: `{sql}` cannot be evaluated ({first_line(error)}); mend the expression")
+    return ConfigError(f"{key}: `{sql}` cannot be evaluated ({first_line(error)}); fix the expression")
 
 
 def _unknown(rows: DataFrame, name: str, key: str, where: str) -> SchemaError:
@@ -92,6 +94,6 @@ def _unknown(rows: DataFrame, name: str, key: str, where: str) -> SchemaError:
 
 
 def first_line(error: PySparkException | Py4JJavaError) -> str:
-    """What Spark said, in at most 200 characters."""
+    """The first line of Spark's message, at most 200 characters of it."""
     text = str(error.java_exception.getMessage()) if isinstance(error, Py4JJavaError) else str(error)
     return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)[:200]

@@ -1,6 +1,6 @@
 """Ranking features from arrays: the one definition for training, tonight's candidates and benchmarks.
 
-Everything is as of a date: `ItemStats` and `Histories` hold only events before it, so a feature cannot leak.
+Everything is as of a date: `ItemStats` and `Histories` hold only events before it, so no feature can leak the future.
 Shapes: U users of a block, E their events, n candidate rows, I items, S scenario groups, W windows, R retrievers.
 """
 
@@ -11,23 +11,23 @@ import numpy as np
 
 from recspark.arrays import Array
 from recspark.config.schema import RETRIEVERS
-from recspark.histories import Histories
+from recspark.histories import Histories, owners, per_list
 
 WINDOWS = (7, 14, 28, 56, 0)  # days back from as_of; 0 = all days
-KINDS = ("score", "share", "rank")  # of what a retriever says of a candidate
+KINDS = ("score", "share", "rank")  # the features of a candidate from each retriever
 YEAR_DAYS = 365.25
-MIN_PRICE_STD = 0.1  # of log prices: a user with one purchase, or always the same price, is not infinitely picky
+MIN_PRICE_STD = 0.1  # of log prices: the floor for a user with one purchase or one price
 
 
 @dataclass(frozen=True)
 class ItemStats:
-    """What is known of every item as of a date. Row s < S: scenario group s; the last row: all scenarios.
+    """Statistics of every item as of a date, over all users. Row s < S: scenario group s; the last row: all scenarios.
 
-    Events of all users; positive = of weight above 0.
+    A positive event has a weight above 0.
     `counts` (S + 1, W, I) float32: positive events in the last `WINDOWS[w]` days.
     `new_counts` (S + 1, W, I) float32: of those, the first one of a user with the item.
-    `first_time`, `last_time` (S + 1, I) float64: positive events, days since the epoch, nan when none.
-    `price`, `value` (I,) float32: mean unit price, and mean value of a positive event; nan when unknown.
+    `first_time`, `last_time` (S + 1, I) float64: of the positive events, days since the epoch, NaN when none.
+    `price`, `value` (I,) float32: mean unit price, and mean value of a positive event; NaN when unknown.
     `return_share` (I,) float32: negative events over all events, 0 when there are none.
     """
 
@@ -45,8 +45,8 @@ class Candidates:
     """Rows to rank. The rows of one (user, scenario) list need not be neighbours; nothing depends on the order.
 
     `user_pos` (n,) int: row of the user in the block; `scenario_idx`, `item_idx` (n,) int.
-    `scores` (n, R) float32, columns as in config.RETRIEVERS: nan where the retriever has nothing to say, but given also
-    where another one found the item; `ranks` (n, R) float32: from 1, nan where this one did not retrieve it.
+    `scores` (n, R) float32, columns as in config.RETRIEVERS: each retriever's score, also for items that only another
+    one found; NaN: not scored. `ranks` (n, R) float32: from 1, NaN where this retriever did not find the item.
     `list_idx` (n,) int: the list of the row; two small scenarios of one group are two lists of their common user.
     """
 
@@ -86,16 +86,17 @@ FEATURES = (*RETRIEVER_FEATURES, *ITEM_FEATURES, *USER_FEATURES, *MATCH_FEATURES
 
 
 def features_of(retrievers: Sequence[str]) -> tuple[str, ...]:
-    """`FEATURES` without those of retrievers that do not work, which are nan in every row."""
-    silent = {f"{name}_{kind}" for name in RETRIEVERS if name not in retrievers for kind in KINDS}
-    return tuple(name for name in FEATURES if name not in silent)
+    """`FEATURES` without those of the other retrievers, which are NaN in every row."""
+    unused = {f"{name}_{kind}" for name in RETRIEVERS if name not in retrievers for kind in KINDS}
+    return tuple(name for name in FEATURES if name not in unused)
 
 
 def ranking_features(histories: Histories, candidates: Candidates, stats: ItemStats, as_of_days: float) -> Array:
-    """(n, F) float32, columns as in `FEATURES`; nan = unknown. Times are days, amounts and counts are logarithms.
+    """The features of each row, float32 (n, F), columns as in `FEATURES`; NaN = unknown.
 
-    `as_of_days`: days since the epoch. A row depends on its own list, user and item only, so any split into blocks
-    that keeps the lists whole gives the same numbers. Memory: a few float64 arrays of n x F.
+    Times are in days; amounts and counts are logarithms. `as_of_days`: days since the epoch. A row depends on its own
+    list, user and item only, so any split into blocks that keeps the lists whole gives the same numbers.
+    Memory: a few float64 arrays of n x F.
     """
     users = _user_profiles(histories, stats, as_of_days)
     blocks = (
@@ -108,32 +109,25 @@ def ranking_features(histories: Histories, candidates: Candidates, stats: ItemSt
 
 
 def _retriever_features(candidates: Candidates) -> Array:
-    """Scores, shares of the list's range (0 = its lowest score, 1 = its best), ranks, and how many found it."""
+    """Scores, scores scaled to the list's range (0 = its lowest, 1 = its highest), ranks, and how many found it."""
     scores, ranks = candidates.scores, candidates.ranks
     if not len(scores):
         return np.zeros((0, len(RETRIEVER_FEATURES)))
     list_idx = np.unique(candidates.list_idx, return_inverse=True)[1]
-    low, high = _per_list(np.fmin, scores, list_idx), _per_list(np.fmax, scores, list_idx)
+    sizes = np.bincount(list_idx)
+    low, high = (per_list(reduce, scores, list_idx, len(sizes), np.nan)[list_idx] for reduce in (np.fmin, np.fmax))
     spread = np.where(high > low, high - low, np.nan)
     num_retrievers = np.isfinite(ranks).sum(axis=1)
     best_rank = np.fmin.reduce(ranks, axis=1)
-    list_size = np.bincount(list_idx)[list_idx]
-    return np.column_stack((scores, (scores - low) / spread, ranks, num_retrievers, best_rank, list_size))
-
-
-def _per_list(reduce: np.ufunc, values: Array, list_idx: Array) -> Array:
-    """Reduce the rows of each list and hand every row the result; `reduce` must not care for order (fmin, fmax)."""
-    order = np.argsort(list_idx, kind="stable")
-    starts = np.flatnonzero(np.diff(list_idx[order], prepend=-1))
-    return reduce.reduceat(values[order], starts, axis=0)[list_idx]
+    return np.column_stack((scores, (scores - low) / spread, ranks, num_retrievers, best_rank, sizes[list_idx]))
 
 
 def _item_features(candidates: Candidates, stats: ItemStats, as_of_days: float) -> Array:
-    """Sales over the windows and their trend, ages, price."""
+    """Counts of events over the windows and their trend, ages, price."""
     item, scenario = candidates.item_idx, candidates.scenario_idx
     counts, new_counts = stats.counts[-1][:, item], stats.new_counts[-1][:, item]  # (W, n)
     days = np.array(WINDOWS[:-1], dtype=np.float64)[:, None]
-    rate = (counts[:-1] + 1.0) / days  # + 1: an item without sales has a trend too
+    rate = (counts[:-1] + 1.0) / days  # + 1: an item without events has a trend too
     trends = np.log(rate[:-1] / rate[1:])
     features = (
         *np.log1p(counts),
@@ -153,14 +147,14 @@ def _item_features(candidates: Candidates, stats: ItemStats, as_of_days: float) 
 
 
 def _log(amounts: Array) -> Array:
-    """Natural logarithm float64, nan where there is no positive amount."""
+    """Natural logarithm float64, NaN where there is no positive amount."""
     amounts = np.asarray(amounts, dtype=np.float64)
     return np.log(amounts, where=amounts > 0, out=np.full(amounts.shape, np.nan))
 
 
 @dataclass(frozen=True)
 class _Profiles:
-    """Of every user: `features` (U, len(USER_FEATURES)), and the tastes a candidate is compared with, each (U,)."""
+    """Of each user: `features` (U, len(USER_FEATURES)), and the averages a candidate is compared with, each (U,)."""
 
     features: Array
     price: Array  # mean log price
@@ -172,10 +166,9 @@ class _Profiles:
 
 
 def _user_profiles(histories: Histories, stats: ItemStats, as_of_days: float) -> _Profiles:
-    """Users' habits from their positive events; a user without any has zeros as counts and nan as habits."""
+    """Users' averages over their positive events; a user without any has counts of zero and averages of NaN."""
     h, num_users = histories, len(histories.offsets) - 1
-    events_of = np.diff(h.offsets)
-    owner = np.repeat(np.arange(num_users), events_of)
+    num_events, owner = np.diff(h.offsets), owners(h.offsets)
     bought = h.weight > 0
 
     def mean(values: Array) -> Array:
@@ -189,10 +182,10 @@ def _user_profiles(histories: Histories, stats: ItemStats, as_of_days: float) ->
     hour, weekend = 2 * np.pi * (h.time % 1), (np.floor(h.time) + 3) % 7 >= 5  # day 0 was a Thursday
     season = 2 * np.pi * as_of_days / YEAR_DAYS
     activity = _activity(owner[bought], h.time[bought], h.item_idx[bought], num_users, as_of_days)
-    returned = events_of - np.bincount(owner[bought], minlength=num_users)
+    returned = num_events - np.bincount(owner[bought], minlength=num_users)
     features = (
         *activity,
-        returned / np.maximum(events_of, 1),
+        returned / np.maximum(num_events, 1),
         mean_price,
         mean(value),
         mean(np.sin(hour)),
@@ -222,7 +215,7 @@ def _activity(owner: Array, time: Array, item_idx: Array, num_users: int, as_of_
     visits = np.bincount(owner[opens], minlength=num_users)
     recent = np.bincount(owner[time >= as_of_days - 28], minlength=num_users)
     first, last = np.full(num_users, np.nan), np.full(num_users, np.nan)
-    last[owner] = time  # the last one of a user stays
+    last[owner] = time  # of a user's events the last one stays
     first[owner[::-1]] = time[::-1]
     idle = as_of_days - last
     gap = np.where(visits > 1, (last - first) / np.maximum(visits - 1, 1), np.nan)
@@ -234,11 +227,11 @@ def _shares(owner: Array, scenario_idx: Array, num_users: int, num_rows: int) ->
     """Share of each scenario in a user's events, (U, num_rows); zeros without events."""
     cell = owner.astype(np.int64) * num_rows + scenario_idx
     counts = np.bincount(cell, minlength=num_users * num_rows).reshape(num_users, num_rows)
-    return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return np.asarray(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
 
 
 def _match_features(candidates: Candidates, users: _Profiles, stats: ItemStats, as_of_days: float) -> Array:
-    """The candidate against the user's tastes: differences of logarithms and of days."""
+    """The candidate compared with the user's averages: differences of logarithms and of days."""
     user, item = candidates.user_pos, candidates.item_idx
     price = _log(stats.price[item]) - users.price[user]
     features = (

@@ -1,8 +1,9 @@
-"""The gate: which mode orders a scenario's lists, decided on users, with scenarios borrowing from each other.
+"""The gate: which mode orders a scenario's lists, from the gain of each mode for users of the newest closed window.
 
-One rule: a mode replaces the incumbent of a scenario where the lower 95 % bound of its shrunk gain is above zero.
-Gain is NDCG of the mode minus NDCG of the incumbent, per user, on the newest closed window. Modes are chosen on one
-half of the users and confirmed on the other: the best of several would otherwise look better than it is.
+One rule: a mode replaces the incumbent of a scenario if the lower 95 % bound of its shrunk gain is above zero.
+Gain is the NDCG of the mode minus the NDCG of the incumbent, per user. The gains of scenarios are shrunk towards each
+other. Modes are chosen on one half of the users and confirmed on the other: the best of several would otherwise look
+better than it is.
 Shapes: S scenarios, M modes.
 """
 
@@ -15,13 +16,14 @@ from scipy import special
 from recspark.arrays import Array
 
 LEVEL = 0.95
-PRIOR_USERS = 20.0  # how many users the pooled variance counts for in a scenario's own
-PRIOR_VARIANCE = 0.25  # of one imagined user beside all: two users who happen to agree prove nothing
+PRIOR_USERS = 20.0  # users that the pooled variance counts for in the variance of one scenario
+PRIOR_VARIANCE = 0.25  # of one imagined user added to all: two users who happen to agree prove nothing
 
 
 @dataclass(frozen=True)
-class Moments:
-    """What is left of one half of the users: `count` (S,), `sums` (S, M), `cross` (S, M, M) of their NDCG by mode."""
+class GainMoments:
+    """Sums over one half of the users: their number `count` (S,), their NDCG by mode `sums` (S, M), and the products
+    of their NDCG by two modes `cross` (S, M, M)."""
 
     count: Array
     sums: Array
@@ -39,7 +41,7 @@ class Posterior:
 
 @dataclass(frozen=True)
 class Decision:
-    """What orders a scenario's lists (`mode`), and the gain of its best challenger over the incumbent."""
+    """The mode that orders a scenario's lists, and the gain of its best challenger over the incumbent."""
 
     scenario: str
     mode: str
@@ -55,13 +57,15 @@ class Decision:
 def decide(
     scenarios: Sequence[str],
     modes: Sequence[str],
-    choosing: Moments,
-    confirming: Moments,
+    choosing: GainMoments,
+    confirming: GainMoments,
     published: Mapping[str, str],
     simple: Sequence[str],
 ) -> list[Decision]:
-    """One decision a scenario. `published`: the mode last published there; where there is none (or it no longer
-    exists), the incumbent is the best of the `simple` modes over all users of the choosing half.
+    """One decision for each scenario.
+
+    `published`: the mode last published in a scenario. If there is none, or it no longer exists, the incumbent is the
+    best of the `simple` modes over all users of the choosing half.
     """
     first = best_simple(modes, choosing, simple)
     incumbents = [published[s] if published.get(s) in modes else first for s in scenarios]
@@ -73,25 +77,25 @@ def decide(
         confirmed = [shrink(*_gain(confirming, modes, mode, incumbent)) for mode in challengers]
         for at in members:
             best = int(np.argmax(chosen[:, at]))
-            hopeful = bool(chosen[best, at] > 0)
+            gained = bool(chosen[best, at] > 0)
             count = int(confirming.count[at])
-            decisions[at] = _judge(scenarios[at], incumbent, challengers[best], hopeful, confirmed[best], at, count)
+            decisions[at] = _decide_one(scenarios[at], incumbent, challengers[best], gained, confirmed[best], at, count)
     return [decisions[at] for at in range(len(scenarios))]
 
 
 def name_negative_transfer(
     decisions: Sequence[Decision],
     modes: Sequence[str],
-    halves: Sequence[Moments],
+    halves: Sequence[GainMoments],
     alone: str,
     transferring: Sequence[str],
 ) -> list[Decision]:
-    """The same decisions, their reasons naming every transferring mode that is surely worse than `alone` there: the
-    upper 95 % bound of its shrunk gain over `alone` is below zero, on all users, since nothing is chosen by it.
+    """The same decisions, with every transferring mode that is surely worse than `alone` named in the reason.
 
-    `halves`: as `decide` had them; `decisions`: one a scenario, in their order.
+    Surely worse: the upper 95 % bound of its shrunk gain over `alone` is below zero. That is measured on all users,
+    since nothing is chosen by it. `halves`: both halves of the users; `decisions`: one for each scenario, in order.
     """
-    users = Moments(*(sum(getattr(half, name) for half in halves) for name in ("count", "sums", "cross")))
+    users = GainMoments(*(sum(getattr(half, name) for half in halves) for name in ("count", "sums", "cross")))
     reasons = [decision.reason for decision in decisions]
     for mode in transferring:
         found = shrink(*_gain(users, modes, mode, alone))
@@ -101,30 +105,31 @@ def name_negative_transfer(
     return [replace(decision, reason=reason) for decision, reason in zip(decisions, reasons, strict=True)]
 
 
-def best_simple(modes: Sequence[str], choosing: Moments, simple: Sequence[str]) -> str:
+def best_simple(modes: Sequence[str], choosing: GainMoments, simple: Sequence[str]) -> str:
     """The simple mode with the highest mean over all users; the first of them on a tie or without any user."""
     totals = choosing.sums.sum(axis=0)
     return max(simple, key=lambda mode: totals[modes.index(mode)])
 
 
-def _judge(
-    scenario: str, incumbent: str, challenger: str, hopeful: bool, confirmed: Posterior, at: int, count: int
+def _decide_one(
+    scenario: str, incumbent: str, challenger: str, gained: bool, confirmed: Posterior, at: int, count: int
 ) -> Decision:
+    """`gained`: did the challenger gain on the choosing half; `count`: users of the scenario on the confirming half."""
     gain, lower, upper = float(confirmed.mean[at]), float(confirmed.lower[at]), float(confirmed.upper[at])
     found = f"shrunk gain {gain:+.4f} ({lower:+.4f} to {upper:+.4f}), {count} users here"
-    if hopeful and lower > 0:
+    if gained and lower > 0:
         mode, reason = challenger, f"{challenger} replaces {incumbent}: {found}"
     elif not np.isfinite(lower):
         mode, reason = incumbent, f"{incumbent} stays: nobody to measure a gain on in the newest closed window"
-    elif not hopeful:
+    elif not gained:
         mode, reason = incumbent, f"{incumbent} stays: no mode gained on the choosing half; {challenger}: {found}"
     else:
         mode, reason = incumbent, f"{incumbent} stays: the gain of {challenger} is not surely above 0: {found}"
     return Decision(scenario, mode, incumbent, challenger, gain, lower, upper, count, reason)
 
 
-def _gain(moments: Moments, modes: Sequence[str], mode: str, incumbent: str) -> tuple[Array, ...]:
-    """Users, mean gain and sum of squares around it, (S,) each; mean nan where there are no users."""
+def _gain(moments: GainMoments, modes: Sequence[str], mode: str, incumbent: str) -> tuple[Array, ...]:
+    """Users, mean gain and sum of squares around it, (S,) each; the mean is NaN where there are no users."""
     contrast = np.zeros(len(modes))
     contrast[modes.index(mode)] += 1
     contrast[modes.index(incumbent)] -= 1
@@ -138,9 +143,9 @@ def _gain(moments: Moments, modes: Sequence[str], mode: str, incumbent: str) -> 
 def shrink(count: Array, mean: Array, squares: Array) -> Posterior:
     """Empirical Bayes over scenarios: normal means with a normal prior fitted to them.
 
-    `count` users, `mean` gain and `squares` (sum of squared deviations), (S,) each. The variance between scenarios is
-    DerSimonian and Laird's (1986); the posterior variance includes that of the pooled mean. A scenario without users
-    has the prior itself; without any user at all everything is nan.
+    `count` users, `mean` gain and `squares` (sum of squared deviations), (S,) each. The posterior variance includes
+    that of the pooled mean. A scenario without users gets the prior; without any user at all everything is NaN.
+    Reference: DerSimonian and Laird 1986, Meta-analysis in clinical trials, for the variance between scenarios.
     """
     seen = count > 0
     total = count.sum()
@@ -153,18 +158,19 @@ def shrink(count: Array, mean: Array, squares: Array) -> Posterior:
     between = between_variance(y, v)
     weight = 1 / (v + between)
     pooled = weight @ y / weight.sum()
-    borrowed = np.ones(len(count))  # share that comes from the pooled mean
-    borrowed[seen] = v / (v + between)
+    pooled_share = np.ones(len(count))  # of the pooled mean in each scenario's posterior mean
+    pooled_share[seen] = v / (v + between)
     own = np.zeros(len(count))
     own[seen] = y
-    posterior = borrowed * pooled + (1 - borrowed) * own
-    variance = borrowed * between + borrowed**2 / weight.sum()  # v * between / (v + between) = borrowed * between
-    reach = special.stdtrit(max(total - 1, 1), (1 + LEVEL) / 2) * np.sqrt(variance)
-    return Posterior(posterior, posterior - reach, posterior + reach)
+    posterior = pooled_share * pooled + (1 - pooled_share) * own
+    # pooled_share * between = v * between / (v + between)
+    variance = pooled_share * between + pooled_share**2 / weight.sum()
+    half_width = special.stdtrit(max(total - 1, 1), (1 + LEVEL) / 2) * np.sqrt(variance)
+    return Posterior(posterior, posterior - half_width, posterior + half_width)
 
 
 def between_variance(y: Array, v: Array) -> float:
-    """DerSimonian-Laird variance between groups with means y and variances v of those, (S,) each; never negative."""
+    """DerSimonian-Laird variance between groups with means `y` of variances `v`, (S,) each; never negative."""
     weight = 1 / v
     spread = weight @ (y - weight @ y / weight.sum()) ** 2
     scale = weight.sum() - (weight @ weight) / weight.sum()

@@ -1,7 +1,9 @@
-"""Users' events as flat arrays with offsets: in memory, from Arrow, and on disk in shards of users.
+"""Users' histories as flat arrays with offsets: in memory, from Arrow, and on disk in shards of users.
 
 A history folder holds `shard-<s>` folders (users s * USERS_A_SHARD up to the next) and a manifest with the shards that
-exist. Nothing here is of size users x anything in memory: a shard is mapped when one of its users is asked for.
+exist. A shard is memory-mapped when one of its users is needed, so memory does not grow with the number of users.
+
+Shapes: U users, E events, L lists of any length, n rows of all lists. List l owns rows offsets[l]:offsets[l + 1].
 """
 
 from collections.abc import Mapping
@@ -23,8 +25,8 @@ LENGTH = 50  # events kept of each user
 class Histories:
     """Events of a block of users, sorted by user and then time; user u owns rows offsets[u]:offsets[u + 1].
 
-    `offsets` (U + 1,) int64; `item_idx`, `scenario_idx` (E,) int; `time` (E,) float64, days since the epoch;
-    `weight` (E,) float, negative = undone; `value`, `price` (E,) float, nan when unknown.
+    Shapes: `offsets` (U + 1,) int64; `item_idx`, `scenario_idx` (E,) int; `time` (E,) float64, days since the epoch;
+    `weight` (E,) float, negative = undone; `value`, `price` (E,) float, NaN when unknown.
     """
 
     offsets: Array
@@ -37,28 +39,57 @@ class Histories:
 
 
 def take(histories: Histories, users: Array, drop: int = 0) -> Histories:
-    """Histories of `users` (Q,), in that order, without the newest `drop` events of each (none is left without any).
+    """The histories of `users` (Q,), in that order, without the newest `drop` events of each.
 
-    A list two events ahead of the history is practised on one that also is: with `drop` = 1 the newest known event
-    stands in for the one between history and outcome.
+    A user with no more than `drop` events keeps all of them. With `drop` = 1 the newest known event takes the place of
+    one that lies between history and outcome, so training lists are as far ahead of their histories as the real ones.
     """
-    size = np.diff(histories.offsets)[users]
-    kept = np.where(size > drop, size - drop, size)
-    offsets = np.concatenate(([0], np.cumsum(kept)))
-    rows = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - histories.offsets[users], kept)
+    sizes = np.diff(histories.offsets)[users]
+    kept = np.where(sizes > drop, sizes - drop, sizes)
+    rows = np.repeat(histories.offsets[users], kept) + ranges(kept)
     h = histories
     arrays = (h.item_idx, h.scenario_idx, h.time, h.weight, h.value, h.price)
-    return Histories(offsets, *(array[rows] for array in arrays))
+    return Histories(np.concatenate(([0], np.cumsum(kept))), *(array[rows] for array in arrays))
 
 
 def keep(histories: Histories, kept: Array) -> Histories:
-    """The same users with some of their events only; `kept` bool (E,)."""
+    """The same users with only the events that are True in `kept` (E,)."""
     columns = {name: array[kept] for name, array in vars(histories).items() if name != "offsets"}
     return Histories(offsets=np.concatenate(([0], np.cumsum(kept)))[histories.offsets], **columns)
 
 
+def owners(offsets: Array) -> Array:
+    """The list of each row, int64 (n,): with `Histories.offsets` the user of each event, with a CSR `indptr` its row.
+
+    >>> owners(np.array([0, 2, 2, 3]))
+    array([0, 0, 2])
+    """
+    return np.repeat(np.arange(len(offsets) - 1, dtype=np.int64), np.diff(offsets))
+
+
+def ranges(sizes: Array) -> Array:
+    """0..n-1 for each n of `sizes` (L,), one after the other: the place of each row in its list.
+
+    >>> ranges(np.array([2, 0, 3]))
+    array([0, 1, 0, 1, 2])
+    """
+    return np.asarray(np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes))
+
+
+def per_list(reduce: np.ufunc, values: Array, list_idx: Array, num_lists: int, start: float) -> Array:
+    """Reduce the rows of each list, beginning with `start`: (L,) from `values` (n,), or (L, R) from (n, R).
+
+    `list_idx` (n,) in 0..L-1, in any order; `reduce` must not depend on the order (minimum, fmin, maximum, fmax).
+    """
+    if values.ndim == 2:  # column by column: ufunc.at is fast for one dimension only
+        return np.stack([per_list(reduce, column, list_idx, num_lists, start) for column in values.T], axis=1)
+    found = np.full(num_lists, start, values.dtype)
+    reduce.at(found, list_idx, values)
+    return found
+
+
 def from_arrow(batch: pa.RecordBatch) -> Histories:
-    """The list columns of HISTORIES rows as flat arrays; their layout in Arrow is the same, so nothing is copied."""
+    """The list columns of HISTORIES rows as flat arrays; Arrow has the same layout, so nothing is copied."""
     items = batch.column(c.ITEM_IDX)
     offsets = items.offsets.to_numpy().astype(np.int64)
     flat = {name: batch.column(name).flatten().to_numpy() for name in EVENT_FIELDS}
@@ -74,14 +105,14 @@ def save_shard(
     scenario_idx: Array,
     time: Array,
 ) -> None:
-    """Write the last LENGTH events of each user of a shard.
+    """Write the newest LENGTH events of each user of a shard.
 
     `user_idx` (U,) distinct; events of user_idx[u] are rows offsets[u]:offsets[u + 1], oldest first; `time` in days.
     """
     order = np.argsort(user_idx)
     lengths = np.minimum(np.diff(offsets), LENGTH)[order]
     ends = offsets[1:][order]
-    kept = np.repeat(ends - lengths, lengths) + _ranges(lengths)
+    kept = np.repeat(ends - lengths, lengths) + ranges(lengths)
     counts = np.zeros(USERS_A_SHARD, np.int64)
     counts[user_idx[order] - shard * USERS_A_SHARD] = lengths
     arrays = {
@@ -94,7 +125,7 @@ def save_shard(
 
 
 def finish(folder: str, shards: list[int], manifest: Mapping[str, object]) -> None:
-    """Declare the folder whole."""
+    """Write the manifest, last: a folder without one does not exist."""
     model_folder.save(folder, {**manifest, "shards": sorted(shards), "users_a_shard": USERS_A_SHARD, "length": LENGTH})
 
 
@@ -107,9 +138,9 @@ class HistoryBook:
         self._open: dict[tuple[int, int], tuple[Array, Array]] = {}
 
     def block(self, user_idx: Array, as_of_day: Array, length: int) -> Array:
-        """(B, length) int32: the item_idx of each row's user as of its day, newest first, -1 where there are fewer.
+        """The newest items of each row's user as of the row's day: item_idx, int32 (B, length), newest first.
 
-        Users nobody has seen (also negative ones) have none.
+        -1 where there are fewer; users without events, and negative `user_idx`, have none.
         """
         out = np.full((len(user_idx), length), -1, np.int32)
         shard_B = user_idx.astype(np.int64) // USERS_A_SHARD
@@ -134,8 +165,3 @@ class HistoryBook:
                 model_folder.open_array(folder, "item_idx"),
             )
         return self._open[day, shard]
-
-
-def _ranges(lengths: Array) -> Array:
-    """0..n-1 for each n, one after the other."""
-    return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)

@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 from recspark.arrays import Array
+from recspark.histories import owners, ranges
 
 
 def offsets_of(list_idx: Array, num_lists: int) -> Array:
@@ -16,25 +17,21 @@ def offsets_of(list_idx: Array, num_lists: int) -> Array:
     return np.concatenate(([0], np.cumsum(np.bincount(list_idx, minlength=num_lists))))
 
 
-def _list_of_row(offsets: Array) -> Array:
-    return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-
-
 def _positions(offsets: Array) -> Array:
     """Place of each row in its list, from 0."""
-    return np.arange(offsets[-1]) - np.repeat(offsets[:-1], np.diff(offsets))
+    return ranges(np.diff(offsets))
 
 
 def _sums(values: Array, offsets: Array) -> Array:
     """Sum per list. Each list is summed by itself, so that its figure is the same in any block."""
-    return np.bincount(_list_of_row(offsets), weights=values, minlength=len(offsets) - 1)
+    return np.bincount(owners(offsets), weights=values, minlength=len(offsets) - 1)
 
 
 def ndcg_at_k(relevance: Array, offsets: Array, num_relevant: Array, k: int) -> Array:
     """(L,) NDCG@k: rows in order of rank, gain relevance / log2(rank + 1), over that of the best possible list.
 
     `relevance` (n,) 0 or 1. `num_relevant` (L,): all relevant items, found or not; the ideal list has min(k, that many)
-    of them on top. nan where a list has none.
+    of them on top. NaN where a list has none.
 
     >>> ndcg_at_k(np.array([0.0, 1.0]), np.array([0, 2]), np.array([1]), 10).round(4)  # 1/log2(3) over 1/log2(2)
     array([0.6309])
@@ -42,18 +39,18 @@ def ndcg_at_k(relevance: Array, offsets: Array, num_relevant: Array, k: int) -> 
     position = _positions(offsets)
     dcg = _sums(np.where(position < k, relevance / np.log2(position + 2.0), 0.0), offsets)
     ideal = np.concatenate(([np.nan], np.cumsum(1.0 / np.log2(np.arange(k) + 2.0))))
-    return dcg / ideal[np.minimum(num_relevant, k)]
+    return np.asarray(dcg / ideal[np.minimum(num_relevant, k)])
 
 
 def hits_at_k(relevance: Array, offsets: Array, num_relevant: Array, k: int) -> Array:
-    """(L,) relevant rows among the first k; nan where a list has no relevant item, as in all that follow."""
+    """(L,) relevant rows among the first k; NaN where a list has no relevant item, as in all that follow."""
     hits = _sums(np.where(_positions(offsets) < k, relevance, 0.0), offsets)
     return np.where(num_relevant > 0, hits, np.nan)
 
 
 def recall_at_k(relevance: Array, offsets: Array, num_relevant: Array, k: int) -> Array:
-    """(L,) share of a list's `num_relevant` (L,) items that stand among its first k rows."""
-    return hits_at_k(relevance, offsets, num_relevant, k) / np.maximum(num_relevant, 1)
+    """(L,) share of a list's `num_relevant` (L,) items that are among its first k rows."""
+    return np.asarray(hits_at_k(relevance, offsets, num_relevant, k) / np.maximum(num_relevant, 1))
 
 
 def precision_at_k(relevance: Array, offsets: Array, num_relevant: Array, k: int) -> Array:
@@ -67,24 +64,24 @@ def hit_rate_at_k(relevance: Array, offsets: Array, num_relevant: Array, k: int)
 
 
 def map_at_k(relevance: Array, offsets: Array, num_relevant: Array, k: int) -> Array:
-    """(L,) average precision: the sum of precision@rank over the relevant rows among the first k, over min(k,
-    `num_relevant`), the most there could be."""
+    """(L,) average precision: the sum of precision@rank over the relevant rows among the first k, divided by
+    min(k, `num_relevant`), the most there could be."""
     so_far = np.concatenate(([0.0], np.cumsum(relevance)))
     position = _positions(offsets)
     precision = (so_far[1:] - np.repeat(so_far[offsets[:-1]], np.diff(offsets))) / (position + 1.0)
     total = _sums(np.where(position < k, relevance * precision, 0.0), offsets)
-    return total / np.where(num_relevant > 0, np.minimum(num_relevant, k), np.nan)
+    return np.asarray(total / np.where(num_relevant > 0, np.minimum(num_relevant, k), np.nan))
 
 
 def mrr_at_k(relevance: Array, offsets: Array, num_relevant: Array, k: int) -> Array:
     """(L,) 1 over the rank of the first relevant row, 0 where there is none among the first k."""
-    rows = np.flatnonzero(relevance > 0)[::-1]  # the first one of a list is written last
+    rows = np.flatnonzero(relevance > 0)[::-1]  # a list's first one is assigned last and so stays
     rank = np.full(len(offsets) - 1, np.inf)
-    rank[_list_of_row(offsets)[rows]] = _positions(offsets)[rows] + 1.0
+    rank[owners(offsets)[rows]] = _positions(offsets)[rows] + 1.0
     return np.where(num_relevant > 0, np.where(rank <= k, 1.0 / rank, 0.0), np.nan)
 
 
-# What is measured of the first k rows of lists, by name; all have the same arguments.
+# The metrics of the first k rows of lists, by name; all have the same arguments.
 AT_K = {
     "ndcg": ndcg_at_k,
     "recall": recall_at_k,
@@ -96,12 +93,12 @@ AT_K = {
 
 
 def coverage(item_idx: Array, num_items: int) -> float:
-    """Share of `num_items` eligible items that stand in at least one list; nan without any eligible item."""
+    """Share of `num_items` eligible items that are in at least one list; NaN without any eligible item."""
     return len(np.unique(item_idx)) / num_items if num_items else math.nan
 
 
 def auc(labels: Array, scores: Array, weights: Array | None = None) -> float:
-    """Chance that a positive row (n,) scores above a negative one, ties count half; nan with one class only."""
+    """Probability that a positive row (n,) scores above a negative one; ties count half; NaN with one class only."""
     values, at = np.unique(scores, return_inverse=True)
     weights = np.ones(len(scores)) if weights is None else weights
     positive = np.bincount(at, weights=weights * labels, minlength=len(values))
@@ -119,7 +116,8 @@ def auc_of_counts(positive: Array, negative: Array) -> float:
 def score_bins(scores: Array) -> Array:
     """(n,) int64 bins that keep the order of finite scores: sign, exponent and 9 bits of the float32.
 
-    Scores within 1 / 512 of each other may share a bin (a tie then): an AUC can be merged from few counts per bin.
+    Scores within 1 / 512 of each other may share a bin, and are ties then. So an AUC can be merged from the counts of
+    few bins.
     """
     bits = np.ascontiguousarray(scores, dtype=np.float32).view(np.int32).astype(np.int64)
     ordered = np.where(bits >= 0, bits, -(bits & 0x7FFFFFFF))
@@ -127,8 +125,8 @@ def score_bins(scores: Array) -> Array:
 
 
 def auc_per_list(labels: Array, scores: Array, offsets: Array) -> Array:
-    """(L,) AUC within each list, ties count half; rows in any order within a list; nan with one class only."""
-    list_idx = _list_of_row(offsets)
+    """(L,) AUC within each list; ties count half; rows in any order within a list; NaN with one class only."""
+    list_idx = owners(offsets)
     order = np.lexsort((scores, list_idx))
     owner, ranked = list_idx[order], scores[order]
     first = np.ones(len(order), dtype=bool)
@@ -152,23 +150,17 @@ def gauc(labels: Array, scores: Array, offsets: Array) -> float:
     return float(np.nansum(values * sizes) / sizes.sum()) if sizes.sum() else math.nan
 
 
-def logloss(labels: Array, scores: Array, weights: Array | None = None) -> float:
-    """Weighted mean of -log of the probability (n,) given to what happened, kept 1e-15 off 0 and 1."""
-    p = np.clip(np.asarray(scores, dtype=np.float64), 1e-15, 1 - 1e-15)
-    losses = -np.where(np.asarray(labels) > 0, np.log(p), np.log1p(-p))
-    return float(np.average(losses, weights=weights)) if len(losses) else math.nan
-
-
 def hash_users(user_idx: Array, seed: int) -> Array:
-    """(U,) uint64, the same for a user in any block: what a seeded draw per user starts from."""
+    """(U,) uint64: the seed of each user's random draws; the same in any block."""
     salt = _mix(np.array([seed], dtype=np.int64).view(np.uint64))
     return _mix(_mix(user_idx.astype(np.int64).view(np.uint64)) ^ salt)
 
 
 def poisson_weights(user_hash: Array, num_replicates: int) -> Array:
-    """(U, B) Poisson(1) counts, float64: how often each replicate drew a user (Chamandy et al. 2012).
+    """(U, B) Poisson(1) counts, float64: how often each replicate drew a user.
 
-    A function of the user's hash alone, so that partitions need not know each other and a user keeps his draws.
+    They depend on the user's hash alone, so a user has the same draws in any partition.
+    Reference: Chamandy et al. 2012, Estimating Uncertainty for Massive Data Streams.
     """
     step = np.arange(1, num_replicates + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     uniform = (_mix(user_hash[:, None] + step) >> np.uint64(11)) * 2.0**-53
@@ -177,15 +169,15 @@ def poisson_weights(user_hash: Array, num_replicates: int) -> Array:
 
 
 def _mix(x: Array) -> Array:
-    """splitmix64's finaliser (Steele et al. 2014)."""
+    """The last step of splitmix64 (Steele et al. 2014)."""
     with np.errstate(over="ignore"):
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    return np.asarray(x ^ (x >> np.uint64(31)))
 
 
 def interval(replicates: Array, level: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of the finite replicates (B,); nan, nan without any."""
+    """Percentile interval of the finite replicates (B,); NaN, NaN without any."""
     finite = replicates[np.isfinite(replicates)]
     if not len(finite):
         return math.nan, math.nan

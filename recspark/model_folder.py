@@ -1,7 +1,7 @@
 """Models on disk, all in one format: arrays as .npy (memory-mapped), weights as safetensors, a JSON manifest last.
 
-A folder without a manifest does not exist. Everything goes through fsspec, so a model folder may be a URL; a remote one
-is copied to this machine once and then shared by all its processes.
+A folder without a manifest counts as missing. All access is through fsspec, so a model folder may be a URL; a remote
+one is copied to this machine once and then shared by all its processes.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from safetensors.numpy import save as save_tensors
 from recspark.arrays import Array
 from recspark.errors import DataError
 
-MANIFEST = "manifest.json"  # written last: a folder without one does not exist
+MANIFEST = "manifest.json"  # written last
 WEIGHTS = "weights.safetensors"
 
 
@@ -50,8 +50,8 @@ def save(
     texts: Mapping[str, str] | None = None,
     weights_file: str = WEIGHTS,
 ) -> None:
-    """Write one model folder: `<name>.npy` an array, all weights in one safetensors file, `texts` as they are (file
-    name -> content), then the manifest."""
+    """Write one model folder: each array as `<name>.npy`, all weights in one safetensors file, `texts` (file name ->
+    content) as they are, then the manifest."""
     fs, root = fsspec.core.url_to_fs(folder)
     fs.makedirs(root, exist_ok=True)
     for name, array in (arrays or {}).items():
@@ -65,7 +65,7 @@ def save(
 
 
 def _write(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> None:
-    """Through a second name, so that a process killed halfway leaves no torn file under the real one."""
+    """Write under another name, then rename: a process killed halfway leaves no partial file under the real name."""
     temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
     with fs.open(temporary, "wb") as file:
         file.write(data)
@@ -73,13 +73,16 @@ def _write(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> None:
 
 
 def exists(folder: str) -> bool:
-    """Is there a whole model: one with a manifest?"""
+    """Is there a complete model, one with a manifest?"""
     fs, root = fsspec.core.url_to_fs(folder)
     return bool(fs.exists(f"{root}/{MANIFEST}"))
 
 
 def read_manifest(folder: str) -> dict[str, Any]:
-    """Raises DataError when the folder holds no whole model."""
+    """The manifest of a model folder.
+
+    Raises: DataError when the folder has no readable manifest, so no complete model.
+    """
     fs, root = fsspec.core.url_to_fs(folder)
     try:
         with fs.open(f"{root}/{MANIFEST}", "rb") as file:
@@ -93,19 +96,38 @@ def read_manifest(folder: str) -> dict[str, Any]:
 
 def open_array(folder: str, name: str) -> Array:
     """One array, memory-mapped and read-only: processes of one machine share its pages."""
-    return np.load(local_copy(folder) / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+    array: Array = np.load(local_copy(folder) / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+    return array
 
 
 def read_weights(folder: str) -> dict[str, Array]:
+    """All weights, by name."""
     return dict(load_tensors((local_copy(folder) / WEIGHTS).read_bytes()))
 
 
 def read_text(folder: str, name: str) -> str:
+    """The content of one of `texts`."""
     return (local_copy(folder) / name).read_text(encoding="utf-8")
 
 
 def remove(folder: str) -> None:
-    """Remove a folder and all in it, if it is there."""
+    """Remove a folder and everything in it, if it exists."""
     fs, root = fsspec.core.url_to_fs(folder)
     if fs.exists(root):
         fs.rm(root, recursive=True)
+
+
+def write_file(path: str, text: str) -> None:
+    """One file beside the folders, whole or not at all."""
+    fs, root = fsspec.core.url_to_fs(path)
+    fs.makedirs(root.rsplit("/", 1)[0], exist_ok=True)
+    _write(fs, root, text.encode())
+
+
+def read_file(path: str) -> str | None:
+    """What `write_file` wrote; None where there is nothing."""
+    fs, root = fsspec.core.url_to_fs(path)
+    try:
+        return str(fs.cat_file(root).decode())
+    except FileNotFoundError:
+        return None

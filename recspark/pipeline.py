@@ -1,4 +1,4 @@
-"""A night: its stages in order, under the warehouse's lease."""
+"""A night: its stages in order, run while holding the warehouse's lease."""
 
 import importlib
 import logging
@@ -6,16 +6,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
+from typing import TYPE_CHECKING
 
 from recspark.config.schema import Config
 from recspark.errors import ConfigError
 from recspark.session import get_session
 from recspark.summary import Summary
 
+if TYPE_CHECKING:  # it imports Spark, which execute() does after the session is made
+    from recspark.warehouse.store import Store
+
 log = logging.getLogger(__name__)
 
-# noun -> the module whose refresh() makes it, in the order of a night. Imported when run, so that a table job
-# does not wait for torch.
+# artefact -> the module whose refresh() builds it, in the order of a night. Imported when run, so that a job without
+# torch does not import it.
 STAGES = {
     "interactions": "recspark.stages.interactions",
     "items": "recspark.stages.items",
@@ -29,16 +33,17 @@ STAGES = {
     "model_metrics": "recspark.stages.model_metrics.stage",
     "recommendations": "recspark.stages.recommendations",
 }
-# These run before there is tonight's adapter, or need none.
-WITHOUT_VECTORS = ("interactions", "items", "item_facts", "text_adapter", "maintenance")
 MAINTENANCE = {"maintenance": "recspark.stages.maintenance"}
 
-Advance = Callable[[str], None]  # is told the name of each stage as it begins
-Finished = Callable[[Summary, float], None]  # is told what a stage has done, and its seconds
+Advance = Callable[[str], None]  # called with the name of each stage when it begins
+Finished = Callable[[Summary, float], None]  # called with a stage's summary and its seconds when it has ended
 
 
 def choose(stages: Sequence[str], from_: str | None, only: str | None) -> list[str]:
-    """The stages that --from and --only leave. Raises ConfigError for a stage that does not exist."""
+    """The stages selected by --from and --only.
+
+    Raises: ConfigError for a stage that does not exist.
+    """
     for name in (from_, only):
         if name is not None and name not in stages:
             raise ConfigError(f"no stage `{name}`; the stages in order: {', '.join(stages)}")
@@ -56,9 +61,9 @@ def execute(
     advance: Advance,
     finished: Finished,
 ) -> None:
-    """Run the stages in order under the warehouse's lease. Raises what a stage raises; what was done before stays."""
+    """Run the stages in order while holding the warehouse's lease. If one raises an error, earlier ones are kept."""
     spark, owned = get_session(config.spark)
-    from recspark.stages import recommendations, text_adapter
+    from recspark.stages import recommendations
     from recspark.warehouse.lease import hold
     from recspark.warehouse.store import Store
 
@@ -66,15 +71,28 @@ def execute(
     try:
         with hold(config.warehouse, run_id) as held:
             recommendations.repair(store)
+            _warn_of_rebuilds_after_upgrade(store)
             for name in stages:
                 advance(name)
-                held.check()  # a machine that slept may have lost the warehouse to another run
+                held.check()  # if this machine was suspended, another run may have taken the lease
                 began = time.monotonic()
-                if name not in WITHOUT_VECTORS:
-                    config = text_adapter.resolved(store, config, run_date)
                 module = importlib.import_module({**STAGES, **MAINTENANCE}[name])
                 summary = replace(module.refresh(store, config, run_date, force), stage=name)
                 finished(summary, time.monotonic() - began)
     finally:
-        if owned:  # a notebook's or a test's session is not ours to stop
+        if owned:  # a session of a notebook or a test is not stopped here
             spark.stop()
+
+
+def _warn_of_rebuilds_after_upgrade(store: "Store") -> None:
+    """Log one line in the first run on a warehouse that an earlier version wrote."""
+    from recspark.tables import candidates
+    from recspark.warehouse.store import FORMAT
+
+    stamp = store.stamp(candidates.TABLE)
+    if stamp is not None and FORMAT not in stamp:
+        log.warning(
+            "%s was written by an earlier version: retrievers, candidates, training examples, rankers and metrics are "
+            "built again in this run; events, items, embeddings, indices and published lists stay",
+            store.warehouse,
+        )

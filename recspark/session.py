@@ -1,4 +1,4 @@
-"""The SparkSession: the active one on Databricks and under spark-submit, else a local one with Delta."""
+"""The SparkSession: the active one (on Databricks, under spark-submit), else a new local one with Delta."""
 
 import os
 import re
@@ -19,11 +19,11 @@ if TYPE_CHECKING:  # importing pyspark starts nothing, but PYSPARK_PYTHON must b
 
 DELTA_CLASS = "io.delta.sql.DeltaSparkSessionExtension"
 
-# Settings that the tables' meaning depends on: source expressions run in UTC, and a bad cast is a null (so a rejected
-# row), not a dead job.
+# Settings that change what is in the tables: source expressions run in UTC, and a bad cast gives null (a rejected row)
+# instead of ending the job.
 MEANING = {"spark.sql.session.timeZone": "UTC", "spark.sql.ansi.enabled": "false"}
 
-# What makes a laptop fast; never applied to a session that somebody else configured.
+# For speed on one machine; never applied to a session that was configured elsewhere.
 LOCAL = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
@@ -31,21 +31,22 @@ LOCAL = {
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.sql.shuffle.partitions": str(os.cpu_count() or 2),
-    "spark.databricks.delta.snapshotPartitions": "2",  # the first commit otherwise costs 25 s
+    "spark.databricks.delta.snapshotPartitions": "2",  # with Delta's default the first commit takes 25 s
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "2",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
     "spark.sql.debug.maxToStringFields": "200",
-    # Code for rows as wide as candidates outgrows what the JVM compiles; Spark's other way is compiled then.
+    # The JVM does not compile methods of more than 8,000 bytes, and whole-stage code for rows as wide as candidates has
+    # more; with this limit Spark falls back to its other execution path there, which is compiled.
     "spark.sql.codegen.hugeMethodLimit": "8000",
 }
 
 
 def get_session(settings: dict[str, str] | None = None, app_name: str = "recspark") -> "tuple[SparkSession, bool]":
-    """The active session if there is one, else a new one with Delta, and whether it is new (so the caller's to stop).
+    """The active session if there is one, else a new one with Delta; and whether it is new (then the caller stops it).
 
-    `settings` are Spark's own names; on an active session only those that can still change apply.
+    `settings` have Spark's own names; on an active session only those that can still be changed apply.
 
-    Raises ConfigError when Java is missing or too old or does not start, or when the Delta jars are not on the class
+    Raises: ConfigError when Java is missing, too old or does not start, or when the Delta jars are not on the class
     path.
     """
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # otherwise UDF workers run the system's python
@@ -53,7 +54,7 @@ def get_session(settings: dict[str, str] | None = None, app_name: str = "recspar
     from pyspark.sql import SparkSession
 
     # The active session belongs to a thread; another thread's is found through the one context of the process.
-    ours = SparkContext._active_spark_context is None
+    is_new = SparkContext._active_spark_context is None
     active = SparkSession.getActiveSession() or _build(settings or {}, app_name)
     for key, value in MEANING.items():
         active.conf.set(key, value)
@@ -61,7 +62,7 @@ def get_session(settings: dict[str, str] | None = None, app_name: str = "recspar
         if active.conf.isModifiable(key):
             active.conf.set(key, value)
     _require_delta(active)
-    return active, ours
+    return active, is_new
 
 
 def _build(settings: dict[str, str], app_name: str) -> "SparkSession":
@@ -92,14 +93,14 @@ def _build(settings: dict[str, str], app_name: str) -> "SparkSession":
 
 
 def fetching(jars: bool) -> AbstractContextManager[object]:
-    """One process at a time where jars may have to be fetched: Ivy's cache is not made for two at once, and a
-    repository that many ask for the same jars says to some of them that it has none."""
+    """A lock where jars may have to be fetched, so that one process at a time does: Ivy's cache is not made for two,
+    and a repository that gets many requests for the same jars refuses some of them."""
     name = f"recspark-jars-{os.getuid() if hasattr(os, 'getuid') else ''}.lock"
     return FileLock(os.path.join(tempfile.gettempdir(), name)) if jars else nullcontext()
 
 
 def _start(builder: "SparkSession.Builder") -> "SparkSession":
-    """Asks twice: Ivy keeps what it has got, so the second time only the rest is fetched."""
+    """Tries twice: Ivy keeps the jars it has, so the second time only the others are fetched."""
     from pyspark.errors import PySparkRuntimeError
 
     try:
@@ -110,10 +111,10 @@ def _start(builder: "SparkSession.Builder") -> "SparkSession":
     try:
         return builder.getOrCreate()
     except PySparkRuntimeError as error:
-        asked = builder._options.get("spark.jars.packages", "none")
+        jars = builder._options.get("spark.jars.packages", "none")
         raise ConfigError(
             f"Java ended before Spark could start ({error.getCondition()}); the lines above say why. If they are about "
-            f"jars ({asked}), let this machine reach Maven Central, or start with spark-submit --jars"
+            f"jars ({jars}), let this machine reach Maven Central, or start with spark-submit --jars"
         ) from None
 
 
@@ -133,18 +134,20 @@ def _require_java() -> None:
     found = re.search(r'version "(?:1\.)?(\d+)', banner)
     if not found or int(found[1]) < 17:
         raise ConfigError(
-            f"{java} is Java {found[1] if found else 'of an unknown version'}, Spark 4 needs 17 or newer; {how}"
+            f"{java} is Java {found[1] if found else 'of an unknown version'}, expected 17 or newer for Spark 4; {how}"
         )
 
 
 def _require_delta(spark: "SparkSession") -> None:
     if "DATABRICKS_RUNTIME_VERSION" in os.environ:
         return
+    jvm = spark.sparkContext._jvm
+    assert jvm is not None  # None only before the context has started
     try:
-        spark.sparkContext._jvm.Thread.currentThread().getContextClassLoader().loadClass(DELTA_CLASS)
+        jvm.Thread.currentThread().getContextClassLoader().loadClass(DELTA_CLASS)
     except Exception:  # py4j wraps the ClassNotFoundException
         raise ConfigError(
-            "this Spark session has no Delta; start it with "
+            f"this Spark session has no Delta: {DELTA_CLASS} is not on its class path; start it with "
             f"`spark-submit --packages {delta_package()} --conf spark.sql.extensions={DELTA_CLASS} "
             "--conf spark.sql.catalog.spark_catalog=org.apache.spark.sql.delta.catalog.DeltaCatalog ...`"
         ) from None

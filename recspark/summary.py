@@ -1,4 +1,4 @@
-"""What a stage reports when it is done. Imports nothing of recspark."""
+"""What a stage reports when it is done."""
 
 from dataclasses import dataclass, field
 

@@ -1,7 +1,8 @@
-"""Which past dates the models learn from. Imports nothing of recspark.
+"""Which past dates the models learn from, and how much old ones count.
 
-`as_of` dates lie on a fixed weekly grid (Mondays), so that the next nights find yesterday's retrievers, candidates and
-examples again. Windows are `label_days` long and `label_days` apart; a window is closed when it ended before run_date.
+`as_of` dates lie on a fixed weekly grid (Mondays), so that the next nights can use yesterday's retrievers, candidates
+and examples again. Windows are `label_days` long and `label_days` apart; a window is closed if it ended before
+run_date.
 """
 
 from datetime import date, timedelta
@@ -25,11 +26,16 @@ def closed_windows(run_date: date, label_days: int, num_windows: int) -> tuple[d
     return tuple(newest - timedelta(days=label_days * i) for i in range(num_windows))
 
 
+def as_ofs(run_date: date, label_days: int, num_windows: int) -> tuple[date, ...]:
+    """The dates that a night works on: tonight, then those of the closed windows, newest first."""
+    return (run_date, *closed_windows(run_date, label_days, num_windows))
+
+
 def window_end(as_of: date, label_days: int) -> date:
-    """The first date after the label window that opens at as_of."""
+    """The first date after the label window that begins at as_of."""
     return as_of + timedelta(days=label_days)
 
 
-def fading(day: Array, newest: int, half_life_days: float) -> Array:
-    """What rows of past windows count beside the newest one's, float32: half for every half-life of their age."""
-    return np.exp2((np.asarray(day, np.float64) - newest) / half_life_days).astype(np.float32)
+def exponential_decay(age_days: Array, half_life_days: float) -> Array:
+    """The weight of a window of that age beside the newest one, float32: 1 for age 0, 1/2 after one half-life."""
+    return np.asarray(np.exp2(-np.asarray(age_days, np.float64) / half_life_days), np.float32)

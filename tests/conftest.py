@@ -1,18 +1,20 @@
-"""One Spark for the whole run (two cores, two shuffle partitions), and real nights that several tests read."""
+"""One Spark for the whole run, one real night that several tests read, and what runs in which process."""
 
-import contextlib
-import io
 import json
 import os
+import pickle
+import shutil
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import yaml
 from filelock import FileLock
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -20,44 +22,53 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseSerialGC")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors here are tiny; threads of torch would wait for those of Spark
 
-ROOT = Path(__file__).resolve().parents[1]
-CONF = str(ROOT / "conf" / "online_retail.yaml")
-PRODUCTS = yaml.safe_load(Path(CONF).read_text(encoding="utf-8"))["source"]["items"]["where"]
+from tests.nights import Done, RunNight, run_command
+
+COMMANDS = {"run_night", "published_night", "cluster"}  # fixtures of whole commands
 
 
-def only_countries(condition: str) -> tuple[str, ...]:
-    """Overrides that leave a part of the embedded real data, and models small enough for a test."""
-    return (
-        f"source.interactions.where={json.dumps(condition)}",
-        f"source.items.where={json.dumps(f'({PRODUCTS}) AND ({condition})')}",
-        "scenarios.min_users=20",
-        "candidates.depth=20",
-        "ranker.max_epochs=2",
-        "gbdt.max_rounds=40",
-        "training.num_processes=2",
-        "training_examples.num_windows=2",
-    )
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from tests.from_both_ends import FromBothEnds
+
+    return FromBothEnds(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole files go to one of two processes, so the longest come first: the other process takes what is left."""
-    reading = {item.path for item in items if "published" in getattr(item, "fixturenames", ())}
-    first = ("test_cluster.py", "test_nightly.py")
-    items.sort(key=lambda item: (item.path.name not in first, item.path not in reading))
+    """Marks by what a test asks for, and the order that FromBothEnds takes files in: those that need Spark first, of
+    them first those that read the published night; whole commands outside this process last."""
+    asked = {item: set(getattr(item, "fixturenames", ())) for item in items}
+    spark = {item.path for item in items if "spark" in asked[item]}
+    published = {item.path for item in items if "published_night" in asked[item]}
+    cluster = {item.path for item in items if "cluster" in asked[item]}
+    for item in items:
+        if "spark" in asked[item]:
+            item.add_marker("spark")
+        if asked[item] & COMMANDS:
+            item.add_marker("e2e")
+    items.sort(key=lambda item: (item.path in cluster, item.path not in spark, item.path not in published))
 
 
-@dataclass(frozen=True)
-class Night:
-    """What a finished command left: its exit code and the JSON line that it ended with."""
+def in_this_process(function: Any, job: object, *_: object) -> dict[str, Any]:
+    """Stands for TorchDistributor: the same function on the same bytes, without the seconds of a start."""
+    from recspark.training import entry
 
-    code: int
-    result: dict[str, Any]
-    stderr: str
+    return entry.run(*pickle.loads(pickle.dumps((function, job))))
 
 
 @pytest.fixture(scope="session")
-def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def distributed() -> Any:
+    """A launch's start of its processes, as it is in a night."""
+    from recspark.stages import launch
+
+    return launch._distributed
+
+
+@pytest.fixture(scope="session")
+def spark(distributed: Any, tmp_path_factory: pytest.TempPathFactory) -> "Iterator[SparkSession]":
+    """The session of this process. Trainings run beside it, in this process, but in tests with `real_launches`."""
     from recspark.session import get_session
+    from recspark.stages import launch
 
     settings = {
         "spark.master": "local[2]",
@@ -70,32 +81,27 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     }
     session, _ = get_session(settings, app_name="recspark-tests")
-    yield session
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(launch, "_distributed", in_this_process)
+        yield session
     session.stop()
 
 
-@pytest.fixture(scope="session")
-def nightly(spark: Any) -> Callable[..., Night]:
-    """Runs stages in this process, as the command line would, on the session of the tests."""
-    from recspark import cli, pipeline
+@pytest.fixture
+def real_launches(spark: "SparkSession", distributed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings start their own processes, as in a night."""
+    from recspark.stages import launch
 
-    def run(warehouse: Path, *overrides: str, run_date: str | None = None, **options: Any) -> Night:
-        out, err = io.StringIO(), io.StringIO()
-        before = os.getcwd()
-        os.chdir(ROOT)  # conf/ names data/ relative to the checkout
-        try:
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                chosen = (f"warehouse={warehouse}", *only_countries("Country <> 'United Kingdom'"), *overrides)
-                code = cli.run(tuple(pipeline.STAGES), CONF, run_date, chosen, **options)
-        finally:
-            os.chdir(before)
-        return Night(code, json.loads(out.getvalue().splitlines()[-1]), err.getvalue())
-
-    return run
+    monkeypatch.setattr(launch, "_distributed", distributed)
 
 
 @pytest.fixture(scope="session")
-def published(nightly: Callable[..., Night], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Night]:
+def run_night(spark: "SparkSession") -> RunNight:
+    return run_command
+
+
+@pytest.fixture(scope="session")
+def published_night(run_night: RunNight, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
     """One published night that other tests read; they must not change it. Whichever process needs it first makes it."""
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -103,7 +109,13 @@ def published(nightly: Callable[..., Night], tmp_path_factory: pytest.TempPathFa
     warehouse, said = shared / "published", shared / "published.json"
     with FileLock(shared / "published.lock"):
         if not said.exists():
-            night = nightly(warehouse)
+            night = run_night(warehouse)
             assert night.code == 0, night.stderr[-3000:]
             said.write_text(json.dumps(asdict(night)))
-    return warehouse, Night(**json.loads(said.read_text()))
+    return warehouse, Done(**json.loads(said.read_text()))
+
+
+@pytest.fixture
+def own_night(published_night: tuple[Path, Done], tmp_path: Path) -> Path:
+    """A copy of the published night's warehouse, to go on with."""
+    return Path(shutil.copytree(published_night[0], tmp_path / "night"))

@@ -1,4 +1,4 @@
-"""Features at a moment, of three items in two scenarios, worked out by hand."""
+"""Features of three items in two scenarios, each row with its own date, worked out by hand."""
 
 from dataclasses import replace
 
@@ -29,7 +29,7 @@ def rec() -> Record:
     return record(train(), num_items=3, num_scenarios=2)
 
 
-def test_windows_count_strictly_before_the_asked_day(rec: Record) -> None:
+def test_windows_count_strictly_before_the_day_of_the_list(rec: Record) -> None:
     """Day 110 does not count its own events; day 111 has three behind it, one of them 11 days old."""
     counts, ages = windowed(
         rec.all_keys, rec, np.array([0, 0, 0, 1, 2]), np.array([110.99, 111.0, 117.0, 110.0, 500.0])
@@ -43,7 +43,7 @@ def test_windows_count_strictly_before_the_asked_day(rec: Record) -> None:
 
 
 def test_days_far_outside_the_record(rec: Record) -> None:
-    """Long after everything only the last two years and `all` see something; before it nothing is seen."""
+    """Long after all events only the last two years and `all` have counts; before the first event nothing has."""
     counts, ages = windowed(rec.all_keys, rec, np.array([0, 0, 0]), np.array([5.0, 1100.0, 9000.0]))
     assert counts[:, WINDOWS.index(730)].tolist() == [0, 1, 0]  # day 400 is 700 days before day 1100
     assert counts[:, WINDOWS.index(0)].tolist() == [0, 4, 4]
@@ -84,7 +84,9 @@ def test_features_by_hand(rec: Record) -> None:
     np.testing.assert_allclose(column["user_age"], [11, 11, 11, 291, 291, 291])
     np.testing.assert_allclose(column["user_days"], np.log1p([2, 2, 2, 2, 2, 2]))  # user 1: days 110 and 400
     np.testing.assert_allclose(column["scenario_events_90"], np.log1p([3, 3, 3, 1, 1, 1]))
-    np.testing.assert_allclose(column["age_vs_user"][:2], [11 - 0, 1 - 0])  # both items were new when user 0 took them
+    np.testing.assert_allclose(
+        column["age_vs_user"][:2], [11 - 0, 1 - 0]
+    )  # both items were new when user 0 bought them
 
 
 def test_rows_depend_on_their_own_list_only(rec: Record) -> None:

@@ -44,7 +44,7 @@ def histories() -> Histories:
 
 
 def candidates() -> Candidates:
-    """User 0: all items, user 1: item 0; linear, content and popular work."""
+    """User 0: all items, user 1: item 0; with the retrievers linear, content and popular."""
     none = np.nan
     columns = [RETRIEVERS.index(name) for name in ("linear", "content", "popular")]
 

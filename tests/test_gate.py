@@ -1,4 +1,4 @@
-"""The gate on hand-made users: shrinkage by arithmetic, then who is published where."""
+"""The gate on hand-made users: shrinkage by arithmetic, then which mode is published where."""
 
 import numpy as np
 import pytest
@@ -10,9 +10,9 @@ MODES = ("ranker", "linear", "popular")
 SIMPLE = ("linear", "popular")
 
 
-def moments(scenarios: list[np.ndarray]) -> gate.Moments:
+def moments(scenarios: list[np.ndarray]) -> gate.GainMoments:
     """From NDCG of (users, modes) per scenario."""
-    return gate.Moments(
+    return gate.GainMoments(
         np.array([len(x) for x in scenarios]),
         np.stack([x.sum(axis=0) for x in scenarios]),
         np.stack([x.T @ x for x in scenarios]),
@@ -23,7 +23,9 @@ def users(num: int, means: tuple[float, ...], seed: int, sd: float = 0.1) -> np.
     return np.asarray(means) + np.random.default_rng(seed).normal(0, sd, (num, len(means)))
 
 
-def decide(choosing, confirming, published=None):  # type: ignore[no-untyped-def]
+def decide(
+    choosing: list[np.ndarray], confirming: list[np.ndarray], published: dict[str, str] | None = None
+) -> dict[str, gate.Decision]:
     names = [f"s{i}" for i in range(len(choosing))]
     found = gate.decide(names, MODES, moments(choosing), moments(confirming), published or {}, SIMPLE)
     return {d.scenario: d for d in found}
@@ -50,14 +52,14 @@ def test_small_scenarios_borrow_and_empty_ones_get_the_prior() -> None:
     mean = np.array([0.02, 0.03, -0.2, np.nan])
     found = gate.shrink(count, mean, np.array([10.0, 10.0, 0.1, 0.0]))
     assert abs(found.mean[0] - 0.02) < 0.005
-    assert -0.2 < found.mean[2] < 0.03  # drawn to the others, for all its five users say
+    assert -0.2 < found.mean[2] < 0.03  # shrunk towards the others, since it has only five users
     width = found.upper - found.lower
     assert width[0] < width[2]
     assert np.isfinite([found.mean[3], found.lower[3]]).all()
     assert found.mean[3] == pytest.approx(found.mean[:3].mean(), abs=0.08)
 
 
-def test_a_better_ranker_is_published_also_where_nobody_bought() -> None:
+def test_a_better_ranker_is_published_also_in_a_scenario_without_users() -> None:
     better = (0.15, 0.10, 0.08)
     found = decide(
         [users(400, better, 1), users(300, better, 2), users(3, better, 3), users(0, better, 0)],
@@ -84,7 +86,7 @@ def test_a_gain_on_the_choosing_half_only_does_not_count() -> None:
 
 
 def test_a_mode_that_lost_on_the_choosing_half_is_not_published() -> None:
-    # the best challenger, yet below the incumbent; what it wins on the other half may be luck
+    # the best challenger, but below the incumbent; its gain on the other half may be chance
     lost, won = (0.05, 0.10, 0.01), (0.20, 0.10, 0.01)
     found = decide([users(300, lost, 1)], [users(300, won, 2)])["s0"]
     assert (found.mode, found.challenger) == ("linear", "ranker")
@@ -124,7 +126,7 @@ def test_no_users_at_all() -> None:
 
 
 def test_a_transfer_that_surely_hurts_is_named_where_it_does() -> None:
-    """`ranker` transfers and `linear` stands for alone: s0 gains, s1 loses .08, s2 loses nothing that one could see."""
+    """`ranker` transfers and `linear` takes the part of `alone`: s0 gains, s1 loses .08, s2 neither gains nor loses."""
     helps, hurts, nothing = (0.15, 0.10, 0.01), (0.02, 0.10, 0.01), (0.10, 0.10, 0.01)
     halves = [moments([users(2000, means, 3 * half + at) for at, means in enumerate((helps, hurts, nothing))])
               for half in (0, 1)]  # fmt: skip

@@ -1,10 +1,56 @@
-"""History shards: the last events of each user, as of each row's date."""
+"""Histories in memory and in shards, and the helpers for lists of different lengths."""
 
 from pathlib import Path
 
 import numpy as np
 
-from recspark.histories import LENGTH, USERS_A_SHARD, HistoryBook, finish, save_shard
+from recspark.histories import (
+    LENGTH,
+    USERS_A_SHARD,
+    Histories,
+    HistoryBook,
+    finish,
+    keep,
+    owners,
+    per_list,
+    ranges,
+    save_shard,
+    take,
+)
+
+
+def three_users() -> Histories:
+    """User 0: items 5, 6, 7; user 1: nothing; user 2: item 8. All else counts up from 0."""
+    number = np.arange(4.0)
+    return Histories(np.array([0, 3, 3, 4]), np.array([5, 6, 7, 8]), number.astype(int), number, number, number, number)
+
+
+def test_users_are_taken_in_any_order_without_their_newest_events() -> None:
+    found = take(three_users(), np.array([2, 0, 1, 0]), drop=1)
+    assert found.offsets.tolist() == [0, 1, 3, 3, 5]  # user 2 has one event only and keeps it
+    assert found.item_idx.tolist() == [8, 5, 6, 5, 6]
+    assert found.time.tolist() == [3.0, 0.0, 1.0, 0.0, 1.0]
+
+
+def test_events_are_kept_by_a_mask() -> None:
+    found = keep(three_users(), np.array([True, False, True, False]))
+    assert (found.offsets.tolist(), found.item_idx.tolist()) == ([0, 2, 2, 2], [5, 7])
+    assert found.price.tolist() == [0.0, 2.0]
+
+
+def test_owners_and_ranges_of_rows() -> None:
+    for offsets in (np.array([0, 2, 2, 3]), np.array([0, 2, 2, 3], np.int32)):
+        assert owners(offsets).tolist() == [0, 0, 2] and owners(offsets).dtype == np.int64
+    assert ranges(np.array([2, 0, 3])).tolist() == [0, 1, 0, 1, 2]
+    assert len(ranges(np.array([], np.int64))) == len(owners(np.array([0]))) == 0
+
+
+def test_a_reduction_of_each_list() -> None:
+    values, list_idx = np.array([[3.0, np.nan], [1.0, np.nan], [2.0, 5.0]], np.float32), np.array([2, 0, 2])
+    found = per_list(np.fmin, values, list_idx, 3, np.nan)
+    np.testing.assert_array_equal(found, [[1.0, np.nan], [np.nan, np.nan], [2.0, 5.0]])
+    assert found.dtype == np.float32
+    assert per_list(np.maximum, values[:, 0], list_idx, 4, -np.inf).tolist() == [1.0, -np.inf, 3.0, -np.inf]
 
 
 def write(folder: str, events: dict[int, list[int]]) -> str:
@@ -41,6 +87,6 @@ def test_only_the_last_events_are_kept(tmp_path: Path) -> None:
     assert block[1].tolist() == [100] + [-1] * 50
 
 
-def test_nobody_has_a_history(tmp_path: Path) -> None:
+def test_a_user_without_events_has_no_history(tmp_path: Path) -> None:
     folder = write(f"{tmp_path}/none", {2: []})
     assert (HistoryBook({0: folder}).block(np.array([2, 3]), np.zeros(2, int), 4) == -1).all()

@@ -1,7 +1,7 @@
-"""Hand-derived values, then equivalence: a list alone and in company, a merge of bins and the exact figure."""
+"""Values derived by hand, then equivalence: a list alone and among others, merged bins and the exact figure."""
 
 from itertools import pairwise
-from math import log, log2
+from math import log2
 
 import numpy as np
 import pytest
@@ -85,12 +85,6 @@ def test_auc_per_list_counts_pairs() -> None:
         gap = score[part][:, None] - score[~part]
         assert found[at] == pytest.approx((np.sign(gap) + 1).mean() / 2)
         assert metrics.auc(labels[low:high], score) == pytest.approx(found[at])
-
-
-def test_logloss() -> None:
-    found = metrics.logloss(np.array([1, 0]), np.array([0.8, 0.4]), np.array([1.0, 3.0]))
-    assert found == pytest.approx((-log(0.8) - 3 * log(0.6)) / 4)
-    assert np.isfinite(metrics.logloss(np.array([1]), np.array([0.0])))
 
 
 def test_score_bins_keep_the_order_and_the_auc() -> None:

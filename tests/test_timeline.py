@@ -10,7 +10,7 @@ def histories(offsets: list[int], item: list[int], scenario: list[int], time: li
 
 
 def test_windows_stop_before_the_day() -> None:
-    """Item 0 sold on days 90, 99, 99 and 100.6; asked about on day 100 (at any hour): the last one does not count.
+    """Item 0 sold on days 90, 99, 99 and 100.6; a query on day 100 (at any hour): the last one does not count.
 
     Fading with half-life 5 at day 100: 2 x 2^(-1/5) + 2^(-10/5) = 1.9911.
     """
@@ -39,7 +39,7 @@ def test_rows_do_not_depend_on_each_other() -> None:
 
 
 def test_user_features_by_hand() -> None:
-    """User 0: scenarios 0, 1, 1 at days 1, 4.2 and 4.8, asked about in scenario 1 on day 4.9; user 1 has nothing."""
+    """User 0: scenarios 0, 1, 1 at days 1, 4.2 and 4.8, a query in scenario 1 on day 4.9; user 1 has nothing."""
     h = histories([0, 3, 3], [0, 1, 1], [0, 1, 1], [1.0, 4.2, 4.8])
     pos, item = np.array([0, 1]), np.array([1, 0])
     order = timeline.user_order(h, pos, item, np.array([1, 1]), np.array([0.0, np.e - 1]))

@@ -2,7 +2,7 @@ from datetime import date
 
 import numpy as np
 
-from recspark.windows import closed_windows, fading, window_end
+from recspark.windows import closed_windows, exponential_decay, window_end
 
 
 def test_windows_lie_on_mondays_and_are_closed() -> None:
@@ -19,6 +19,7 @@ def test_a_window_that_ends_on_the_run_date_is_closed() -> None:
     assert closed_windows(window_end(monday, 28), 28, 1) == (monday,)
 
 
-def test_windows_fade() -> None:
+def test_older_windows_count_less() -> None:
     """28 days before the newest is half of a half-life of 56: 2^-.5; 56 days before it, half."""
-    np.testing.assert_allclose(fading(np.array([100, 72, 44]), 100, 56.0), [1.0, 2**-0.5, 0.5], rtol=1e-6)
+    weights = exponential_decay(np.array([0, 28, 56]), 56.0)
+    np.testing.assert_allclose(weights, [1.0, 2**-0.5, 0.5], rtol=1e-6)

@@ -1,4 +1,4 @@
-"""The plain torch loop that `train` and `gpu` set beside recspark's: batches that lie in memory as ready tensors."""
+"""The plain torch loop that `train` and `gpu` compare recspark's with: its batches are ready tensors in memory."""
 
 import time
 from collections.abc import Sequence
@@ -19,7 +19,10 @@ def seconds(
     learning_rate: float = 1e-3,
     weight_decay: float = 0.01,
 ) -> float:
-    """How long `steps` steps take after `warm_up` others. `ready`: inputs, targets (n, T) and weights (n,), in turn."""
+    """Seconds of `steps` steps, after `warm_up` that are not timed.
+
+    `ready`: batches of inputs, targets (n, T) and weights (n,), used again and again in turn.
+    """
     device = model.target_mean_T.device
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=learning_rate, weight_decay=weight_decay, eps=loop.ADAM_EPS, fused=True

@@ -1,19 +1,19 @@
 """Item texts to vectors, by Spark into Delta: `python -m benchmarks embed --data DIR`.
 
-DIR is a data set's folder, or the folder of several. Texts are what a catalogue has of an item, in random order: title
-and categories of amazon-beauty-sports-toys (Beauty), title, genres and plot of movielens-1m, descriptions of
-online-retail; the first 20,000. The encoder is the packaged all-MiniLM-L6-v2 on the CPU.
+DIR is a data set's folder, or the folder of several. The texts are those of catalogues, in random order, the first
+20,000: title and categories of amazon-beauty-sports-toys (Beauty), title, genres and plot of movielens-1m, descriptions
+of online-retail. The encoder is the packaged all-MiniLM-L6-v2 on the CPU.
 
-Ours is the stage's own `refresh`: it reads items, encodes and commits to item_embeddings. Beside it, in this order:
+Ours is the stage's own `refresh`: it reads items, encodes and commits to item_embeddings. It is compared with:
 - bare: SentenceTransformer.encode of half of the texts in one process without Spark, a torch thread for each core, with
-  the best of four batch sizes on a sample; it writes nothing.
-- pandas UDFs as tutorials have them (texts in, array<float> out, written to Delta), on a sample of the same texts; the
-  model is kept by the worker process, though many load it at every batch. `batch`: SentenceTransformer encodes the
-  Arrow batch; `rows`: it encodes text by text; `padded`: an Arrow batch is padded to its longest text, as the code of
-  the model cards does, with the best of four batch sizes on a sample.
+  the best of four batch sizes on a sample; it writes nothing. It runs before ours.
+- pandas UDFs as in tutorials (texts in, array<float> out, written to Delta), on a sample of the same texts. Here a
+  worker process keeps its model, although many tutorials load it for every batch. `batch`: SentenceTransformer encodes
+  the Arrow batch; `rows`: it encodes text by text; `padded`: an Arrow batch is padded to its longest text, as in the
+  code of model cards, with the best of four batch sizes on a sample. They run after ours.
 
-Seconds are without start-up: worker processes run, torch is imported, models are loaded. With start-up: that too; the
-JVM is up in both. Then 1 % of the items change and `refresh` runs again.
+Seconds do not include start-up: worker processes run already, torch is imported, models are loaded. Figures "with
+start" include that; the JVM runs already in both. Then 1 % of the items change and `refresh` runs again.
 """
 
 import json
@@ -41,6 +41,7 @@ from recspark.encoders.vectors import vectors_to_array
 from recspark.encoders.weights import PACKAGED, locate
 from recspark.errors import ConfigError
 from recspark.session import get_session
+from recspark.stages.item_embeddings import embed
 from recspark.stages.item_embeddings import stage as item_embeddings
 from recspark.tables import item_embeddings as table
 from recspark.tables.items import TABLE as ITEMS
@@ -55,9 +56,9 @@ VECTOR = "array<float>"
 @dataclass(frozen=True)
 class Sizes:
     texts: int = 20_000
-    bare_texts: int = 10_000  # the peers' share: what counts is their rate
+    bare_texts: int = 10_000  # fewer than ours: the rates are compared
     udf_texts: int = 1_500
-    sample: int = 256  # on which batch sizes are tried
+    sample: int = 256  # texts on which batch sizes are tried
 
 
 # -- texts -------------------------------------------------------------------------------------------------------------
@@ -84,7 +85,7 @@ READERS = {"amazon-beauty-sports-toys": products, "movielens-1m": films, "online
 
 
 def read_texts(data: str, num_texts: int) -> list[str]:
-    """Texts with content of the data sets that are in or at `data`, shuffled. Raises FileNotFoundError without any."""
+    """The texts of the data sets in or at `data`, without empty ones, shuffled. Raises FileNotFoundError if none."""
     root = Path(data).resolve()
     folders = {name: root if root.name == name else root / name for name in READERS}
     found = [text for name, folder in folders.items() if folder.is_dir() for text in READERS[name](folder)]
@@ -113,7 +114,7 @@ def write_items(store: Store, texts: list[str]) -> DataFrame:
 
 
 def in_every_worker(spark: SparkSession, cores: int, task: Callable[[], None]) -> float:
-    """Seconds that `task` takes once in each Python worker, their start included."""
+    """Seconds to run `task` once in each Python worker, with the start of the workers."""
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
@@ -127,11 +128,11 @@ def in_every_worker(spark: SparkSession, cores: int, task: Callable[[], None]) -
 
 
 def load_ours(version: str) -> None:
-    item_embeddings.task_encoder(Encoder(encoder=PACKAGED), version).encode(["one text"])
+    embed.task_encoder(Encoder(encoder=PACKAGED), version).encode(["one text"])
 
 
 def ours(store: Store, config: Config) -> tuple[float, int]:
-    """Seconds of the stage, and how many texts it encoded."""
+    """Seconds of the stage, and the number of texts that it encoded."""
     began = time.monotonic()
     summary = item_embeddings.refresh(store, config, RUN_DATE)
     return time.monotonic() - began, summary.rows_out
@@ -147,18 +148,18 @@ def stored(store: Store) -> np.ndarray:
 
 
 def sentence_transformer(path: str) -> Any:
-    """Raises ConfigError where sentence-transformers is not installed."""
+    """The model of a folder. Raises ConfigError if sentence-transformers is not installed."""
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
         raise ConfigError(
-            "embed: sentence-transformers is not installed, which this measures against; run `uv sync --group peers`"
+            "embed: sentence-transformers, which this is compared with, is not installed; run `uv sync --group peers`"
         ) from error
     return SentenceTransformer(path, device="cpu")
 
 
 def bare(texts: list[str], path: str, sample: int, threads: int) -> tuple[dict[str, float], np.ndarray]:
-    """Seconds of start-up and of encoding with the best batch size; the vectors. In a process of its own."""
+    """Seconds of start-up and of encoding with the best batch size, and the vectors. Runs in a process of its own."""
     began = time.monotonic()
     import torch
 
@@ -176,7 +177,7 @@ def bare(texts: list[str], path: str, sample: int, threads: int) -> tuple[dict[s
     return {"start": started, "seconds": time.monotonic() - began, "batch_size": size}, np.asarray(vectors)
 
 
-MODELS: dict[str, Any] = {}  # of a worker process
+MODELS: dict[str, Any] = {}  # folder -> model, in a worker process
 
 
 def kept(path: str) -> Any:
@@ -198,9 +199,9 @@ def udf_padded(texts: pd.Series, path: str) -> pd.Series:
 
     tokenizer, model = kept(path).tokenizer, kept(path)[0].auto_model
     with torch.no_grad():
-        asked = tokenizer(texts.tolist(), padding=True, truncation=True, max_length=256, return_tensors="pt")
-        hidden = model(**asked).last_hidden_state
-        mask = asked["attention_mask"].unsqueeze(-1).float()
+        inputs = tokenizer(texts.tolist(), padding=True, truncation=True, max_length=256, return_tensors="pt")
+        hidden = model(**inputs).last_hidden_state
+        mask = inputs["attention_mask"].unsqueeze(-1).float()
         mean = (hidden * mask).sum(1) / mask.sum(1)
         return pd.Series(list(torch.nn.functional.normalize(mean, dim=1).numpy()))
 
@@ -223,7 +224,7 @@ def load_peer(path: str) -> None:
 
 
 def udfs(items: DataFrame, path: str, folder: str, cores: int, sample: int, default_rows: int) -> dict[str, float]:
-    """Seconds of each form on all of `items`, whose partitions are as many as the cores."""
+    """Seconds of each form of UDF on all of `items`, which have one partition for each core."""
     few = items.limit(sample).repartition(cores).persist()
     few.count()
     tried = {size: udf_seconds(few, udf_padded, path, folder, size) for size in BATCH_SIZES}
@@ -237,7 +238,7 @@ def udfs(items: DataFrame, path: str, folder: str, cores: int, sample: int, defa
 
 
 def tokens(texts: list[str], path: str) -> int:
-    """Forward tokens without padding."""
+    """Number of tokens of all texts, without padding."""
     from transformers import AutoTokenizer
 
     found = AutoTokenizer.from_pretrained(path)(texts, truncation=True, max_length=256)
@@ -250,7 +251,7 @@ def in_a_process(task: Callable[[], Any]) -> Any:
 
 
 def run(data: str, seeds: int, quick: bool) -> dict[str, Any]:
-    """One run is made whatever `seeds` says."""
+    """One run; `seeds` is not used."""
     sizes = Sizes(texts=100, bare_texts=50, udf_texts=20, sample=8) if quick else Sizes()
     weights, cores = locate(PACKAGED), os.cpu_count() or 1
     path, texts = str(weights.path), read_texts(data, sizes.texts)
@@ -284,7 +285,7 @@ def run(data: str, seeds: int, quick: bool) -> dict[str, Any]:
             spark.stop()
     num_tokens = tokens(texts, path)
     bare_seconds = peer["seconds"] / len(expected) * len(texts)
-    udf_rate = {name: took / num_udf * len(texts) for name, took in udf.items()}  # seconds of all texts
+    udf_all = {name: took / num_udf * len(texts) for name, took in udf.items()}  # seconds of all texts
     found = {
         "texts": len(texts),
         "tokens_a_text": round(num_tokens / len(texts), 1),
@@ -299,7 +300,7 @@ def run(data: str, seeds: int, quick: bool) -> dict[str, Any]:
         "udf_texts": num_udf,
         "udf_start_seconds": round(udf_start, 1),
         **{f"udf_{name}_seconds": round(took, 1) for name, took in udf.items()},
-        **{f"times_udf_{name}": round(took / seconds, 2) for name, took in udf_rate.items()},
+        **{f"times_udf_{name}": round(took / seconds, 2) for name, took in udf_all.items()},
         "again_seconds": round(again, 1),
         "again_texts": round(encoded_again / len(texts), 4),
         "again_tokens": round(tokens(changed, path) / num_tokens, 4) if changed else 0.0,

@@ -1,12 +1,12 @@
 """Images and audio to vectors, by Spark into Delta: `python -m benchmarks encode --data DIR`.
 
 DIR is the folder of all data: posters of movielens-1m and clothing-images, spoken-digits and environmental-sounds. The
-models are of random weights, made on the spot: a ViT of 22 M numbers and a wav2vec 2.0 of 15 M. So this says nothing of
-quality; for that, give item_embeddings a folder with real weights.
+models have random weights: a ViT of 22 M numbers and a wav2vec 2.0 of 15 M. So only the speed is measured, not the
+quality of vectors.
 
 Ours is the stage's own `refresh`: it opens the files, decodes, encodes and commits to item_embeddings; a second run
 must encode nothing. The bare loop is one process with a torch thread for each core: open, prepare, forward, in batches
-of the best of three sizes; it writes nothing. Seconds are without start-up: in both the models are loaded before.
+of the best of three sizes; it writes nothing. Start-up is not timed: both load their models before.
 """
 
 import json
@@ -29,6 +29,7 @@ from recspark.config.schema import Config
 from recspark.encoders.vectors import vectors_to_array
 from recspark.encoders.weights import loaded_version
 from recspark.session import get_session
+from recspark.stages.item_embeddings import embed
 from recspark.stages.item_embeddings import stage as item_embeddings
 from recspark.tables import item_embeddings as table
 from recspark.tables.items import TABLE as ITEMS
@@ -39,7 +40,7 @@ FILES = {
     "image": ("movielens-1m/posters/*.jpg", "clothing-images/**/*.jpg"),
     "audio": ("spoken-digits/*.wav", "environmental-sounds/*/*.ogg"),
 }
-TIMES = {"image": 4, "audio": 6}  # every file so often: a job of seconds says little
+TIMES = {"image": 4, "audio": 6}  # every file is used this often: a job of a few seconds is too short to measure
 BATCH_SIZES = (1, 8, 32)
 
 
@@ -54,7 +55,7 @@ def files(data: str, modality: str, quick: bool) -> list[str]:
 
 
 def random_model(modality: str, folder: str, quick: bool) -> str:
-    """A model folder of random weights, with what prepares its inputs."""
+    """Save a model of random weights and its preprocessor; returns the folder."""
     import torch
     import transformers as hf
 
@@ -73,7 +74,7 @@ def random_model(modality: str, folder: str, quick: bool) -> str:
 
 
 def bare(modality: str, folder: str, paths: list[str], threads: int) -> tuple[float, int, np.ndarray]:
-    """(seconds, batch size, vectors): the loop of a model card, transformers alone. In a process of its own."""
+    """(seconds, batch size, vectors) of the loop of a model card, with transformers alone, in a process of its own."""
     import torch
     import transformers as hf
 
@@ -81,7 +82,7 @@ def bare(modality: str, folder: str, paths: list[str], threads: int) -> tuple[fl
     model = hf.AutoModel.from_pretrained(folder).eval()
     prepare: Any = hf.AutoImageProcessor if modality == "image" else hf.AutoFeatureExtractor
     encode = partial(_image if modality == "image" else _audio, model, prepare.from_pretrained(folder))
-    sizes = BATCH_SIZES if modality == "image" else (1,)  # padding would change what this wav2vec 2.0 hears
+    sizes = BATCH_SIZES if modality == "image" else (1,)  # padding would change the vectors of this wav2vec 2.0
     some, tried = paths[: 2 * max(BATCH_SIZES)], {}
     with torch.inference_mode():
         for size in sizes:
@@ -123,14 +124,14 @@ def write_items(store: Store, paths: list[str]) -> None:
 
 
 def load(one: Encoder, version: str) -> None:
-    item_embeddings.task_encoder(one, version)
+    embed.task_encoder(one, version)
 
 
 def one_modality(data: str, modality: str, quick: bool) -> dict[str, Any]:
     cores, paths = os.cpu_count() or 1, files(data, modality, quick)
     with tempfile.TemporaryDirectory() as folder:
         model = random_model(modality, f"{folder}/model", quick)
-        one = Encoder(encoder=model, modality=modality)  # type: ignore[arg-type]
+        one = Encoder(encoder=model, modality=modality)
         events = {"format": "parquet", "paths": ["x"], **dict.fromkeys(("scenario", "user_id", "item_id"), "x")}
         tree = {"warehouse": f"{folder}/warehouse", "source": {"interactions": {**events, "event_time": "x"}}}
         config = Config.model_validate({**tree, "item_embeddings": one.model_dump()})
@@ -162,5 +163,5 @@ def one_modality(data: str, modality: str, quick: bool) -> dict[str, Any]:
 
 
 def run(data: str, seeds: int, quick: bool) -> dict[str, Any]:
-    """One run of each modality whatever `seeds` says."""
+    """One run of each modality; `seeds` is not used."""
     return {modality: one_modality(data, modality, quick) for modality in FILES}

@@ -1,12 +1,12 @@
-"""Rows a second that training can be fed, shuffled, by two ranks: `python -m benchmarks feed`.
+"""Shuffled rows a second that two ranks can read for training: `python -m benchmarks feed`.
 
 5 M rows of 6 int32 and 14 float32 columns in a Delta table that Spark wrote as the stage training_examples does: in
-five files of one row group each. Two processes of one thread each take all rows together: the product's feed with
-either reader; petastorm's loaders with their shuffling buffers, over make_batch_reader with its row groups sharded;
-and, without any shuffling, the bare readers. Every peer in several settings, of which the fastest counts.
-Epoch 1 opens and reads files that are not in the page cache, and the later ones find them there; 5 M rows are five
-pools, so nothing is kept in memory. A rate is all rows over the time of the slower rank. DataLoader is timed on two
-files.
+five files of one row group each. Two processes of one thread each read all rows together: by the product's feed with
+either reader; by petastorm's loaders with their shuffling buffers, over make_batch_reader with its row groups sharded;
+and, without any shuffling, by the bare readers. Each of the others is tried with several settings; the fastest counts.
+In epoch 1 the files are opened and are not in the page cache; in later epochs they are there. 5 M rows are five pools,
+so the feed keeps nothing in memory. A rate is the number of all rows divided by the time of the slower rank. DataLoader
+is timed on two files.
 """
 
 import logging
@@ -25,7 +25,8 @@ from pyspark.sql import functions as F
 from recspark.session import get_session
 from recspark.stages.training_examples import ROWS_A_FILE
 from recspark.tables.training_examples import in_hash_order
-from recspark.training.feed.feed import POOL_ROWS, Feed, local_path
+from recspark.training.feed.feed import POOL_ROWS, Feed
+from recspark.training.feed.files import local_path
 
 ROWS, FILES, RANKS, BATCH, LATER = 5_000_000, 5_000_000 // ROWS_A_FILE, 2, 8192, 2
 INTS = {"as_of_day": 10, "scenario_idx": 30, "user_idx": 1_000_000, "item_idx": 50_000, "fold": 10, "row": ROWS}
@@ -33,11 +34,11 @@ FLOATS = tuple(f"f{number}" for number in range(14))
 NAMES = (*INTS, *FLOATS)
 PART = 1 << 16  # rows decoded at once by a bare reader, where it is not a row group
 
-Epoch = Callable[[int], int]  # goes through an epoch, returns this rank's rows
+Epoch = Callable[[int], int]  # reads the epoch of this number, returns the number of this rank's rows
 
 
 def write(folder: str, rows: int) -> list[str]:
-    """The table's files."""
+    """Write the table; returns its files."""
     spark, own = get_session({"spark.master": f"local[{RANKS}]"}, app_name="feed")
     whole = [F.pmod(F.xxhash64("id", F.lit(name)), F.lit(top)).cast("int").alias(name) for name, top in INTS.items()]
     real = [F.randn(seed).cast("float").alias(name) for seed, name in enumerate(FLOATS)]
@@ -49,13 +50,13 @@ def write(folder: str, rows: int) -> list[str]:
     return sorted(files)
 
 
-# -- what is timed: each opens at once and gives what goes through an epoch -------------------------------------------
+# -- what is timed: each function opens the files and returns an Epoch -------------------------------------------------
 
 
 def ours(files: Sequence[str], rank: int, pool_rows: int, reader: str) -> Epoch:
     import torch
 
-    feed = Feed(files, tuple(INTS), FLOATS, BATCH, 0, rank, RANKS, reader=reader, pool_rows=pool_rows)  # type: ignore[arg-type]
+    feed = Feed(files, tuple(INTS), FLOATS, BATCH, 0, rank, RANKS, reader=reader, pool_rows=pool_rows)
 
     def epoch(number: int) -> int:
         rows = 0
@@ -81,14 +82,14 @@ def petastorm(files: Sequence[str], rank: int, shuffled: bool, pool: str, worker
 def loader(
     files: Sequence[str], rank: int, pool_rows: int, kind: str, buffer: float, pool: str = "thread", workers: int = 1
 ) -> Epoch:
-    """A buffer of that many of our pool's rows, over both ranks."""
-    reader = petastorm(files, rank, True, pool, workers)  # before torch, as petastorm asks
+    """One of petastorm's loaders. Its buffer, of both ranks together, is `buffer` times as large as our pool."""
+    reader = petastorm(files, rank, True, pool, workers)  # before torch, as petastorm demands
     from petastorm import pytorch
 
     batches = getattr(pytorch, kind)(reader, BATCH, shuffling_queue_capacity=int(buffer * pool_rows / RANKS))
 
     def epoch(number: int) -> int:
-        batches._batch_acc = []  # DataLoader 0.12.1 would begin with the rows that ended the epoch before
+        batches._batch_acc = []  # else DataLoader 0.12.1 begins with the last rows of the epoch before
         return sum(len(batch["row"]) for batch in batches)
 
     return epoch
@@ -144,7 +145,7 @@ PEERS: dict[str, Callable[..., Epoch]] = {
 
 
 def forget(files: Sequence[str]) -> None:
-    """Out of the page cache."""
+    """Drop the files from the page cache."""
     for file in files:
         handle = os.open(file, os.O_RDONLY)
         os.fsync(handle)
@@ -153,46 +154,46 @@ def forget(files: Sequence[str]) -> None:
 
 
 def rank_of(
-    rank: int, make: Callable[..., Epoch], files: Sequence[str], pool_rows: int, later: int, together: Any, told: Any
+    rank: int, make: Callable[..., Epoch], files: Sequence[str], pool_rows: int, later: int, barrier: Any, answers: Any
 ) -> None:
-    """One process: seconds of each epoch and its rows, epoch 1 with the opening."""
+    """The code of one process: puts (seconds, rows) of each epoch; epoch 1 includes opening the files."""
     import pyarrow as pa
     import torch
 
     pa.set_cpu_count(1)
     torch.set_num_threads(1)
-    from petastorm import make_batch_reader, pytorch  # noqa: F401  imports are nobody's time
+    from petastorm import make_batch_reader, pytorch  # noqa: F401  imported before the clock starts
 
     epoch: Epoch | None = None
     found = []
     for number in range(1 + later):
         if number == 0 and rank == 0:
             forget(files)
-        together.wait()
+        barrier.wait()
         began = time.perf_counter()
         epoch = epoch or make(files, rank, pool_rows)
         rows = epoch(number)
-        together.wait()  # the slower rank counts
+        barrier.wait()  # the slower rank counts
         found.append((time.perf_counter() - began, rows))
-    told.put(found)
-    told.close()
-    told.join_thread()
-    os._exit(0)  # petastorm's readers have threads that would go on
+    answers.put(found)
+    answers.close()
+    answers.join_thread()
+    os._exit(0)  # petastorm's readers have threads that would not end
 
 
 def rates(
     make: Callable[..., Epoch], files: Sequence[str], pool_rows: int, rows: int, later: int = LATER
 ) -> tuple[float, float]:
-    """Million rows a second: epoch 1, and the best later one."""
+    """Million rows a second in epoch 1 and in the best later one."""
     context = mp.get_context("spawn")
-    together, told = context.Barrier(RANKS), context.Queue()
+    barrier, answers = context.Barrier(RANKS), context.Queue()
     ranks = [
-        context.Process(target=rank_of, args=(rank, make, files, pool_rows, later, together, told))
+        context.Process(target=rank_of, args=(rank, make, files, pool_rows, later, barrier, answers))
         for rank in range(RANKS)
     ]
     for process in ranks:
         process.start()
-    found = np.array([told.get(timeout=300) for _ in ranks])  # rank, epoch, (seconds, rows)
+    found = np.array([answers.get(timeout=300) for _ in ranks])  # rank, epoch, (seconds, rows)
     for process in ranks:
         process.join()
     assert (found[:, :, 1].sum(axis=0) == rows).all(), f"{found[:, :, 1]} of {rows} rows"
@@ -201,7 +202,7 @@ def rates(
 
 
 def run(data: str, seeds: int, quick: bool) -> dict[str, Any]:
-    """No data set is read, and one run is made whatever `seeds` says."""
+    """No data set is read; one run, `seeds` is not used."""
     rows = 100_000 if quick else ROWS
     pool_rows = POOL_ROWS * rows // ROWS
     found = {}

@@ -1,8 +1,8 @@
-"""The torch side alone, without Spark or Java: embed, train, score and top-K, on a GPU where there is one.
+"""The torch side alone, without Spark or Java: embed, train, score and top-K, on a GPU if there is one.
 
-Each is timed as the product runs it and as a bare loop over tensors that lie on the device. `of_product`: what of a
-bare float32 matrix product's rate on this device the model's multiplications reach. On a GPU every result is compared
-with the CPU's.
+Each is timed as the product runs it and as a bare loop over tensors that are on the device already. `of_product`: the
+rate of the model's multiplications divided by that of a bare float32 matrix product on this device. On a GPU every
+result is compared with the CPU's.
 """
 
 import copy
@@ -30,7 +30,7 @@ from recspark.training.feed.feed import Batch
 from recspark.training.ranking import loop
 
 SCENARIOS, LENGTH, CONTENT_DIM, STEPS = 30, 50, 384, 40
-BARE_ROWS = 256  # texts a batch of the bare loop, sorted by length
+BARE_ROWS = 256  # texts in a batch of the bare loop, sorted by length
 ROUNDS = 3  # the best counts
 
 
@@ -45,7 +45,7 @@ class Sizes:
 
 
 def run(data: str, seeds: int, quick: bool) -> dict[str, Any]:
-    """Texts are Online Retail's; one run whatever `seeds` says."""
+    """The texts are those of Online Retail; one run, `seeds` is not used."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cuda.matmul.allow_tf32 = False
     sizes = Sizes(200, 256, 1000, 500, 16, 512) if quick else Sizes()
@@ -75,7 +75,7 @@ def _seconds(task: Callable[[], object], device: torch.device) -> float:
 
 
 def _product_rate(size: int, device: torch.device) -> float:
-    """Multiplications and additions a second of a square float32 product."""
+    """Multiplications and additions a second of a product of two square float32 matrices."""
     left, right = (torch.rand(size, size, device=device) for _ in range(2))
     return 2 * size**3 / _seconds(lambda: left @ right, device)
 
@@ -110,7 +110,7 @@ def embed(data: str, sizes: Sizes, device: torch.device) -> dict[str, float]:
 
 
 def _difference(device: torch.device, both: Callable[[], tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
-    """The largest difference from the CPU, where this is none."""
+    """The largest difference from the CPU's result; empty on a CPU."""
     if device.type == "cpu":
         return {}
     mine, expected = both()
@@ -131,7 +131,7 @@ def _network() -> network.Network:
 
 
 class Planted:
-    """A feed of batches that lie in memory; see loop.Batches."""
+    """A feed of batches in memory; see loop.Batches."""
 
     num_steps = STEPS
 
@@ -152,33 +152,33 @@ class Planted:
         for step in range(start, STEPS):
             yield self._made[step % len(self._made)]
 
-    def look(self, batch: Batch) -> tuple[Inputs, Tensor]:
+    def prepare(self, batch: Batch) -> tuple[Inputs, Tensor]:
         scenario, item, history = batch.ints[:, 0], batch.ints[:, 1], batch.ints[:, 2:]
         target = torch.from_numpy((batch.floats[:, :1] > 0).astype(np.float32))
         return look_up(batch.floats, scenario, item, history.astype(np.int32), self.content), target
 
 
 def _linear_flops(model: nn.Module, rows: int) -> float:
-    """Of one tower for each row: the first layers of `single` are alike in size."""
+    """Multiplications and additions of one tower for each of `rows`: the towers of `single` have equal sizes."""
     shapes = [p.shape for name, p in model.body.named_parameters() if p.dim() >= 2]
     return 2.0 * rows * sum(float(np.prod(shape[-2:])) for shape in shapes)
 
 
 def train(data: str, sizes: Sizes, device: torch.device) -> dict[str, float]:
-    feed, settings = Planted(sizes.batch), loop.Settings(0, 1e-3, 1e-5, 1, 1, (1.0,), 10**9)
+    feed, settings = Planted(sizes.batch), loop.LoopSettings(0, 1e-3, 1e-5, 1, 1, (1.0,), 10**9)
 
     def learnt(where: torch.device) -> tuple[float, network.Network]:
         model = _network()
         with tempfile.TemporaryDirectory() as folder:
-            trained = loop.train(model, feed, feed.look, settings, folder, report=lambda line: None, device=where)
+            trained = loop.train(model, feed, feed.prepare, settings, folder, report=lambda line: None, device=where)
         return trained.seconds, model
 
     learnt(device)  # warms up
     seconds, model = learnt(device)
     other = _network().to(device)
     weights = torch.ones(sizes.batch, device=device)
-    looked = (feed.look(batch) for batch in islice(feed.batches(0), 4))
-    ready = [(inputs.to(device), target.to(device), weights) for inputs, target in looked]
+    prepared = (feed.prepare(batch) for batch in islice(feed.batches(0), 4))
+    ready = [(inputs.to(device), target.to(device), weights) for inputs, target in prepared]
     rows = STEPS * sizes.batch
     found = {
         "rows_per_second": rows / seconds,
@@ -196,12 +196,12 @@ def score(data: str, sizes: Sizes, device: torch.device) -> dict[str, float]:
     feed, model = Planted(sizes.batch), _network().eval()
     here = copy.deepcopy(model).to(device)
     batches = list(feed.batches(0))
-    ready = [feed.look(batch)[0].to(device) for batch in batches[:4]]
+    ready = [feed.prepare(batch)[0].to(device) for batch in batches[:4]]
 
     @torch.inference_mode()
-    def scored(with_look: bool) -> Tensor:
+    def scored(prepared_here: bool) -> Tensor:
         for step, batch in enumerate(batches):
-            inputs = feed.look(batch)[0].to(device) if with_look else ready[step % len(ready)]
+            inputs = feed.prepare(batch)[0].to(device) if prepared_here else ready[step % len(ready)]
             found = here(inputs)
         return found
 
@@ -214,7 +214,7 @@ def score(data: str, sizes: Sizes, device: torch.device) -> dict[str, float]:
     }
     with torch.inference_mode():
         return found | _difference(
-            device, lambda: (scored(True).cpu().numpy(), model(feed.look(batches[-1])[0]).numpy())
+            device, lambda: (scored(True).cpu().numpy(), model(feed.prepare(batches[-1])[0]).numpy())
         )
 
 

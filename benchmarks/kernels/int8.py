@@ -1,7 +1,8 @@
-"""What smaller stored vectors cost in nearest neighbours: `python -m benchmarks int8 --data DIR`.
+"""How many nearest neighbours smaller stored vectors lose: `python -m benchmarks int8 --data DIR`.
 
-DIR as for `embed`: real texts through all-MiniLM-L6-v2. Of each of 1,000 texts the 10 nearest by cosine among all
-(float32) are looked for again among the vectors as each storage keeps them, and after PCA (`item_embeddings.pca`).
+DIR as for `embed`: real texts, encoded by all-MiniLM-L6-v2. For each of 1,000 texts the 10 nearest by cosine among all
+float32 vectors are compared with the 10 nearest among the vectors of each storage, also after PCA
+(`item_embeddings.pca`).
 """
 
 from typing import Any
@@ -14,7 +15,7 @@ TEXTS, QUERIES = 10_000, 1000
 
 
 def run(data: str, seeds: int, quick: bool) -> dict[str, Any]:
-    """storage -> recall@10 and bytes a vector; the same whatever `seeds` says."""
+    """storage -> recall@10 and bytes of a vector; `seeds` is not used."""
     vectors = text.load(device="cpu").encode(read_texts(data, 200 if quick else TEXTS))
     found: dict[str, Any] = {}
     for dim in (None, *(d for d in (128, 64) if d < min(vectors.shape))):

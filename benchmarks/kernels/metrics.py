@@ -1,11 +1,12 @@
 """Six metrics at four cutoffs of two tables, lists and what users did, by Spark: `python -m benchmarks metrics`.
 
-138,000 users with lists of 20 items, 20 million interactions. Ours is distributed/evaluation.py `list_metrics`, which
-model_metrics measures published lists by. Beside it RePlay's Spark metrics (PyPI replay-rec) in an environment of their
-own: make one with `uv venv ENV && uv pip install --python ENV/bin/python "replay-rec[spark]"` and set
-REPLAY_PYTHON=ENV/bin/python. Without it MLlib's RankingMetrics, which has four of the six. Both on as many cores, from
-inputs cached in memory, warmed up on 5,000 users, in a heap that is touched before the clock starts: where a virtual
-machine gets its memory at the first touch, that took a third of the time.
+138,000 users with lists of 20 items, 20 million interactions. Ours is `list_metrics` of
+recspark/stages/model_metrics/evaluation.py, which measures published lists. It is compared with RePlay's Spark metrics
+(PyPI replay-rec) in an environment of their own: make one with
+`uv venv ENV && uv pip install --python ENV/bin/python "replay-rec[spark]"` and set REPLAY_PYTHON=ENV/bin/python.
+Without that it is compared with MLlib's RankingMetrics, which has four of the six. Both use the same number of cores
+and inputs cached in memory, are warmed up on 5,000 users, and have a heap that is touched before the clock starts:
+where a virtual machine gets its memory at the first touch, that took a third of the time.
 """
 
 import json
@@ -24,18 +25,19 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recspark import metrics
+from recspark.histories import owners, ranges
 from recspark.session import get_session
 from recspark.stages.model_metrics import evaluation
 
 CUTOFFS = (1, 5, 10, 20)
-LIST, POOL, KNOWN = 20, 64, 16  # a list is drawn from a pool, a quarter of which the user did
+LIST, POOL, KNOWN = 20, 64, 16  # a list is drawn from a pool; the user interacted with a quarter of it
 FILES = 8
 WARM = 5_000  # users, see WARM in replay_metrics.py
 
 
 @dataclass(frozen=True)
 class World:
-    """`user`, `item` (n,) of what was done, sorted by user with `offsets` (U + 1,); `lists` (U, LIST): items."""
+    """`item` (n,): the items that users interacted with, sorted by user, with `offsets` (U + 1,); `lists` (U, LIST)."""
 
     offsets: np.ndarray
     item: np.ndarray
@@ -43,21 +45,21 @@ class World:
 
 
 def world(users: int, interactions: int, items: int) -> World:
-    """Seeded; a user's items are steps of a walk around the catalogue, so that none comes twice. `items`: a prime."""
+    """Random interactions and lists, always the same ones. `items` must be a prime number: a user's items are then the
+    steps of a walk around the catalogue, and none comes twice."""
     rng = np.random.default_rng(0)
     share = rng.lognormal(0.0, 0.8, users)
     size = KNOWN + np.minimum((share / share.sum() * (interactions - KNOWN * users)).astype(int), items // 2)
     offsets = np.concatenate(([0], np.cumsum(size)))
     first, step = rng.integers(0, items, users), rng.integers(1, items, users)
-    place = np.arange(offsets[-1]) - np.repeat(offsets[:-1], size)
-    item = (np.repeat(first, size) + place * np.repeat(step, size)) % items
+    item = (np.repeat(first, size) + ranges(size) * np.repeat(step, size)) % items
     drawn = rng.random((users, POOL)).argpartition(LIST, axis=1)[:, :LIST]
-    places = np.where(drawn < KNOWN, drawn, drawn + size[:, None])  # beyond the user's own: not done
+    places = np.where(drawn < KNOWN, drawn, drawn + size[:, None])  # after the user's own items: not interacted with
     return World(offsets, item, (first[:, None] + places * step[:, None]) % items)
 
 
 def write(made: World, folder: str) -> None:
-    """Both tables as Parquet; RePlay orders by a rating."""
+    """Write both tables as Parquet; RePlay orders lists by a rating."""
     users = len(made.lists)
     rank = np.tile(np.arange(1, LIST + 1, dtype=np.int32), users)
     tables = {
@@ -75,17 +77,17 @@ def write(made: World, folder: str) -> None:
     for name, columns in tables.items():
         Path(folder, name).mkdir()
         table = pa.table(columns)
-        table = table.take(pa.array(np.random.default_rng(1).permutation(len(table))))  # as events come, by no user
+        table = table.take(pa.array(np.random.default_rng(1).permutation(len(table))))  # events are not sorted by user
         size = -(-len(table) // FILES)
         for number in range(FILES):
             pq.write_table(table.slice(number * size, size), f"{folder}/{name}/part-{number}.parquet")
 
 
 def expected(made: World) -> dict[str, float]:
-    """By the NumPy definitions, in this process."""
+    """The values by the NumPy definitions of recspark.metrics."""
     users = len(made.lists)
     width = int(made.item.max()) + 1
-    done = np.repeat(np.arange(users), np.diff(made.offsets)) * width + made.item
+    done = owners(made.offsets) * width + made.item
     hit = np.isin((np.arange(users)[:, None] * width + made.lists).ravel(), done).astype(float)
     offsets, relevant = np.arange(users + 1) * LIST, np.diff(made.offsets)
     return {
@@ -118,7 +120,7 @@ def replay(python: str, folder: str, cores: int) -> tuple[float, dict[str, float
 
 
 def mllib(tables: tuple[DataFrame, DataFrame]) -> tuple[float, dict[str, float]]:
-    """RankingMetrics: a Java object for every item of every list, so what is joined is not cached but made once."""
+    """Seconds and values of RankingMetrics, which makes a Java object of every item of every list."""
     _mllib(*(table.where(F.col("user_id") < WARM) for table in tables))
     began = time.monotonic()
     values = _mllib(*tables)
@@ -141,7 +143,7 @@ def _mllib(recommendations: DataFrame, truth: DataFrame) -> dict[str, float]:
 
 
 def gap(left: dict[str, float], right: dict[str, float]) -> float:
-    """Largest difference of the values that both have."""
+    """The largest difference of the values that are in both."""
     return max(abs(left[name] - right[name]) for name in left.keys() & right.keys())
 
 
@@ -153,7 +155,7 @@ def cached(spark: SparkSession, folder: str) -> tuple[DataFrame, DataFrame]:
 
 
 def run(data: str, seeds: int, quick: bool) -> dict[str, Any]:
-    """No data set is read, and one run is made whatever `seeds` says."""
+    """No data set is read; one run, `seeds` is not used."""
     made = world(2_000, 200_000, 5_003) if quick else world(138_000, 20_000_000, 27_011)
     cores, python = os.cpu_count() or 1, os.environ.get("REPLAY_PYTHON")
     with tempfile.TemporaryDirectory() as folder:
@@ -175,7 +177,7 @@ def run(data: str, seeds: int, quick: bool) -> dict[str, Any]:
         if python:
             peer, theirs = replay(python, folder, cores)
     if not python:
-        print("REPLAY_PYTHON is not set: beside it MLlib's RankingMetrics, four of the six metrics")
+        print("REPLAY_PYTHON is not set: compared with MLlib's RankingMetrics, which has four of the six metrics")
     found = {
         "peer": "replay" if python else "mllib",
         "users": len(made.lists),

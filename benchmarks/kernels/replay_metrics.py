@@ -1,10 +1,10 @@
-"""RePlay's Spark metrics, for metrics.py beside it; runs in RePlay's own environment and so imports nothing of ours.
+"""RePlay's Spark metrics, called by metrics.py; runs in RePlay's environment and therefore imports nothing of recspark.
 
     python benchmarks/kernels/replay_metrics.py FOLDER MASTER "1,5,10,20"
 
-Its best setting: inputs cached and counted before the clock starts, all metrics in one OfflineMetrics, which joins
-lists and truth once and caches that. Warmed up and in a touched heap, as ours is.
-Last line: JSON with seconds and values.
+RePlay is used as is best for it: inputs cached and counted before the clock starts, all metrics in one OfflineMetrics,
+which joins lists and truth once and caches that. It is warmed up and has a touched heap, as ours.
+The last line is JSON with seconds and values.
 """
 
 import json

@@ -1,13 +1,14 @@
 """Candidates scored by the torch ranker, by Spark from Delta to Delta: `python -m benchmarks score`.
 
-Lists of 100 candidates with the features of a night, of 30 scenarios; rankers with random weights (`single`: a tower a
-scenario; `shared_bottom`: the default). Ours is the stage's own path: distributed/lists.py with scorer.py. Beside it:
+Lists of 100 candidates with the features of a night, of 30 scenarios; rankers with random weights (`single`: a tower
+for each scenario; `shared_bottom`: the default). Ours is the stage's own code: stages/lists.py with
+stages/ranker/scorer.py. It is compared with:
 
-(a) a plain scalar pandas UDF with the same weights, the whole network a batch, all towers for every row and each row's
-    own picked afterwards; on the same session, with its model open and its columns pruned, on fewer rows;
-(b) the network alone, in this process, all cores as its threads, over arrays in memory: nothing is read or written.
+(a) a plain scalar pandas UDF with the same weights: it runs the whole network on each batch, all towers for every row,
+    and then picks each row's own; in the same session, with its model loaded and its columns pruned, on fewer rows;
+(b) the network alone, in this process, a thread for each core, over arrays in memory: nothing is read or written.
 
-Everybody's workers are started, and have their model open, before the clock is. Figures are rows a second.
+All workers are started and have loaded their model before the clock starts. Figures are rows a second.
 """
 
 import os
@@ -36,17 +37,17 @@ from recspark.models.rankers.single import Single
 from recspark.models.rankers.spec import Spec
 from recspark.session import get_session
 from recspark.stages import lists
-from recspark.stages.ranker import stage as ranker
+from recspark.stages.ranker.modes import RANKER
 from recspark.stages.ranker.scorer import Scorer
-from recspark.tables.candidates import BECAUSE, TYPES
+from recspark.tables.candidates import EXPLAINING_ITEM, TYPES
 from recspark.training.ranking import saved, scoring
 
-RETRIEVERS = ("linear", "content", "popular")  # of the default configuration; the others' features are nan
+RETRIEVERS = ("linear", "content", "popular")  # of the default configuration; the features of the others are NaN
 NAMES = features_of(RETRIEVERS)
 IDS = (c.SCENARIO_IDX, c.USER_IDX, c.ITEM_IDX)
 DAY, SCENARIOS, CONTENT_DIM = 15_000, 30, 384
-LIST, BLOCK = 100, 500  # candidates of a user; users that are drawn together
-MISSING = 0.3  # of a retriever's features: it did not find the item
+LIST, BLOCK = 100, 500  # candidates of a user; users drawn at once
+MISSING = 0.3  # share of a retriever's features that are NaN: it did not find the item
 MODELS = ("single", "shared_bottom")
 FILES = 8
 BARE_ROWS = 500_000  # for (b)
@@ -60,7 +61,7 @@ class Sizes:
 
 
 def features(rng: np.random.Generator, item: np.ndarray, num_items: int) -> dict[str, np.ndarray]:
-    """FEATURES of BLOCK lists, `item` (BLOCK * LIST,): what is of a user or an item is the same in all its rows."""
+    """Random FEATURES of BLOCK lists, `item` (BLOCK * LIST,); those of a user or item are the same in all its rows."""
     of_item = np.log1p(np.random.default_rng(1).gamma(1.0, 20.0, (len(ITEM_FEATURES), num_items)).astype(np.int64))
     found = {name: values[item] for name, values in zip(ITEM_FEATURES, of_item, strict=True)}
     found |= {name: np.repeat(rng.normal(size=BLOCK), LIST) for name in USER_FEATURES}
@@ -76,7 +77,7 @@ def features(rng: np.random.Generator, item: np.ndarray, num_items: int) -> dict
 
 
 def block(number: int, num_items: int) -> pa.RecordBatch:
-    """Rows of `candidates`, those of BLOCK users."""
+    """The rows of `candidates` of BLOCK users."""
     rng = np.random.default_rng((number, 2))
     user = np.repeat(np.arange(number * BLOCK, (number + 1) * BLOCK), LIST)
     first, step = rng.integers(0, num_items, BLOCK), rng.integers(1, num_items // LIST, BLOCK)
@@ -89,7 +90,7 @@ def block(number: int, num_items: int) -> pa.RecordBatch:
         c.USER_IDX: user.astype(np.int32),
         c.ITEM_IDX: item.astype(np.int32),
         c.SOURCE: pa.array(RETRIEVERS).take(pa.array(rng.integers(0, len(RETRIEVERS), len(user)))),
-        BECAUSE: rng.integers(-1, num_items, len(user)).astype(np.int32),
+        EXPLAINING_ITEM: rng.integers(-1, num_items, len(user)).astype(np.int32),
         **features(rng, item, num_items),
     }
     return pa.record_batch([columns[name] for name in TYPES], names=list(TYPES))
@@ -102,7 +103,7 @@ def blocks(batches: Iterator[pa.RecordBatch], num_items: int) -> Iterator[pa.Rec
 
 
 def plant(spark: SparkSession, folder: str, sizes: Sizes) -> None:
-    """Candidates, histories, content and the rankers, where a night would have left them."""
+    """Write candidates, histories, content and the rankers where a night writes them."""
     made = spark.range(sizes.users // BLOCK, numPartitions=FILES).mapInArrow(
         partial(blocks, num_items=sizes.items), ", ".join(f"{name} {kind}" for name, kind in TYPES.items())
     )
@@ -121,11 +122,11 @@ def plant(spark: SparkSession, folder: str, sizes: Sizes) -> None:
         save_shard(f"{folder}/histories", shard, users, offsets, items, zeros, zeros)
     finish(f"{folder}/histories", list(shards), {})
     for model in MODELS:
-        saved.save(f"{folder}/{model}/{ranker.RANKER}", made_up(model, sizes), {"spread": 1.0})
+        saved.save(f"{folder}/{model}/{RANKER}", random_ranker(model, sizes), {"spread": 1.0})
 
 
-def made_up(model: str, sizes: Sizes) -> network.Network:
-    """A ranker as wide as the default one; constants from a sample of rows, weights random."""
+def random_ranker(model: str, sizes: Sizes) -> network.Network:
+    """A ranker as wide as the default one, with random weights; its feature statistics are those of sample rows."""
     sample = block(0, sizes.items)
     dense = np.column_stack([sample.column(name).to_numpy() for name in NAMES])
     spec = Spec(
@@ -137,36 +138,36 @@ def made_up(model: str, sizes: Sizes) -> network.Network:
     found.fit(dense, np.arange(len(dense)) % SCENARIOS, np.ones((len(dense), 1), np.float32))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for weight in found.parameters():  # not what they start as: a scenario's own part, scales and shifts count
+        for weight in found.parameters():  # initial scales, shifts and scenario parts are all equal
             weight.add_(torch.randn(weight.shape, generator=generator), alpha=0.05)
     return found
 
 
 def ours(frame: DataFrame, folder: str, model: str) -> DataFrame:
-    scorer = Scorer(f"{folder}/{model}", f"{folder}/histories", f"{folder}/bundle", DAY, RETRIEVERS)
-    return lists.scored(frame, scorer, (ranker.RANKER,))
+    scorer = Scorer(f"{folder}/{model}", None, f"{folder}/histories", f"{folder}/bundle", DAY, RETRIEVERS)
+    return lists.scored(frame, scorer, (RANKER,))
 
 
 def pandas_udf(frame: DataFrame, folder: str, model: str) -> DataFrame:
-    """Peer (a)."""
+    """The scores by (a)."""
 
     def predict(*columns: pd.Series) -> pd.Series:
         scenario, user, item, *dense = (column.to_numpy() for column in columns)
         return pd.Series(scores_of_all(folder, model, np.column_stack(dense), (scenario, user, item)))
 
-    score = F.pandas_udf(predict, "double")  # type: ignore[call-overload]
-    return frame.select(*lists.NAMES, score(*IDS, *NAMES).alias(f"score_{ranker.RANKER}"))
+    score = F.pandas_udf(predict, "double")
+    return frame.select(*lists.NAMES, score(*IDS, *NAMES).alias(f"score_{RANKER}"))
 
 
 @lru_cache(maxsize=2)
 def opened(folder: str, model: str) -> tuple[network.Network, HistoryBook, np.ndarray]:
     torch.set_num_threads(1)
-    found = saved.load(f"{folder}/{model}/{ranker.RANKER}")
+    found = saved.load(f"{folder}/{model}/{RANKER}")
     return found, HistoryBook({DAY: f"{folder}/histories"}), model_folder.open_array(f"{folder}/bundle", "content")
 
 
 def scores_of_all(folder: str, model: str, dense: np.ndarray, ids: tuple[np.ndarray, ...]) -> np.ndarray:
-    """Probabilities (n,), every tower run for every row."""
+    """Probabilities (n,); every tower runs for every row."""
     made, book, content = opened(folder, model)
     scenario, user, item = ids
     x = look_up(dense, scenario, item, book.block(user, np.full(len(user), DAY), LENGTH), content)
@@ -181,7 +182,7 @@ def scores_of_all(folder: str, model: str, dense: np.ndarray, ids: tuple[np.ndar
 
 
 def written(found: Callable[[DataFrame, str, str], DataFrame], rows: DataFrame, folder: str, model: str) -> float:
-    """Seconds until the rows' scores are in Delta, by workers that have their model open."""
+    """Seconds until the rows' scores are in Delta, by workers that have loaded their model."""
     few = rows.where(F.col(c.USER_IDX) < BLOCK // 10).repartition(FILES)
     found(few, folder, model).write.format("noop").mode("overwrite").save()
     began = time.monotonic()
@@ -190,12 +191,12 @@ def written(found: Callable[[DataFrame, str, str], DataFrame], rows: DataFrame, 
 
 
 def bare(folder: str, model: str, sizes: Sizes, cores: int) -> float:
-    """Peer (b): rows a second, best of three."""
-    where = (f"{folder}/{model}/{ranker.RANKER}", f"{folder}/histories", f"{folder}/bundle", DAY)
+    """Rows a second of (b), the best of three."""
+    where = (f"{folder}/{model}/{RANKER}", f"{folder}/histories", f"{folder}/bundle", DAY)
     dense, ids = arrays(sizes, BARE_ROWS)
     dense = np.asfortranarray(dense)
     seconds = []
-    for _ in range(4):  # the first one opens the model
+    for _ in range(4):  # the first one loads the model
         began = time.monotonic()
         scoring.probabilities(*where, dense, ids)
         seconds.append(time.monotonic() - began)
@@ -205,20 +206,20 @@ def bare(folder: str, model: str, sizes: Sizes, cores: int) -> float:
 
 
 def arrays(sizes: Sizes, num_rows: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    """(dense, ids) of the first rows."""
+    """Dense features and ids of the first `num_rows` rows."""
     numbers = range(min(-(-num_rows // (BLOCK * LIST)), sizes.users // BLOCK))
     table = pa.Table.from_batches([block(number, sizes.items) for number in numbers]).slice(0, num_rows)
     return np.column_stack([table[name].to_numpy() for name in NAMES]), tuple(table[name].to_numpy() for name in IDS)
 
 
 def largest_gap(spark: SparkSession, folder: str, model: str, sizes: Sizes) -> float:
-    """Between ours and the network with all towers on arrays, and between ours and (a), over some users' rows."""
+    """The largest difference of our scores from those of the network with all towers, and from (a), for some users."""
     users = min(BLOCK, sizes.udf_users)
 
     def stored(name: str) -> np.ndarray:
         rows = spark.read.format("delta").load(f"{folder}/{name}").where(F.col(c.USER_IDX) < users).toPandas()
         assert len(rows) == users * LIST
-        return rows.sort_values([c.USER_IDX, c.ITEM_IDX])[f"score_{ranker.RANKER}"].to_numpy()
+        return rows.sort_values([c.USER_IDX, c.ITEM_IDX])[f"score_{RANKER}"].to_numpy()
 
     dense, ids = arrays(sizes, users * LIST)
     parts = [slice(low, low + 10_000) for low in range(0, len(dense), 10_000)]
@@ -230,7 +231,7 @@ def largest_gap(spark: SparkSession, folder: str, model: str, sizes: Sizes) -> f
 
 
 def run(data: str, seeds: int, quick: bool) -> dict[str, Any]:
-    """No data set is read, and one run is made whatever `seeds` says."""
+    """No data set is read; one run, `seeds` is not used."""
     sizes = Sizes(users=BLOCK, items=2_000, udf_users=BLOCK // 10) if quick else Sizes()
     cores = os.cpu_count() or 1
     figures: dict[str, Any] = {"rows": sizes.users * LIST, "udf_rows": sizes.udf_users * LIST}

@@ -1,9 +1,9 @@
 """The K best items of every user, by Spark into Delta: `python -m benchmarks topk`.
 
-Random factors, every user's seen items left out (100 on average, one user with 20,000), by the kernel of
-recspark/models/topk.py in blocks of users, as the candidates' stage runs it. Beside it, on the same factors and
-written the same way, MLlib's ALSModel.recommendForAllUsers, which leaves nothing out. Without Spark, on one thread:
-the kernel beside a bare matrix product of the same size, and what the heavy user adds.
+Random factors; the kernel of recspark/models/topk.py runs in blocks of users, as in the stage candidates, and leaves
+out every user's seen items (100 on average, one user has 20,000). It is compared with MLlib's
+ALSModel.recommendForAllUsers, which leaves nothing out, on the same factors and written the same way. Without Spark, on
+one thread: the kernel compared with a bare matrix product of the same size, and the time that the heavy user adds.
 """
 
 import os
@@ -34,11 +34,11 @@ class Sizes:
     items: int = 50_000
     factors: int = 64
     k: int = 100
-    seen: int = 100  # of a user, on average
+    seen: int = 100  # items of a user, on average
 
 
 def world(sizes: Sizes, folder: str, heavy: int) -> None:
-    """Factors and seen items as arrays that every worker maps."""
+    """Save factors and seen items as arrays that every worker maps into its memory."""
     rng = np.random.default_rng(0)
     for name, rows in (("users", sizes.users), ("items", sizes.items)):
         np.save(f"{folder}/{name}.npy", rng.normal(size=(rows, sizes.factors)).astype(np.float32))
@@ -52,7 +52,7 @@ def world(sizes: Sizes, folder: str, heavy: int) -> None:
 
 
 def lists(ids: np.ndarray, folder: str, sizes: Sizes) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """(users, items (U, K), scores (U, K)) of blocks of ascending user numbers."""
+    """(users (U,), items (U, K), scores (U, K)) of each block of users; `ids` are ascending and without gaps."""
     users, items, offsets, seen = (
         np.load(f"{folder}/{name}.npy", mmap_mode="r") for name in ("users", "items", "offsets", "seen")
     )
@@ -82,7 +82,7 @@ def ours(spark: SparkSession, folder: str, sizes: Sizes, num_users: int, cores: 
     found = users.mapInArrow(
         partial(rows, folder=folder, sizes=sizes), "user_idx int, rank int, item_idx int, score float"
     )
-    ranged = {"delta.dataSkippingStatsColumns": "user_idx"}  # as recspark's tables are made; MLlib's has no other
+    ranged = {"delta.dataSkippingStatsColumns": "user_idx"}  # as in recspark's tables
     found.write.format("delta").options(**ranged).mode("overwrite").save(f"{folder}/ours")
     seconds = time.monotonic() - began
     assert spark.read.format("delta").load(f"{folder}/ours").count() == num_users * sizes.k
@@ -90,7 +90,7 @@ def ours(spark: SparkSession, folder: str, sizes: Sizes, num_users: int, cores: 
 
 
 def mllib(spark: SparkSession, folder: str, sizes: Sizes, num_users: int) -> float:
-    """ALSModel on the same factors; its constructor is MLlib's own, which Python has no door to."""
+    """Seconds of an ALSModel with the same factors. Python has no API for its constructor: it is called in the JVM."""
     from pyspark.ml.recommendation import ALSModel
 
     def factors(name: str) -> Any:
@@ -105,20 +105,20 @@ def mllib(spark: SparkSession, folder: str, sizes: Sizes, num_users: int) -> flo
     sides = [factors(name) for name in ("users", "items")]
     for side in sides:
         side.count()
-    java = spark._jvm.org.apache.spark.ml.recommendation.ALSModel  # type: ignore[union-attr]
+    java = spark._jvm.org.apache.spark.ml.recommendation.ALSModel
     built = java("als", sizes.factors, *(side._jdf for side in sides))
     model = ALSModel(built.setUserCol("user_idx").setItemCol("item_idx").setBlockSize(4096))  # the default block
     began = time.monotonic()
     model.recommendForAllUsers(sizes.k).write.format("delta").mode("overwrite").save(f"{folder}/mllib")
     seconds = time.monotonic() - began
     for side in sides:
-        side.unpersist()  # or the next call's equal plan would get these rows
+        side.unpersist()  # else the next call, whose plan is equal, would read these rows
     assert spark.read.format("delta").load(f"{folder}/mllib").count() == num_users
     return seconds
 
 
 def same(spark: SparkSession, folder: str, sizes: Sizes) -> float:
-    """The share of MLlib's items, less what was seen, that ours has at its head; some users. 1 but for rounding."""
+    """The share of MLlib's unseen items that are first in our lists too, for some users: 1 except for rounding."""
     theirs = spark.read.format("delta").load(f"{folder}/mllib").where("user_idx < 50")
     kept = {row[0]: [item[0] for item in row[1]] for row in theirs.collect()}
     mine = (
@@ -135,7 +135,7 @@ def same(spark: SparkSession, folder: str, sizes: Sizes) -> float:
 
 
 def alone(folder: str, sizes: Sizes, users: int) -> dict[str, float]:
-    """CPU seconds on this process, best of three: the product alone, and with the choice of the best."""
+    """CPU seconds of this process, best of three: the matrix product alone, and with the choice of the best items."""
     ids = np.arange(users)
     queries = np.load(f"{folder}/users.npy")[:users]
     items_FI = np.ascontiguousarray(np.load(f"{folder}/items.npy").T)
@@ -160,7 +160,7 @@ def alone(folder: str, sizes: Sizes, users: int) -> dict[str, float]:
 
 
 def run(data: str, seeds: int, quick: bool) -> dict[str, Any]:
-    """No data set is read, and one run is made whatever `seeds` says."""
+    """No data set is read; one run, `seeds` is not used."""
     sizes = Sizes(users=4_000, items=5_000) if quick else Sizes()
     heavy, cores = min(HEAVY, sizes.items // 2), os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as folder:
@@ -169,7 +169,7 @@ def run(data: str, seeds: int, quick: bool) -> dict[str, Any]:
         world(sizes, folder, heavy=heavy)
         loaded = alone(folder, sizes, 8 * USERS_A_BLOCK if not quick else USERS_A_BLOCK)
         spark, _ = get_session({"spark.master": f"local[{cores}]", "spark.driver.memory": "8g"}, app_name="topk")
-        for num_users in (sizes.users // 20, sizes.users):  # a few first, so that neither pays for Java's warming up
+        for num_users in (sizes.users // 20, sizes.users):  # a few first: Java warms up
             seconds = {
                 "ours": ours(spark, folder, sizes, num_users, cores),
                 "mllib": mllib(spark, folder, sizes, num_users),

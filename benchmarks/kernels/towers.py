@@ -1,13 +1,14 @@
-"""What a tower a scenario costs: `python -m benchmarks towers`.
+"""The time of a network with one tower for each scenario: `python -m benchmarks towers`.
 
-Rows of one batch spread over 10, 30 and 100 scenarios, one thread, CPU time, best of several rounds. `own`: each row
-runs its own tower (recspark/models/towers.py); `all`: every tower runs for every row and the right one is chosen.
-Scoring = forward alone; training = forward and backward. `ranker` is the whole model `single`, with the feature encoder
-and without the optimizer.
+The rows of a batch belong to 10, 30 or 100 scenarios; one thread, CPU time, best of several rounds. `own`: each row
+runs its own tower (recspark/models/towers.py); `all`: every tower runs for every row and the right result is chosen.
+Scoring is forward alone, training is forward and backward. `ranker` is the whole model `single`, with the feature
+encoder and without the optimizer.
 """
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ NUM_ITEMS, CONTENT_DIM = 4000, 384
 
 
 def all_towers(towers: GroupedMlp, x_BX: Tensor, tower_B: Tensor) -> Tensor:
-    """Every tower for every row, then each row's own: (B, H)."""
+    """(B, H): every tower runs for every row, then each row's own result is chosen."""
     first, *rest = towers.linears
     x_BGH = (x_BX @ first.weight_GXH.permute(1, 0, 2).flatten(1)).unflatten(1, (len(first.bias_GH), -1)) + first.bias_GH
     for number, (scale_GH, shift_GH) in enumerate(zip(towers.scales_GH, towers.shifts_GH, strict=True)):
@@ -74,22 +75,22 @@ def training(way: Callable[[], Tensor]) -> Callable[[], object]:
 
 
 def ways(num_scenarios: int, scored: int, learnt: int) -> dict[str, Callable[[], object]]:
-    """What is timed, by name."""
+    """name -> function that is timed."""
     torch.manual_seed(0)
-    towers, whole = GroupedMlp(num_scenarios, WIDTH, HIDDEN, 0.0), ranker(num_scenarios)
+    towers, model = GroupedMlp(num_scenarios, WIDTH, HIDDEN, 0.0), ranker(num_scenarios)
     found: dict[str, Callable[[], object]] = {}
     for use, num_rows in ((scoring, scored), (training, learnt)):
         x_BX, tower_B = torch.randn(num_rows, WIDTH), torch.randint(num_scenarios, (num_rows,))
         inputs = batch(num_rows, num_scenarios)
-        found[f"own {use.__name__}"] = use(lambda x=x_BX, t=tower_B: own_tower(towers, x, t))  # type: ignore[misc]
-        found[f"ranker {use.__name__}"] = use(lambda i=inputs: whole(i))  # type: ignore[misc]
+        found[f"own {use.__name__}"] = use(partial(own_tower, towers, x_BX, tower_B))
+        found[f"ranker {use.__name__}"] = use(partial(model, inputs))
         if num_scenarios <= 30:  # more do not fit into memory
-            found[f"all {use.__name__}"] = use(lambda x=x_BX, t=tower_B: all_towers(towers, x, t))  # type: ignore[misc]
+            found[f"all {use.__name__}"] = use(partial(all_towers, towers, x_BX, tower_B))
     return found
 
 
 def run(data: str, seeds: int, quick: bool) -> dict[str, float]:
-    """Milliseconds of CPU time and their ratios; no data set is read, and `seeds` multiplies the rounds."""
+    """Milliseconds of CPU time and their ratios; no data set is read, `seeds` multiplies the rounds."""
     scored, learnt = (SCORED // 8, LEARNT // 8) if quick else (SCORED, LEARNT)
     torch.set_num_threads(1)
     timed = {f"{name} {n}": way for n in SCENARIOS for name, way in ways(n, scored, learnt).items()}

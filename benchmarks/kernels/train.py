@@ -1,10 +1,10 @@
 """Rows a second of training the ranker from Delta: `python -m benchmarks train`.
 
-2 M planted rows in the columns of training_examples, written by Spark into Delta, with histories and content vectors
-beside them as a night leaves them; the default body and widths of config.Ranker. The product's own path,
-TorchDistributor and all, for one epoch: one process with a thread for each core, then a process for each core. Beside
-it, on as many threads, a bare torch loop: the same network, loss, optimizer and batch size over some batches that lie
-in memory as ready tensors. Rates are after start-up: from step WARM_UP to the end of the epoch.
+2 M planted rows in the columns of training_examples, written by Spark into Delta, with histories and content vectors as
+a night writes them; the default body and widths of config.Ranker. Ours is the product's own code with
+TorchDistributor, for one epoch: one process with a thread for each core, then a process for each core. It is compared
+with a bare torch loop on the same number of threads: the same network, loss, optimizer and batch size over some batches
+that are ready tensors in memory. Rates do not include start-up: they are of step WARM_UP to the end of the epoch.
 """
 
 import json
@@ -12,7 +12,7 @@ import multiprocessing as mp
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,22 +28,22 @@ from recspark.session import get_session
 from recspark.stages.launch import launch
 from recspark.stages.training_examples import ROWS_A_FILE
 from recspark.tables import training_examples
-from recspark.training.ranking.job import AS_OF_DAY, Job, Model, Window
+from recspark.training.ranking.job import AS_OF_DAY, RankerJob, RankerModel, Window
 from recspark.warehouse.store import Store
 
 ROWS, USERS, ITEMS, SCENARIOS, CONTENT_DIM = 2_000_000, 100_000, 4000, 10, 384
 DAY = 18_000
 EVENTS = 20  # of each user
-STOPPING = 0.002  # share of the rows that stop a training early, which is no part of the rate
+STOPPING = 0.002  # share of the rows for early stopping, which is not timed
 WARM_UP = 20  # steps
 READY = 40  # batches of the bare loop
 
 
-def job_of(spark: SparkSession, folder: str, rows: int) -> Job:
+def job_of(spark: SparkSession, folder: str, rows: int) -> RankerJob:
     config = Config(
         warehouse=folder,
         source={"interactions": {"format": "parquet", "paths": ["x"], "scenario": "s", "user_id": "u", "item_id": "i",
-                                 "event_time": "t"}},  # type: ignore[arg-type]
+                                 "event_time": "t"}},
     )  # fmt: skip
     tasks = TrainingExamples().tasks
     table = training_examples.table(tasks)
@@ -67,20 +67,20 @@ def job_of(spark: SparkSession, folder: str, rows: int) -> Job:
     store = Store(spark, config, "train")
     version = store.replace(table, training_examples.in_hash_order(planted, (c.USER_IDX, c.ITEM_IDX), files))
     window = Window(DAY, tuple(store.files(table, version)), f"{folder}/histories", f"{folder}/bundle")
-    beside(window)
-    return Job(
-        models=(Model("ranker", f"{folder}/ranker", (window,)),),
+    write_window(window)
+    return RankerJob(
+        models=(RankerModel("ranker", f"{folder}/ranker", (window,)),),
         features=features,
-        tasks=tuple((task.name, task.kind, task.loss_weight) for task in tasks),
-        settings=Ranker(max_epochs=1).model_dump(mode="json"),
+        tasks=tasks,
+        settings=Ranker(max_epochs=1),
         seed=0,
         reader="auto",
         threads=1,
     )
 
 
-def beside(window: Window) -> None:
-    """Histories and the retriever's bundle."""
+def write_window(window: Window) -> None:
+    """Write the histories and the retriever's bundle of a window."""
     rng = np.random.default_rng(0)
     shards = -(-USERS // USERS_A_SHARD)
     for shard in range(shards):
@@ -95,8 +95,8 @@ def beside(window: Window) -> None:
     model_folder.save(window.bundle, {"scenarios": scenarios}, {"content": content})
 
 
-def timed(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """What every process of the launch runs: the product's training, a note made of when each step began."""
+def timed(job: RankerJob) -> dict[str, Any]:
+    """Run the product's training and note when each step began; called in every process of the launch."""
     from recspark.training.ranking import fit, loop
 
     real, times = loop._step, []
@@ -107,18 +107,17 @@ def timed(tree: Mapping[str, Any]) -> dict[str, Any]:
 
     loop._step = step
     try:
-        answer = fit.run(tree)
+        answer = fit.train_all(job)
     finally:
         loop._step = real
     return {**answer, "times": times}
 
 
-def ours(spark: SparkSession, job: Job, processes: int, cores: int, folder: str) -> float:
-    """Rows a second of one epoch. The answer is the first process's, whose steps are everybody's."""
-    asked = job.to_json()
-    asked["models"][0]["folder"] = f"{folder}/ranker-{processes}"
-    asked["threads"] = cores // processes
-    answer = launch(spark, "benchmark", timed, asked, processes, use_gpu=False)
+def ours(spark: SparkSession, job: RankerJob, processes: int, cores: int, folder: str) -> float:
+    """Rows a second of one epoch, from the steps of the first process: all processes have equal ones."""
+    model = replace(job.models[0], folder=f"{folder}/ranker-{processes}")
+    job = replace(job, models=(model,), threads=cores // processes)
+    answer = launch(spark, "benchmark", timed, job, processes, use_gpu=False)
     times, rows = answer["times"], answer["models"]["ranker"]["rows"]
     steps = len(times) - 1 - warm_up(len(times))
     return steps * batch_size(rows) / (times[-1] - times[-1 - steps])
@@ -134,35 +133,34 @@ def batch_size(rows: int) -> int:
     return fit.batch_size(rows)
 
 
-def bare(tree: Mapping[str, Any], threads: int, told: Any) -> None:
-    """A process of its own: rows a second of the plain loop over tensors in memory."""
+def bare(job: RankerJob, threads: int, answers: Any) -> None:
+    """Put the rows a second of the plain loop over tensors in memory; runs in a process of its own."""
     import torch
 
     from benchmarks.kernels import bare_loop
     from recspark.training.ranking import fit
 
     torch.set_num_threads(threads)
-    job = Job.from_json(tree)
     model = job.models[0]
-    look = fit.LookUp(job.features, job.tasks, model.windows, job.settings["history_length"])
-    feed = fit._feed(job, model, fit.folds(model, "all", False))
-    network = fit._ranker(job, model, feed, look)
+    prepare_batch = fit.BatchPreparer(job.features, job.tasks, model.windows, job.settings.history_length)
+    feed = fit.open_feed(job, model, fit.row_filters(model, "all", stops=False))
+    network = fit.new_network(job, model, feed, prepare_batch)
     batches = feed.batches(0)
     ready = []
-    for _ in range(min(READY, feed.num_steps - 1)):  # the last one is not full
+    for _ in range(min(READY, feed.num_steps - 1)):  # the last batch is not full
         batch = next(batches)
-        ready.append((*look(batch), torch.from_numpy(batch.weights)))
-    batches.close()  # type: ignore[attr-defined]
+        ready.append((*prepare_batch(batch), torch.from_numpy(batch.weights)))
+    batches.close()
     first = warm_up(feed.num_steps)
     steps = min(feed.num_steps - 1 - first, 5 * READY)
-    rates = job.settings["learning_rate"], job.settings["weight_decay"]
-    told.put(steps * batch_size(feed.num_rows) / bare_loop.seconds(network, ready, steps, first, *rates))
+    rates = job.settings.learning_rate, job.settings.weight_decay
+    answers.put(steps * batch_size(feed.num_rows) / bare_loop.seconds(network, ready, steps, first, *rates))
 
 
 def run(data: str, seeds: int, quick: bool) -> dict[str, Any]:
-    """No data set is read; the three are timed in turn, `seeds` times, and the best of each counts."""
+    """No data set is read; the three are timed one after the other, `seeds` times, and the best time of each counts."""
     rows, cores = (20_000 if quick else ROWS), os.cpu_count() or 1
-    # the children import this module by its name
+    # child processes import this module by its name
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (os.getcwd(), os.environ.get("PYTHONPATH"))))
     best: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -171,7 +169,7 @@ def run(data: str, seeds: int, quick: bool) -> dict[str, Any]:
         for seed in range(seeds):
             for name in ("bare", "one process", "all processes"):
                 if name == "bare":
-                    found = alone(job, cores)
+                    found = bare_rate(job, cores)
                 else:
                     processes = 1 if name == "one process" else cores
                     found = ours(spark, job, processes, cores, f"{folder}/{seed}")
@@ -188,12 +186,13 @@ def run(data: str, seeds: int, quick: bool) -> dict[str, Any]:
     return {**figures, "rows": rows, "cores": cores}
 
 
-def alone(job: Job, cores: int) -> float:
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # as launch() has it
+def bare_rate(job: RankerJob, cores: int) -> float:
+    """Rows a second of `bare`."""
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # as launch() sets it
     context = mp.get_context("spawn")
-    told = context.Queue()
-    process = context.Process(target=bare, args=(job.to_json(), cores, told))
+    answers = context.Queue()
+    process = context.Process(target=bare, args=(job, cores, answers))
     process.start()
-    found = told.get(timeout=600)
+    found = answers.get(timeout=600)
     process.join()
     return float(found)

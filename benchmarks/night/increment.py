@@ -1,8 +1,8 @@
-"""What one more night costs: the first night on 16 times Online Retail, then the next with 1 % new events.
+"""What one more night costs: the first night on 16 copies of Online Retail, then the next with 1 % new events.
 
-The second night finds the day's events (0.9 % of all before it), and the closed windows are those of the night before,
-so what was learnt stays; once a week, when the windows move, a night learns anew. The same night from nothing says what
-the increment spared, and whether its figures are the same.
+The second night finds the events of one day (0.9 % of all before it). Its closed windows are those of the night before,
+so no model is trained again; once a week, when the windows move, a night trains. The same night is then made from
+nothing, to see how much time the increment saved and whether the metrics are the same.
 """
 
 import json
@@ -18,7 +18,7 @@ TABLES = ("interactions", "items", "item_embeddings")
 
 
 def run(data: str, seeds: int, quick: bool) -> dict[str, Any]:
-    """One run whatever `seeds` says; `quick`: the data once over."""
+    """One run, `seeds` is not used; `quick`: one copy of the data."""
     with tempfile.TemporaryDirectory() as folder:
         scaled(data, folder, 1 if quick else TIMES)
         first_seconds, _ = nightly(folder, f"{folder}/warehouse", RUN_DATE, quick=False)
@@ -46,7 +46,7 @@ def _of_tables(result: dict[str, Any]) -> float:
 
 
 def published(warehouse: str, run_date: str) -> list[tuple[Any, ...]]:
-    """What model_metrics says of a night's closed window."""
+    """The rows of model_metrics of a night, over all users, sorted."""
     from recspark.session import get_session
 
     spark, _ = get_session({}, app_name="increment")

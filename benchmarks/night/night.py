@@ -1,10 +1,10 @@
-"""A whole nightly command against the bare work in it, on Online Retail once, 4 and 16 times over.
+"""A whole nightly command against the bare work in it, on 1, 4 and 16 copies of Online Retail.
 
-Copies of the data have other users and, for noise, 9 of 10 of the rows; scenarios and items are the same. The bare work
-is what no scheduler, table or process could spare: the encoder over all texts, Gram matrices and their inverses, the
-candidates' arithmetic, both trainings, and the scoring of the two dates that a night scores. Arithmetic that Spark
-spreads over its tasks is timed on one core, on a sample of the users, and divided by the cores. Everything else, the
-reading, merging, joining and writing of tables included, counts as overhead.
+Each further copy has users of its own and a random 9 of 10 of the rows; scenarios and items are the same. The bare work
+is what remains without any scheduler, table or extra process: the encoder over all texts, Gram matrices and their
+inverses, the arithmetic of the candidates, both trainings, and scoring for the two dates that a night scores.
+Arithmetic that Spark spreads over its tasks is timed on one core, on a sample of the users, and divided by the number
+of cores. Everything else, also reading, merging, joining and writing tables, counts as overhead.
 """
 
 import os
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,12 @@ from recspark import model_folder
 RUN_DATE = "2011-12-08"
 TIMES = (1, 4, 16)
 KEPT = 0.9  # of a copy's rows
-SAMPLE = 8  # one in so many users is timed
+SAMPLE = 8  # one of this many users is timed
 GIB = 1 << 30
 
 
 def scaled(data: str, folder: str, times: int) -> None:
-    """The transactions so many times over, as a data set of its own in `folder`."""
+    """Write `times` copies of the transactions, as a data set of its own in `folder`."""
     Path(f"{folder}/transactions.parquet").mkdir()
     rows = pq.read_table(Path(data) / "transactions.parquet")
     at, rng = rows.schema.get_field_index("CustomerID"), np.random.default_rng(0)
@@ -48,7 +49,7 @@ def scaled(data: str, folder: str, times: int) -> None:
 
 @contextmanager
 def watched() -> Iterator[dict[str, float]]:
-    """The most memory, GiB, that all JVMs and all Python processes below this one have held at a time."""
+    """The most memory, in GiB, that all JVMs and all Python processes started by this one held at the same time."""
     peak, over = {"jvm": 0.0, "python": 0.0}, threading.Event()
 
     def watch() -> None:
@@ -69,17 +70,19 @@ def watched() -> Iterator[dict[str, float]]:
 
 
 def bare(warehouse: str, run_date: str, ranker_note: str) -> dict[str, float]:
-    """Seconds of the bare work of a first night, on what its warehouse holds."""
+    """Seconds of the bare work of a first night, on the tables and models of its warehouse."""
     from recspark.config import load as config_file
     from recspark.config.schema import Config
     from recspark.session import get_session
-    from recspark.stages import histories
     from recspark.stages.candidates import stage as candidates
-    from recspark.stages.ranker import scorer
-    from recspark.stages.ranker import stage as ranker
-    from recspark.stages.retriever import stage as retriever
+    from recspark.stages.ranker.examples import examples_of
+    from recspark.stages.ranker.modes import BLEND, EVALUATED, PUBLISHED, RANKER
+    from recspark.stages.ranker.scorer import scorer
+    from recspark.tables import histories
     from recspark.tables.items import TABLE as ITEMS
+    from recspark.warehouse import artifacts
     from recspark.warehouse.store import Store
+    from recspark.windows import as_ofs
 
     config: Config = config_file.load("conf/online_retail.yaml", (f"warehouse={warehouse}",))
     spark, _ = get_session(config.spark, app_name="night")
@@ -88,22 +91,22 @@ def bare(warehouse: str, run_date: str, ranker_note: str) -> dict[str, float]:
     texts = [row.text for row in store.read(ITEMS).select("text").collect()]
     found["encode"] = _encode(texts)
     found["retriever"] = found["candidates"] = 0.0
-    for as_of in retriever.as_ofs(night, config):
-        path = retriever.folder(store, config, as_of)
+    settings = config.training_examples
+    for as_of in as_ofs(night, settings.label_days, settings.num_windows):
+        path = artifacts.require(store, config, "retriever", as_of, "retriever")
         rows = histories.read(store, config, as_of, histories.groups_in(path)).toArrow()
         found["retriever"] += _gram_and_inverse(rows, path, config, cores)
         found["candidates"] += _candidates(rows, path, candidates.settings_of(config, as_of)) / cores
-    windows = ranker.examples(store, config, night)
-    models = ranker.folder(store, config, windows)
+    windows = examples_of(store, config, night)
+    models = artifacts.require(store, config, RANKER, night, RANKER)
     trained = model_folder.read_manifest(models)["models"]
     found["ranker"] = sum(model_folder.read_manifest(f"{models}/{m}/ranker")["training"]["seconds"] for m in trained)
     gbdt = re.search(r"gbdt (\d+) s", ranker_note)
     found["gbdt"] = float(gbdt[1]) if gbdt else 0.0
     found["score"] = 0.0
-    for as_of, copy in ((night, ranker.PUBLISHED), (windows[0].as_of, ranker.EVALUATED)):
-        scoring = scorer.scorer(store, config, night, as_of, copy)
-        rows = _one_in(SAMPLE, store, as_of)
-        found["score"] += SAMPLE * _seconds(lambda s=scoring, r=rows: s(r, (ranker.BLEND,))) / cores
+    for as_of, copy in ((night, PUBLISHED), (windows[0].as_of, EVALUATED)):
+        scores, rows = scorer(store, config, night, as_of, copy), _one_in(SAMPLE, store, as_of)
+        found["score"] += SAMPLE * _seconds(partial(scores, rows, (BLEND,))) / cores
     spark.stop()
     return {name: round(seconds, 1) for name, seconds in found.items()}
 
@@ -129,12 +132,12 @@ def _encode(texts: list[str | None]) -> float:
 
 def _gram_and_inverse(rows: pa.Table, bundle: str, config: Any, cores: int) -> float:
     """Spark's tasks share the Gram matrix; LAPACK's threads the inverse."""
-    from recspark.stages.histories import arrays
-
+    from recspark.histories import from_arrow
     from recspark.models.retrievers import affinity, linear
-    from recspark.stages.retriever.stage import open_bundle
+    from recspark.stages.retriever.bundle import open_bundle
 
-    h, opened, settings = arrays(rows.combine_chunks().to_batches()[0]), open_bundle(bundle), config.retriever.linear
+    h = from_arrow(rows.combine_chunks().to_batches()[0])
+    opened, settings = open_bundle(bundle), config.retriever.linear
     num_items, day = len(opened.known), float(opened.as_of_day)
     history_UI = affinity.recent(h.offsets, h.item_idx, h.weight, h.time, num_items, day, settings.half_life_days)
     history_UI = history_UI.astype(np.float64)
@@ -145,7 +148,7 @@ def _gram_and_inverse(rows: pa.Table, bundle: str, config: Any, cores: int) -> f
 
 def _candidates(rows: pa.Table, bundle: str, settings: Any) -> float:
     from recspark.stages.candidates.blocks import block_candidates
-    from recspark.stages.retriever.stage import open_bundle
+    from recspark.stages.retriever.bundle import open_bundle
 
     opened = open_bundle(bundle)
     some = rows.take(pa.array(np.arange(0, len(rows), SAMPLE))).combine_chunks().to_batches()[0]
@@ -154,7 +157,7 @@ def _candidates(rows: pa.Table, bundle: str, settings: Any) -> float:
 
 
 def run(data: str, seeds: int, quick: bool) -> dict[str, Any]:
-    """One run of each size whatever `seeds` says; `quick`: once over only."""
+    """One run of each size, `seeds` is not used; `quick`: one copy only."""
     found: dict[str, Any] = {}
     for times in TIMES[:1] if quick else TIMES:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,7 @@
 """Seconds of the whole nightly command on Online Retail: a first night, the same again, and one night later.
 
-Each is a process of its own, so Java's and Python's start are counted. The rerun must leave every table as it was.
+Each runs in a process of its own, so the start of Java and Python is counted. The second run must leave every table
+as it was.
 """
 
 import json
@@ -15,7 +16,8 @@ NIGHTS = (("first", "2011-12-09"), ("again", "2011-12-09"), ("next", "2011-12-10
 
 
 def run(data: str, seeds: int, quick: bool) -> dict[str, Any]:
-    """The last closed day of the data and the day after; `quick` leaves out the largest country; seeds are not used."""
+    """Nights at the last full day of the data and the day after; `quick` leaves out the largest country; `seeds` is
+    not used."""
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as warehouse:
         for name, run_date in NIGHTS:
@@ -30,7 +32,10 @@ def run(data: str, seeds: int, quick: bool) -> dict[str, Any]:
 
 
 def nightly(data: str, warehouse: str, run_date: str, quick: bool, *overrides: str) -> tuple[float, dict[str, Any]]:
-    """One command line; returns its seconds and its JSON line. Raises CalledProcessError when it fails."""
+    """Run one command line.
+
+    Returns: its seconds and its line of JSON.
+    Raises: CalledProcessError if the command fails."""
     paths = f"[{Path(data) / 'transactions.parquet'}]"
     sets = [f"warehouse={warehouse}", f"source.interactions.paths={paths}", f"source.items.paths={paths}", *overrides]
     sets += ["source.interactions.where=\"Country <> 'United Kingdom'\""] if quick else []

@@ -1,8 +1,8 @@
 """NDCG@10 of the published lists on what users bought for the first time in the 28 days after the night.
 
-Users known before run_date who then bought something new; whoever has no list counts as zero. The nights read nothing
-after their run_date; the score is taken from the raw file, once. Beside the published list stand the same night's
-popular and linear lists, from its own candidates.
+Measured over the users who were known before run_date and then bought something new; a user without a list counts as
+zero. The nights read nothing after their run_date; the purchases come from the raw file. The same night's popular and
+linear orders of its own candidates are measured for comparison.
 """
 
 import tempfile
@@ -22,7 +22,7 @@ DAYS, K = 28, 10
 
 
 def run(data: str, seeds: int, quick: bool) -> dict[str, Any]:
-    """Every date with every seed; `quick`: the first date only."""
+    """A night for every date and seed; `quick`: the first date only."""
     sold = purchases(data)
     rows = []
     for run_date in RUN_DATES[:1] if quick else RUN_DATES:
@@ -49,7 +49,7 @@ def purchases(data: str) -> pd.DataFrame:
 
 
 def truth(sold: pd.DataFrame, run_date: date) -> dict[str, set[str]]:
-    """What each known user bought for the first time within the window; users who bought nothing new are left out."""
+    """The items that each known user bought for the first time within the window; users without any are left out."""
     start, end = pd.Timestamp(run_date), pd.Timestamp(run_date + timedelta(days=DAYS + 1))
     before = sold[sold["time"] < start]
     window = sold[(sold["time"] >= start) & (sold["time"] < end) & sold["user_id"].isin(set(before["user_id"]))]
@@ -78,7 +78,7 @@ def score(warehouse: str, sold: pd.DataFrame, run_date: date) -> dict[str, float
 
 
 def mean_ndcg(ordered: pd.DataFrame, wanted: dict[str, set[str]]) -> float:
-    """Mean over the users of `wanted`, of the first K rows a user in the given order; no row is a zero."""
+    """Mean NDCG@K over the users of `wanted`, by the first K rows of each in the given order; without rows it is 0."""
     top = ordered[ordered["user_id"].isin(wanted)].groupby("user_id").head(K)
     relevant = [(u, [item in wanted[u] for item in items]) for u, items in top.groupby("user_id")["item_id"]]
     offsets = np.cumsum([0, *(len(hits) for _, hits in relevant)])
@@ -87,5 +87,5 @@ def mean_ndcg(ordered: pd.DataFrame, wanted: dict[str, set[str]]) -> float:
 
 
 def _table(warehouse: str, noun: str, part: str = "", columns: list[str] | None = None) -> pd.DataFrame:
-    """The files of a table that was written once."""
+    """Rows from all files of a table's folder: right only for a table that was written once."""
     return pq.read_table(f"{warehouse}/{noun}/{part}", columns=columns, partitioning=None).to_pandas()

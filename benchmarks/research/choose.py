@@ -1,4 +1,4 @@
-"""Choices made on validation lists: which settings of a retriever, and how much a scenario leans on its own weights.
+"""Choices made on validation lists: the settings of a retriever, and the share of a scenario's own weights.
 
 Shapes: Q lists, n rows, R variants, S scenarios.
 """
@@ -11,11 +11,11 @@ from benchmarks.research.fusion import ndcg
 from recspark.event_time_features import Lists
 
 SHARES = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
-BORROWED = 200.0  # lists: how much the figure over all scenarios counts beside a scenario's own
+BORROWED = 200.0  # the mean over all scenarios counts as much as this many lists of the scenario
 
 
 def by_scenario(figure: np.ndarray, scenario_idx: np.ndarray, num_scenarios: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of a figure (Q,) over the lists of each scenario, nan without any, and their number; nan is left out."""
+    """The mean of a figure (Q,) in each scenario, without NaN, and the number of lists in it; NaN for no list."""
     known = np.isfinite(figure)
     count = np.bincount(scenario_idx[known], minlength=num_scenarios)
     total = np.bincount(scenario_idx[known], figure[known], minlength=num_scenarios)
@@ -23,8 +23,10 @@ def by_scenario(figure: np.ndarray, scenario_idx: np.ndarray, num_scenarios: int
 
 
 def best(scores: np.ndarray, names: Sequence[str], lists: Lists, labels: np.ndarray) -> str:
-    """The variant, a column of `scores` (n, R), with the highest NDCG@10, every scenario counting the same; the first
-    one among equals."""
+    """The name of the variant, a column of `scores` (n, R), with the highest NDCG@10; the first one of equals.
+
+    Every scenario counts the same.
+    """
     num_scenarios = int(lists.scenario_idx.max()) + 1
     figures = [
         np.nanmean(by_scenario(ndcg(column, labels, lists.offsets), lists.scenario_idx, num_scenarios)[0])
@@ -34,9 +36,10 @@ def best(scores: np.ndarray, names: Sequence[str], lists: Lists, labels: np.ndar
 
 
 def own_shares(pooled: np.ndarray, own: np.ndarray, lists: Lists, labels: np.ndarray, num_scenarios: int) -> np.ndarray:
-    """The share of `own` scores (n,) beside `pooled` ones for every scenario, (S,) of SHARES, by NDCG@10.
+    """(S,) of SHARES: in every scenario the share of `own` scores (n,), the rest `pooled` (n,), with the best NDCG@10.
 
-    A scenario's figure is shrunk towards the mean over all lists: one with few lists takes what suits everybody.
+    A scenario's NDCG is shrunk towards the mean over all lists, so that a scenario with few lists gets the share that
+    is best for all.
     """
     means = []
     for share in SHARES:

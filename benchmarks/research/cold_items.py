@@ -1,14 +1,15 @@
-"""What an item's content is worth before anybody had it: `python -m benchmarks cold_items --data DIR --seeds 3`.
+"""How well content ranks items without any event: `python -m benchmarks cold_items --data DIR --seeds 3`.
 
 DIR: movielens-1m (positives: ratings >= 4) or amazon-beauty-sports-toys (Beauty). A tenth of the items, drawn by the
 seed, has all events hidden; each user's positives among them are ranked within all hidden items, NDCG@10. Every content
 source goes through the same model (recspark/models/retrievers/content_map.py), alone, all together, and all but one;
 the model chooses its weights on further hidden items of the visible ones. Beside it chance, the overlap of genres or
-categories with what the user had, and nearest neighbours in TF-IDF and by the plain content retriever.
+categories with the user's items, and nearest neighbours in TF-IDF and by the plain content retriever.
 
 `facts` are TransE vectors of the visible items' facts; a hidden item is placed by its own. `+ LoRA` is the language
-model fine-tuned on what the same users took one after the other among the visible items: its vectors of one source
-stand in the place of the frozen ones. Differences have a 95 % bootstrap interval over the users of all seeds.
+model fine-tuned on pairs of items that the same users interacted with one after the other, among the visible items:
+its vectors of one source replace the frozen ones. Differences have a 95 % bootstrap interval over the users of all
+seeds.
 """
 
 import json
@@ -27,15 +28,17 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from benchmarks.research import facts as facts_of
 from benchmarks.research.leave_one_out import histories, say
 from benchmarks.research.scoreboard import difference, table
+from recspark.config.content import FactEmbedding, TextAdapter
+from recspark.config.schema import ContentMap
 from recspark.encoders import graph, text
-from recspark.histories import Histories
+from recspark.histories import Histories, keep, owners
 from recspark.models.retrievers import affinity, content, content_map
 from recspark.models.retrievers.catalogue import Catalogue
 from recspark.training.content import text_adapter
 
 HIDDEN, MIN_RATING = 0.1, 4
-MAX_PAIRS = 8000  # a fifth of them judges: of fewer no gain could be confirmed
-ADAPTER = text_adapter.Settings(batch_size=32, max_epochs=1)
+MAX_PAIRS = 8000  # a fifth of them validates: with fewer no gain could be confirmed
+ADAPTER = TextAdapter(batch_size=32, max_epochs=1)
 QUICK_ITEMS, QUICK_USERS, QUICK_PAIRS = 300, 500, 64
 
 
@@ -138,7 +141,7 @@ def of_facts(data: Data, hidden_I: np.ndarray, seed: int) -> np.ndarray:
     sizes = (len(hidden_I), int(numbers["relation"].max()) + 1, int(numbers["entity"].max()) + 1)
     every = graph.Facts(data.facts["item"].to_numpy(), numbers["relation"], numbers["entity"], *sizes)
     known = every.take(~hidden_I[every.item])
-    model, _ = graph.fit(known, graph.Settings(), seed, lambda line: None)
+    model, _ = graph.fit(known, FactEmbedding(), seed, lambda line: None)
     trained = np.bincount(known.entity, minlength=every.num_entities) > 0
     late = every.take(hidden_I[every.item] & trained[every.entity])
     placed = graph.from_entities(model, late.item, late.relation, late.entity, len(hidden_I))
@@ -146,17 +149,17 @@ def of_facts(data: Data, hidden_I: np.ndarray, seed: int) -> np.ndarray:
 
 
 def tuned(data: Data, visible: Histories, texts: list[str | None], seed: int, most: int) -> np.ndarray:
-    """float32 (I, D): the texts by the model that learnt from what users took one after the other."""
-    user = np.repeat(np.arange(len(visible.offsets) - 1), np.diff(visible.offsets))
+    """float32 (I, D): the texts by the model fine-tuned on users' items one after the other."""
+    user = owners(visible.offsets)
     left, right = visible.item_idx[:-1], visible.item_idx[1:]
     able = np.array([isinstance(cell, str) for cell in texts])
     rows = np.flatnonzero((user[1:] == user[:-1]) & able[left] & able[right])
     rows = np.random.default_rng((seed, 3)).permutation(rows)[:most]
     sides = ([texts[item] for item in side[rows]] for side in (left, right))
     encoder = text.load(device="cpu", packed=False)
-    learnt = text_adapter.train(encoder, text_adapter.pairs_of(user[rows].tolist(), *sides), ADAPTER, seed, say)
+    adapted = text_adapter.train(encoder, text_adapter.pairs_of(user[rows].tolist(), *sides), ADAPTER, seed, say)
     with tempfile.TemporaryDirectory() as folder:
-        text_adapter.save(folder, learnt, text.PACKAGED, None, {}, ADAPTER, seed)
+        text_adapter.save(folder, adapted, ADAPTER, {}, seed)
         return text.load(folder, device="cpu").encode(texts)
 
 
@@ -169,13 +172,13 @@ def one_seed(
     """method -> NDCG@10 (U,) of the users who have a positive among the hidden items."""
     num_items, h = len(data.overlap), data.events
     hidden_I = np.random.default_rng((seed, 0)).random(num_items) < HIDDEN
-    taken_UI = affinity.positives(h.offsets, h.item_idx, h.weight, num_items)
-    visible = content_map.without(h, hidden_I)
+    positive_UI = affinity.positives(h.offsets, h.item_idx, h.weight, num_items)
+    visible = keep(h, ~hidden_I[h.item_idx])
     known_UI = affinity.positives(visible.offsets, visible.item_idx, visible.weight, num_items)
-    users = np.flatnonzero(np.diff(taken_UI[:, hidden_I].indptr) & (np.diff(known_UI.indptr) > 0))
-    true_UH = taken_UI[users][:, hidden_I].toarray() > 0
+    users = np.flatnonzero(np.diff(positive_UI[:, hidden_I].indptr) & (np.diff(known_UI.indptr) > 0))
+    true_UH = positive_UI[users][:, hidden_I].toarray() > 0
     history_UI = known_UI[users]
-    asked = _of_users(visible, users)
+    known = _of_users(visible, users)
 
     def neighbours(vectors: np.ndarray) -> np.ndarray:
         unit = content.unit(vectors)
@@ -184,10 +187,10 @@ def one_seed(
     def mapped(parts: dict[str, np.ndarray], name: str) -> np.ndarray:
         widths = tuple(part.shape[1] for part in parts.values())
         catalogue = Catalogue(num_items, 1, np.concatenate(list(parts.values()), axis=1), widths)
-        model = content_map.fit(visible, catalogue, content_map.Settings(), seed)
+        model = content_map.fit(visible, catalogue, ContentMap(), seed)
         nothing = np.zeros(len(users), np.int64)
         found = content_map.ndcg_of_users(
-            content_map.scores(model, asked, nothing, nothing * 1.0)[:, hidden_I], true_UH
+            content_map.scores(model, known, nothing, nothing * 1.0)[:, hidden_I], true_UH
         )
         chosen = dict(zip(parts, model.choice.weights, strict=True))
         say(f"seed {seed}: {name} {found.mean():.4f}, {model.choice}, weights {chosen}")
@@ -205,9 +208,9 @@ def one_seed(
     found["all fused"] = mapped(parts, "all fused")
     for name in parts:
         found[f"all but {name}"] = mapped({key: part for key, part in parts.items() if key != name}, f"all but {name}")
-    learnt = tuned(data, visible, data.texts[data.tuned], seed, most)
-    found[f"{data.tuned} + LoRA"] = mapped({data.tuned: learnt}, f"{data.tuned} + LoRA")
-    found["all fused + LoRA"] = mapped({**parts, data.tuned: learnt}, "all fused + LoRA")
+    adapted = tuned(data, visible, data.texts[data.tuned], seed, most)
+    found[f"{data.tuned} + LoRA"] = mapped({data.tuned: adapted}, f"{data.tuned} + LoRA")
+    found["all fused + LoRA"] = mapped({**parts, data.tuned: adapted}, "all fused + LoRA")
     return found
 
 
@@ -224,9 +227,9 @@ def run(data: str, seeds: int, quick: bool) -> dict[str, Any]:
     encoder = text.load(device="cpu")
     frozen = {name: encoder.encode(texts) for name, texts in world.texts.items()}
     say(f"{len(world.overlap)} items, {len(world.events.offsets) - 1} users; texts encoded")
-    whole = [" ".join(filter(None, cells)) for cells in zip(*world.texts.values(), strict=True)]
+    joined = [" ".join(filter(None, cells)) for cells in zip(*world.texts.values(), strict=True)]
     words = TfidfVectorizer(sublinear_tf=True, min_df=2, stop_words="english", dtype=np.float32)
-    tfidf, most = words.fit_transform(whole).toarray(), QUICK_PAIRS if quick else MAX_PAIRS
+    tfidf, most = words.fit_transform(joined).toarray(), QUICK_PAIRS if quick else MAX_PAIRS
     runs: list[dict[str, np.ndarray]] = []
     for seed in range(seeds):
         runs.append(one_seed(world, frozen, tfidf, seed, most))
@@ -242,7 +245,7 @@ def pooled(runs: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def differences(runs: list[dict[str, np.ndarray]], tuned: str) -> dict[str, tuple[float, float, float]]:
-    """What is said of the seeds so far: ours minus the other, with its interval."""
+    """Print the seeds so far: ours minus the other, with its interval."""
     users = pooled(runs)
     singles = [name.removeprefix("all but ") for name in users if name.startswith("all but ")]
     pairs = [("all fused", name) for name in (*singles, "TF-IDF neighbours", "content neighbours")]

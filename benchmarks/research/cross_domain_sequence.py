@@ -2,8 +2,9 @@
 
 DIR/events.csv: user_id, item_id, domain, timestamp (seconds), position (the order). Protocol of ABXI (Bian et al.
 2025): the last 50 events of a user; the last one is the test, the last but one the validation; its domain says where it
-counts. The true item stands among 999 random items of its domain that the user never had. Retrievers learn from train
-events only, validation events fit the fusion, test events are looked at once. A tie ranks the true item last.
+counts. The true item stands among 999 random items of its domain that the user has no event with. Retrievers
+learn from train events only, validation events fit the fusion, test events are looked at once. A tie ranks the true
+item last.
 """
 
 import time
@@ -73,7 +74,7 @@ def read(folder: str, quick: bool) -> Data:
 
 
 def questions(data: Data, target: int, num_negatives: int, seed: int) -> Lists:
-    """The event `target` from the end of every user, on top of random items of its domain that the user never had."""
+    """The event `target` from the end of every user, above random items of its domain without events of the user."""
     rng = np.random.default_rng((seed, target))
     at = data.from_end == target
     item, domain = data.item[at], data.domain[at]
@@ -111,12 +112,12 @@ def one_seed(data: Data, seed: int) -> dict[str, dict[str, float]]:
     learn, rank = (list_fusion.rows(model, train, lists) for lists in (valid, test))
     first = np.isin(np.arange(len(valid.item_idx)), valid.offsets[:-1]).astype(np.float32)
     everybody, lines = np.arange(len(valid.time)), {}
-    for name, (seen, asked) in {
+    for name, (seen, testing) in {
         "ours": (learn, rank), "ours, no time": (learn.without_time(), rank.without_time())
     }.items():  # fmt: skip
         trees = fusion.fit(seen.features, seen.names, valid, first, everybody, (Gbdt(),), seed)
         print(f"seed {seed}: {name}, NDCG@10 of held-out validation lists {trees.held_out_ndcg:.4f}", flush=True)
-        lines[name] = figures(fusion.predict(trees, asked.features), test, data)
+        lines[name] = figures(fusion.predict(trees, testing.features), test, data)
         print("  ".join(f"{figure} {value:.4f}" for figure, value in lines[name].items()), flush=True)
     for name, column in BASELINES.items():
         lines[name] = figures(rank.column(column), test, data)

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.research import scoreboard
 from benchmarks.research.leave_one_out import say
+from recspark.config.content import FactEmbedding
 from recspark.encoders import graph
 from recspark.encoders.graph import Facts
 
@@ -79,7 +80,7 @@ def numbered(rows: pd.DataFrame) -> Facts:
     return Facts(*codes, *(int(code.max()) + 1 for code in codes))
 
 
-def found(facts: Facts, seed: int, settings: graph.Settings) -> tuple[dict[str, dict[str, float]], dict[str, int]]:
+def found(facts: Facts, seed: int, settings: FactEmbedding) -> tuple[dict[str, dict[str, float]], dict[str, int]]:
     """Line -> figures on the held-out facts, and what was counted."""
     rng = np.random.default_rng((1, seed))
     held = graph.hold_out(facts, SHARE, rng)
@@ -101,7 +102,7 @@ def found(facts: Facts, seed: int, settings: graph.Settings) -> tuple[dict[str, 
     return figures, {"facts": len(known.item), "asked": len(asked.item), "train_seconds": round(seconds, 1)}
 
 
-def placed(facts: Facts, cold: np.ndarray, seed: int, settings: graph.Settings) -> dict[str, dict[str, float]]:
+def placed(facts: Facts, cold: np.ndarray, seed: int, settings: FactEmbedding) -> dict[str, dict[str, float]]:
     """Held-out facts of items that the training has not seen, from their other facts, and by popularity."""
     warm, late = facts.take(~cold[facts.item]), facts.take(cold[facts.item])
     model, _ = graph.fit(warm, settings, seed, say)
@@ -122,7 +123,7 @@ def placed(facts: Facts, cold: np.ndarray, seed: int, settings: graph.Settings) 
 
 def run(data: str, seeds: int, quick: bool) -> dict[str, Any]:
     """Means over the seeds, by data set and line."""
-    settings, out = graph.Settings(max_epochs=4) if quick else graph.Settings(), {}
+    settings, out = FactEmbedding(max_epochs=4) if quick else FactEmbedding(), {}
     for name, read in DATA.items():
         rows = read(f"{data}/{name}")
         if quick:

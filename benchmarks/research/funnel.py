@@ -1,11 +1,11 @@
 """View, cart and buy as three tasks of one ranker: `python -m benchmarks funnel --data DIR --seeds 3`.
 
 DIR/events.csv: user_id, item_id, event (view, cart, buy), timestamp (seconds); DIR/test_buys.csv: user_id, item_id, one
-later buy a user, of an item that the user has no event with. Every item that the user had not is ranked. An item counts
-once a user, when first met, as the deepest thing that happened to it. Each user's last bought item and the `AHEAD` last
-others are the validation: retrievers know nothing of them, rankers learn from them, they decide every choice; test buys
-are looked at once. `buy only` and `multi-task` are the same torch ranker over the same candidates and features; one
-learns from buys, the other from view, cart given view, and buy given cart.
+later buy a user, of an item that the user has no event with. All items without events of the user are
+ranked. An item counts once a user, at its first event, as its deepest event. Each user's last bought item and the
+`AHEAD` last others are for validation: retrievers do not know them, rankers learn from them, they decide every choice;
+test buys are looked at once. `buy only` and `multi-task` are the same torch ranker over the same candidates and
+features; one learns from buys, the other from view, cart given view, and buy given cart.
 """
 
 import os
@@ -26,7 +26,7 @@ from recspark import columns as c
 from recspark import event_time_features as moments
 from recspark import histories as history_files
 from recspark import model_folder
-from recspark.config.schema import Gbdt, Ranker
+from recspark.config.schema import CoOccurrence, Gbdt, Ranker, Task
 from recspark.errors import TrainingError
 from recspark.event_time_features import Lists
 from recspark.histories import Histories, keep, take
@@ -34,8 +34,9 @@ from recspark.models.retrievers import affinity, co_occurrence, transitions
 from recspark.models.retrievers.catalogue import Catalogue
 from recspark.models.retrievers.pool import pool
 from recspark.models.topk import top_k
+from recspark.training import entry
+from recspark.training.ranking import fit, scoring
 from recspark.training.ranking import job as trainer
-from recspark.training.ranking import scoring
 
 EVENTS = ("view", "cart", "buy")
 BUY = EVENTS.index("buy")
@@ -45,9 +46,9 @@ BLOCK = 256
 L2 = (30.0, 100.0, 300.0, 1000.0)
 POOLS = {"ease": 150, "near_weak": 80, "spectral_recent": 60, "popular": 40}  # what ranks all items -> candidates
 SCORED = (*transitions.VIEWS, "ease")  # what becomes a feature
-TASKS = {  # learner -> (tasks, the task before each in the funnel); the first one ranks
-    "buy only": (("buy",), {}),
-    "multi-task": (("buy", "cart", "view"), {"buy": "cart", "cart": "view"}),
+TASKS = {  # learner -> (task, the task before it in the funnel); the first one ranks
+    "buy only": (("buy", None),),
+    "multi-task": (("buy", "cart"), ("cart", "view"), ("view", None)),
 }
 SETTINGS = Ranker(embedding_dim=16, max_epochs=20, patience=3, batch_size=2048)
 
@@ -55,7 +56,7 @@ Score = Callable[[Histories], np.ndarray]  # histories of some users -> (users, 
 
 
 @dataclass(frozen=True)
-class Asked:
+class Queries:
     """What is known of users, and of the items that come next: user (n,), item (n,), depth (n,), by user."""
 
     known: Histories
@@ -64,7 +65,7 @@ class Asked:
     depth: np.ndarray
 
 
-def read(folder: str, quick: bool) -> tuple[Asked, Asked, Catalogue]:
+def read(folder: str, quick: bool) -> tuple[Queries, Queries, Catalogue]:
     """(validation, test, catalogue), both with all users; items are all of both files."""
     events = pd.read_csv(Path(folder) / "events.csv")
     tests = pd.read_csv(Path(folder) / "test_buys.csv").drop_duplicates("user_id").sort_values("user_id")
@@ -78,10 +79,10 @@ def read(folder: str, quick: bool) -> tuple[Asked, Asked, Catalogue]:
     met["user"] = pd.Index(tests["user_id"]).get_indexer(met["user_id"])
     met["item"] = items.get_indexer(met["item_id"])
     held = held_out(met)
-    whole, rest, ahead = histories(met, len(tests)), histories(met[~held], len(tests)), met[held]
-    valid = Asked(rest, *(ahead[name].to_numpy() for name in ("user", "item", "depth")))
+    complete, rest, ahead = histories(met, len(tests)), histories(met[~held], len(tests)), met[held]
+    valid = Queries(rest, *(ahead[name].to_numpy() for name in ("user", "item", "depth")))
     users = np.arange(len(tests))
-    test = Asked(whole, users, items.get_indexer(tests["item_id"]), np.full(len(users), BUY))
+    test = Queries(complete, users, items.get_indexer(tests["item_id"]), np.full(len(users), BUY))
     return valid, test, Catalogue(len(items), len(EVENTS))
 
 
@@ -123,15 +124,15 @@ def ease(known: Histories, num_items: int, l2: float) -> Score:
     diagonal_I = (1.0 - np.asarray(matrix_UI.multiply(mixed_UI).sum(axis=0)).ravel()) / l2
 
     def score(block: Histories) -> np.ndarray:
-        had = affinity.positives(block.offsets, block.item_idx, block.weight, num_items).astype(np.float64)
-        projected = (had.toarray() - (had @ matrix_UI.T) @ mixed_UI) / l2
-        return (had.toarray() - projected / diagonal_I).astype(np.float32)
+        items_UI = affinity.positives(block.offsets, block.item_idx, block.weight, num_items).astype(np.float64)
+        projected = (items_UI.toarray() - (items_UI @ matrix_UI.T) @ mixed_UI) / l2
+        return (items_UI.toarray() - projected / diagonal_I).astype(np.float32)
 
     return score
 
 
 def asking(module, model) -> Score:  # type: ignore[no-untyped-def]
-    """What a retriever says is bought next."""
+    """A retriever's scores of what is bought next."""
 
     def score(block: Histories) -> np.ndarray:
         users = len(block.offsets) - 1
@@ -140,21 +141,21 @@ def asking(module, model) -> Score:  # type: ignore[no-untyped-def]
     return score
 
 
-def gains(score: Score, asked: Asked, num_items: int) -> np.ndarray:
+def gains(score: Score, queries: Queries, num_items: int) -> np.ndarray:
     """NDCG@10 of each bought item among all that its user has no event with; a tie ranks it last."""
-    buys, found = np.flatnonzero(asked.depth == BUY), []
+    buys, found = np.flatnonzero(queries.depth == BUY), []
     for low in range(0, len(buys), BLOCK):
         at = buys[low : low + BLOCK]
-        block, rows = take(asked.known, asked.user[at]), np.arange(len(at))
+        block, rows = take(queries.known, queries.user[at]), np.arange(len(at))
         scores = np.array(score(block))
-        own = scores[rows, asked.item[at]][:, None]
+        own = scores[rows, queries.item[at]][:, None]
         seen = affinity.seen(block.offsets, block.item_idx, num_items)
         scores[np.repeat(rows, np.diff(seen.indptr)), seen.indices] = -np.inf
         found.append((scores >= own).sum(axis=1) - 1)
     return gain(np.concatenate(found))
 
 
-def best_ease(known: Histories, valid: Asked, num_items: int, name: str) -> Score:
+def best_ease(known: Histories, valid: Queries, num_items: int, name: str) -> Score:
     """The one that is best for the buys of the validation."""
     figures = {l2: gains(ease(known, num_items, l2), valid, num_items).mean() for l2 in L2}
     print(f"{name}: validation", {l2: round(value, 4) for l2, value in figures.items()}, flush=True)
@@ -180,14 +181,14 @@ class Rows:
     lists: Lists
     names: list[str]
     features: np.ndarray
-    told: dict[str, np.ndarray]
+    labels_of: dict[str, np.ndarray]
 
 
-def candidates(world: Fitted, asked: Asked, num_items: int) -> Rows:
-    """A list for each user in question: the best of every retriever, with its scores and those of the others."""
-    users, items, scores, sizes = np.unique(asked.user), [], [], []
+def candidates(world: Fitted, queries: Queries, num_items: int) -> Rows:
+    """A list for each user of the queries: the best items of every retriever, with the scores of all retrievers."""
+    users, items, scores, sizes = np.unique(queries.user), [], [], []
     for low in range(0, len(users), BLOCK):
-        block = take(asked.known, users[low : low + BLOCK])
+        block = take(queries.known, users[low : low + BLOCK])
         size = len(block.offsets) - 1
         found = transitions.views(world.views, block) | {"ease": world.ease(block)}
         found["popular"] = np.broadcast_to(world.views.counts_I, found["ease"].shape)
@@ -199,19 +200,19 @@ def candidates(world: Fitted, asked: Asked, num_items: int) -> Rows:
         sizes.append(np.bincount(pooled.list_pos, minlength=size))
     offsets, count = np.concatenate(([0], np.cumsum(np.concatenate(sizes)))), len(users)
     nowhen = np.full(count, np.nan)
-    lists = Lists(take(asked.known, users), np.full(count, BUY), nowhen, offsets, np.concatenate(items))
+    lists = Lists(take(queries.known, users), np.full(count, BUY), nowhen, offsets, np.concatenate(items))
     names, features = moments.features(np.concatenate(scores), SCORED, lists, world.record, time_features=False)
-    return Rows(lists, names, features, labels(lists, asked, num_items))
+    return Rows(lists, names, features, labels(lists, queries, num_items))
 
 
-def labels(lists: Lists, asked: Asked, num_items: int) -> dict[str, np.ndarray]:
+def labels(lists: Lists, queries: Queries, num_items: int) -> dict[str, np.ndarray]:
     """event -> float32 (n,): did the item go at least so deep."""
-    users = np.unique(asked.user)
-    key = np.searchsorted(users, asked.user) * num_items + asked.item
+    users = np.unique(queries.user)
+    key = np.searchsorted(users, queries.user) * num_items + queries.item
     order = np.argsort(key)
     wanted = lists.owner * num_items + lists.item_idx
     at = np.minimum(np.searchsorted(key[order], wanted), len(key) - 1)
-    depth = np.where(key[order][at] == wanted, asked.depth[order][at], -1)
+    depth = np.where(key[order][at] == wanted, queries.depth[order][at], -1)
     return {event: (depth >= number).astype(np.float32) for number, event in enumerate(EVENTS)}
 
 
@@ -229,7 +230,7 @@ def write(folder: str, rows: Rows) -> trainer.Window:
     ids = (nowhere, nowhere, lists.owner.astype(np.int32), lists.item_idx.astype(np.int32))
     columns = dict(zip(trainer.INTS, ids, strict=True))
     columns |= {name: rows.features[:, at] for at, name in enumerate(rows.names)}
-    columns |= {f"{c.LABEL}_{event}": value for event, value in rows.told.items()}
+    columns |= {f"{c.LABEL}_{event}": value for event, value in rows.labels_of.items()}
     columns |= {c.WEIGHT: np.ones(len(nowhere), np.float32), c.FOLD: (lists.owner % 10).astype(np.int32)}
     shuffled = np.random.default_rng(0).permutation(len(nowhere))
     path = f"{folder}/examples.parquet"
@@ -237,40 +238,40 @@ def write(folder: str, rows: Rows) -> trainer.Window:
     return trainer.Window(0, (f"file://{path}",), f"{folder}/histories", f"{folder}/bundle")
 
 
-def one_seed(practice: Rows, exam: Rows, seed: int, settings: Ranker) -> dict[str, np.ndarray]:
+def one_seed(fitting: Rows, testing: Rows, seed: int, settings: Ranker) -> dict[str, np.ndarray]:
     """Gains of the rankers and of gradient boosting on the same candidates."""
-    found, lists = {}, exam.lists
+    found, lists = {}, testing.lists
     with tempfile.TemporaryDirectory() as folder:
-        window, asked = write(f"{folder}/practice", practice), write(f"{folder}/exam", exam)
-        for name, (tasks, given) in TASKS.items():
+        window, queries = write(f"{folder}/fitting", fitting), write(f"{folder}/testing", testing)
+        for name, tasks in TASKS.items():
             model = f"{folder}/{name.replace(' ', '-')}"
-            order = trainer.Job(
-                models=(trainer.Model(name, model, (window,)),),
-                features=tuple(practice.names),
-                tasks=tuple((task, "binary", 1.0) for task in tasks),
-                settings=settings.model_dump(mode="json"),
+            order = trainer.RankerJob(
+                models=(trainer.RankerModel(name, model, (window,)),),
+                features=tuple(fitting.names),
+                tasks=tuple(Task(name=task, kind="binary", sql="none", given=given) for task, given in tasks),
+                settings=settings,
                 seed=seed,
                 reader="arrow",
                 threads=os.cpu_count() or 1,
-                given=given,
             )
-            answer = trainer.run(order.to_json())
+            answer = entry.run(fit.train_all, order)
             if "error" in answer:
                 raise TrainingError(answer["error"])
             ids = (np.zeros(len(lists.item_idx), np.int64), lists.owner, lists.item_idx)
-            scores = scoring.probabilities(model, asked.histories, asked.bundle, asked.day, exam.features, ids)
-            found[name] = listed(exam, scores)
+            scores = scoring.probabilities(model, queries.histories, queries.bundle, queries.day, testing.features, ids)
+            found[name] = listed(testing, scores)
             print(f"seed {seed}: {name} {found[name].mean():.4f}", flush=True)
-    everybody = np.arange(len(practice.lists.time))
-    trees = fusion.fit(practice.features, practice.names, practice.lists, practice.told["buy"], everybody, Gbdt(), seed)
-    found["gbdt, buy only"] = listed(exam, fusion.predict(trees, exam.features))
+    everybody = np.arange(len(fitting.lists.time))
+    buys = fitting.labels_of["buy"]
+    trees = fusion.fit(fitting.features, fitting.names, fitting.lists, buys, everybody, Gbdt(), seed)
+    found["gbdt, buy only"] = listed(testing, fusion.predict(trees, testing.features))
     print(f"seed {seed}: gbdt {found['gbdt, buy only'].mean():.4f}, held out {trees.held_out_ndcg:.4f}", flush=True)
     return found
 
 
 def listed(rows: Rows, scores: np.ndarray) -> np.ndarray:
     """NDCG@10 of each list; 0 where the bought item is no candidate."""
-    return np.nan_to_num(fusion.ndcg(scores, rows.told["buy"], rows.lists.offsets))
+    return np.nan_to_num(fusion.ndcg(scores, rows.labels_of["buy"], rows.lists.offsets))
 
 
 def run(data: str, seeds: int, quick: bool) -> dict[str, float]:
@@ -281,7 +282,7 @@ def run(data: str, seeds: int, quick: bool) -> dict[str, float]:
     print(f"{len(test.user)} users, {num_items} items, {(valid.depth == BUY).sum()} validation buys", flush=True)
     both = best_ease(known, valid, num_items, "EASE")
     popular = scenario_popular.fit(known, catalogue, scenario_popular.Settings(float("inf"), 0.0))
-    pairs = co_occurrence.fit(known, catalogue, co_occurrence.Settings())
+    pairs = co_occurrence.fit(known, catalogue, CoOccurrence(half_life_days=float("inf"), neighbours=500))
     fixed = {
         "popular": gains(asking(scenario_popular, popular), test, num_items),
         "co-occurrence": gains(asking(co_occurrence, pairs), test, num_items),
@@ -290,13 +291,13 @@ def run(data: str, seeds: int, quick: bool) -> dict[str, float]:
     }
     views = transitions.fit(known, catalogue, transitions.Settings(), 0)
     world = Fitted(views, both, moments.record(known, catalogue.num_items, catalogue.num_scenarios))
-    practice, exam = (candidates(world, asked, num_items) for asked in (valid, test))
+    fitting, testing = (candidates(world, queries, num_items) for queries in (valid, test))
     print(
-        f"{len(practice.features)} rows of practice, {exam.told['buy'].mean() * len(exam.features):.0f} found",
+        f"{len(fitting.features)} rows to fit on, {testing.labels_of['buy'].mean() * len(testing.features):.0f} found",
         flush=True,
     )
     settings = SETTINGS.model_copy(update={"max_epochs": 2}) if quick else SETTINGS
-    runs = [fixed | one_seed(practice, exam, seed, settings) for seed in range(seeds)]
+    runs = [fixed | one_seed(fitting, testing, seed, settings) for seed in range(seeds)]
     lines = [{name: {"ndcg@10": float(values.mean())} for name, values in found.items()} for found in runs]
     table(lines, f"funnel, {seeds} seeds, {(time.monotonic() - started) / seeds:.0f} s a seed")
     pair = [np.mean([found[name] for found in runs], axis=0) for name in ("multi-task", "buy only")]

@@ -1,8 +1,9 @@
-"""All retrievers' scores and the popularity of the moment as one score, learnt on lists whose outcome is known.
+"""One score from the scores of all retrievers and other features of a row, by boosted trees.
 
-The lists come from validation rows in the benchmarks and from past dates in the nightly run. Cross-fitted: the people
-are cut into folds, one model a fold stops early on it and learns from the others; a score is the models' mean. A
-scenario with few lists borrows from all: the trees are shared, and know a scenario by its activity.
+The trees learn on validation lists whose outcome is known. They are cross-fitted: the users are split into folds; for
+each fold one model learns from the other folds and uses this one for early stopping; a score is the mean over the
+models. All scenarios share the trees, so a scenario with few lists learns from the others too.
+
 Shapes: Q lists, n rows, U users, I items, R retrievers, F features.
 """
 
@@ -15,16 +16,16 @@ import numpy as np
 
 from recspark.config.schema import Gbdt
 from recspark.event_time_features import Lists
-from recspark.histories import take
+from recspark.histories import owners, take
 from recspark.metrics import ndcg_at_k
 from recspark.models.rankers import gbdt
 
-LISTS_A_BLOCK = 1024  # lists whose scores over all items are held at once
+LISTS_A_BLOCK = 1024  # lists whose scores of all items are in memory at once
 
 
 @dataclass(frozen=True)
 class Retriever:
-    """A fitted model and the module that reads it."""
+    """A fitted model and its module, which has `scores`."""
 
     module: ModuleType
     model: Any
@@ -32,7 +33,7 @@ class Retriever:
 
 @dataclass(frozen=True)
 class Model:
-    """One gbdt model a fold, the settings taken, and NDCG@10 of the lists that each was not taught, their mean."""
+    """One gbdt model for each fold, the chosen settings, and the mean NDCG@10 of each model on its own fold's lists."""
 
     folds: tuple[gbdt.Model, ...]
     settings: Gbdt
@@ -40,7 +41,10 @@ class Model:
 
 
 def columns(retrievers: Mapping[str, Retriever], lists: Lists) -> np.ndarray:
-    """float32 (n, R): every retriever's score of every row, in the mapping's order. Dense in blocks only."""
+    """float32 (n, R): every retriever's score of every row, in the mapping's order.
+
+    Memory: scores of all items are held for LISTS_A_BLOCK lists only.
+    """
     out = np.empty((len(lists.item_idx), len(retrievers)), dtype=np.float32)
     owner_n = lists.owner
     for low in range(0, len(lists.time), LISTS_A_BLOCK):
@@ -59,24 +63,26 @@ def fit(
     names: Sequence[str],
     lists: Lists,
     labels: np.ndarray,
-    people: np.ndarray,
+    user: np.ndarray,
     settings: Gbdt | Sequence[Gbdt],
     seed: int,
     num_folds: int = 3,
     num_threads: int = 0,
 ) -> Model:
-    """Learn the order of `labels` (n,), positive where above 0, from `features` (n, F).
+    """Learn to rank the rows with `labels` (n,) above 0 first, from `features` (n, F).
 
-    `people` (Q,): lists of the same one are held out together. Where there are several `settings`, those with the best
-    NDCG@10 on the first fold are taken for all. Raises DataError when no list has a positive.
+    `user` (Q,): lists of the same user are in the same fold. Of several `settings` those with the best NDCG@10 on the
+    first fold are used for all.
+
+    Raises: DataError if no list has a positive row.
     """
     owner = lists.owner
-    distinct, person = np.unique(people, return_inverse=True)
-    fold = np.random.default_rng(seed).integers(0, num_folds, len(distinct))[person][owner]
+    distinct, number = np.unique(user, return_inverse=True)
+    fold = np.random.default_rng(seed).integers(0, num_folds, len(distinct))[number][owner]
     keys = np.stack((np.zeros_like(owner), np.zeros_like(owner), owner, lists.item_idx), axis=1)
 
     def learn(one: Gbdt, f: int) -> tuple[gbdt.Model, np.ndarray]:
-        """The model that does not know fold f, and its scores (n,) there, nan elsewhere."""
+        """The model that did not learn from fold f, and its scores (n,) there, NaN elsewhere."""
         mine = fold == f
         model = gbdt.fit(features, labels, keys, mine, names, one, seed + f, num_threads=num_threads)
         found = np.full(len(owner), np.nan)
@@ -86,26 +92,28 @@ def fit(
     def figure(found: np.ndarray) -> float:
         return mean_ndcg(found, np.where(np.isnan(found), 0, labels), lists.offsets)
 
-    first, *others = np.unique(fold[labels > 0]).tolist() if (labels > 0).any() else [0]  # gbdt says what is wrong
+    first, *others = (
+        np.unique(fold[labels > 0]).tolist() if (labels > 0).any() else [0]
+    )  # without a positive row gbdt.fit raises the error
     tried = [(one, *learn(one, first)) for one in ([settings] if isinstance(settings, Gbdt) else settings)]
     best = max(range(len(tried)), key=lambda at: figure(tried[at][2])) if len(tried) > 1 else 0
-    taken, model, held_out = tried[best]
+    chosen, model, held_out = tried[best]
     models = [model]
     for f in others:
-        model, found = learn(taken, f)
+        model, found = learn(chosen, f)
         models.append(model)
         held_out = np.fmax(held_out, found)
-    return Model(tuple(models), taken, figure(held_out))
+    return Model(tuple(models), chosen, figure(held_out))
 
 
 def predict(model: Model, features: np.ndarray, num_threads: int = 0) -> np.ndarray:
-    """Scores float64 (n,), comparable within a list: the folds' mean."""
+    """Scores float64 (n,), the mean over the folds' models; they compare only within a list."""
     return np.mean([gbdt.predict(fold, features, num_threads) for fold in model.folds], axis=0)
 
 
 def ndcg(scores: np.ndarray, labels: np.ndarray, offsets: np.ndarray, k: int = 10) -> np.ndarray:
-    """(Q,) NDCG@k of lists ordered by score; equal ones stay in the rows' order, nan last; nan without positive."""
-    owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    """(Q,) NDCG@k of lists ordered by score: ties in the rows' order, NaN last. A list without positive is NaN."""
+    owner = owners(offsets)
     clean = np.where(np.isnan(scores), -np.inf, scores)
     relevance = (labels > 0)[np.lexsort((-clean, owner))].astype(np.float64)
     return ndcg_at_k(relevance, offsets, np.bincount(owner, labels > 0, len(offsets) - 1).astype(np.int64), k)

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from benchmarks.research import fusion, scenario_popular, scoreboard
 from benchmarks.research.leave_one_out import histories, say
 from recspark import event_time_features as moments
-from recspark.config.schema import Gbdt
-from recspark.histories import Histories
+from recspark.config.schema import CoOccurrence, Gbdt, Linear, MatrixFactorization
+from recspark.histories import Histories, ranges
 from recspark.metrics import ndcg_at_k, offsets_of, recall_at_k
 from recspark.models.retrievers import affinity, co_occurrence, matrix_factorization, scenario_linear
 from recspark.models.retrievers.catalogue import Catalogue
@@ -31,24 +31,36 @@ TREES = tuple(
     Gbdt(max_rows=4_000_000, max_rounds=300, learning_rate=0.08, objective=objective)
     for objective in ("lambdarank", "rank_xendcg")
 )
-LINEAR = scenario_linear.Settings
-# what stands to choice in each family, on validation
+NO_DECAY = float("inf")  # half-life: times are unknown
+
+
+def linear(l2: float, power: float = 0.0, dropout: float = 0.0) -> scenario_linear.Settings:
+    return scenario_linear.Settings(Linear(l2=l2, half_life_days=NO_DECAY), power=power, dropout=dropout)
+
+
+# the settings to choose from in each family, on validation
 FAMILIES = {
     "popular": (scenario_popular, (scenario_popular.Settings(),)),
-    "co_occurrence": (co_occurrence, tuple(co_occurrence.Settings(shrinkage=s) for s in (5.0, 50.0))),
-    "factors": (matrix_factorization, tuple(matrix_factorization.Settings(f) for f in (32, 64, 128))),
-    "linear": (scenario_linear, tuple(LINEAR(l2=l2) for l2 in (200.0, 400.0, 700.0, 1000.0))),
-    "linear_scaled": (scenario_linear, tuple(LINEAR(l2=l2, power=0.5) for l2 in (20.0, 50.0, 100.0))),
+    "co_occurrence": (
+        co_occurrence,
+        tuple(CoOccurrence(half_life_days=NO_DECAY, shrinkage=s, neighbours=500) for s in (5.0, 50.0)),
+    ),
+    "factors": (
+        matrix_factorization,
+        tuple(MatrixFactorization(num_factors=f, half_life_days=NO_DECAY) for f in (32, 64, 128)),
+    ),
+    "linear": (scenario_linear, tuple(linear(l2) for l2 in (200.0, 400.0, 700.0, 1000.0))),
+    "linear_scaled": (scenario_linear, tuple(linear(l2, power=0.5) for l2 in (20.0, 50.0, 100.0))),
     "linear_dropout": (
         scenario_linear,
-        tuple(LINEAR(l2=l2, dropout=p) for l2, p in ((100.0, 0.25), (100.0, 0.4), (300.0, 0.25), (300.0, 0.4))),
+        tuple(linear(l2, dropout=p) for l2, p in ((100.0, 0.25), (100.0, 0.4), (300.0, 0.25), (300.0, 0.4))),
     ),
 }
 
 
 @dataclass(frozen=True)
 class Split:
-    """Histories of the same users: what is learnt from, what choices are made on, what is asked at the end."""
+    """Histories of the same users: to train on, to choose on, and to test on."""
 
     train: Histories
     valid: Histories
@@ -66,7 +78,7 @@ def read(folder: str, seed: int, quick: bool) -> Split:
     names, item = np.unique(rows["movie_id"], return_inverse=True)
     order = np.lexsort((np.random.default_rng(seed).random(len(user)), user))
     size = np.bincount(user)
-    place = np.arange(len(order)) - np.repeat(np.cumsum(size) - size, size)
+    place = ranges(size)
     tenth = np.rint(size / 10).astype(int)[user[order]]
     part = np.where(place < tenth, 2, np.where(place < 2 * tenth, 1, 0))
     zeros, unknown, rating = np.zeros(len(user), int), np.full(len(user), np.nan), rows["rating"].to_numpy(float)
@@ -76,15 +88,15 @@ def read(folder: str, seed: int, quick: bool) -> Split:
     return Split(train, valid, test, len(names))
 
 
-def ranked(scores_UI: np.ndarray, asked: Histories, seen: list[Histories]) -> dict[str, float]:
+def ranked(scores_UI: np.ndarray, truth: Histories, seen: list[Histories]) -> dict[str, float]:
     """R@10 and NDCG@10 of dense scores over the users with something to find."""
     masked = sum(affinity.seen(h.offsets, h.item_idx, scores_UI.shape[1]) for h in seen)
-    return found(top_k(scores_UI, K, masked.tocsr())[0], asked, scores_UI.shape[1])
+    return found(top_k(scores_UI, K, masked.tocsr())[0], truth, scores_UI.shape[1])
 
 
-def found(top_UK: np.ndarray, asked: Histories, num_items: int) -> dict[str, float]:
+def found(top_UK: np.ndarray, truth: Histories, num_items: int) -> dict[str, float]:
     """The same of lists of item numbers (U, K), best first, -1 for an empty place."""
-    wanted = affinity.seen(asked.offsets, asked.item_idx, num_items)
+    wanted = affinity.seen(truth.offsets, truth.item_idx, num_items)
     users = np.repeat(np.arange(len(top_UK)), top_UK.shape[1])
     hits = (np.asarray(wanted[users, top_UK.ravel()]).ravel() > 0) & (top_UK.ravel() >= 0)
     offsets, relevant = offsets_of(users, len(top_UK)), np.diff(wanted.indptr)
@@ -124,7 +136,7 @@ def pooled(dense: dict[str, np.ndarray], split: Split, seen: list[Histories]) ->
 
 
 def fused(dense: dict[str, np.ndarray], split: Split, settings: Sequence[Gbdt], seed: int) -> np.ndarray:
-    """The fusion's ten best items of every user (U, 10), -1 for an empty place; learnt on validation rows."""
+    """The fusion's ten best items of every user (U, 10), -1 for an empty place; trained on validation rows."""
     record = moments.record(split.train, split.num_items, 1)
     lists, scores = pooled(dense, split, [split.train])
     names, features = moments.features(scores, list(dense), lists, record, time_features=False)

@@ -1,7 +1,8 @@
-"""What the order of events, popularity in time and the user's habits say of every row of a list: features for `fusion`.
+"""Features for `fusion`: the order of events, popularity over time and the habits of the user, for every row of a list.
 
-Features of a row come from its own user, item and moment alone, so lists of any size can be mixed: trees that learnt on
-short validation lists order long ones.
+The features of a row depend on its own user, item and time alone, not on the other rows. So trees that learn on short
+validation lists can rank long ones.
+
 Shapes: L lists, n rows, U users, F features, V views, I items.
 """
 
@@ -12,10 +13,10 @@ import numpy as np
 
 from recspark import timeline
 from recspark.event_time_features import Lists
-from recspark.histories import Histories, take
+from recspark.histories import Histories, owners, take
 from recspark.models.retrievers import transitions
 
-LISTS_A_BLOCK = 128  # of which every view over all items is held at once
+LISTS_A_BLOCK = 128  # lists whose views of all items are in memory at once
 TIMED = frozenset((*timeline.ITEM_TIMES, *timeline.USER_TIMES))
 
 
@@ -31,7 +32,7 @@ class Rows:
         return self.features[:, self.names.index(name)]
 
     def without_time(self) -> "Rows":
-        """The same without everything that knows a date or a time gap."""
+        """The same rows without the features that use a date or a time gap."""
         kept = [at for at, name in enumerate(self.names) if name not in TIMED]
         return Rows(tuple(self.names[at] for at in kept), self.features[:, kept])
 
@@ -43,8 +44,11 @@ def rows(
     extra: Mapping[str, np.ndarray] | None = None,
     views: np.ndarray | None = None,
 ) -> Rows:
-    """All features. `events`: the training events, of which each row sees those before its own day; `extra`: further
-    columns (n,) by name; `views` (n, V): those of `transitions`, where they are known already."""
+    """All features of the rows of `lists`.
+
+    `events`: the training events; each row uses only those before its own day. `extra`: further columns (n,) by name.
+    `views` (n, V): the result of `view_rows`, if it is known already.
+    """
     owner, item = lists.owner, lists.item_idx
     order = timeline.user_order(lists.histories, owner, item, lists.scenario_idx, model.counts_I)
     blocks = [
@@ -64,13 +68,13 @@ def rows(
 
 
 def view_rows(model: transitions.Model, lists: Lists) -> np.ndarray:
-    """The views of every row, float32 (n, V)."""
+    """The scores of every view for every row, float32 (n, V)."""
     out = np.empty((len(lists.item_idx), len(transitions.VIEWS)), dtype=np.float32)
     for low in range(0, len(lists.time), LISTS_A_BLOCK):
         high = min(low + LISTS_A_BLOCK, len(lists.time))
         found = transitions.views(model, take(lists.histories, np.arange(low, high)))
         at = slice(lists.offsets[low], lists.offsets[high])
-        owner = np.repeat(np.arange(high - low), np.diff(lists.offsets[low : high + 1]))
+        owner = owners(lists.offsets[low : high + 1])
         for v, name in enumerate(transitions.VIEWS):
             out[at, v] = found[name][owner, lists.item_idx[at]]
     return out

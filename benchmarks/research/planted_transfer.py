@@ -24,8 +24,10 @@ import pyarrow.parquet as pq
 
 from benchmarks.research.scoreboard import spread, table
 from recspark import gate, metrics, model_folder
+from recspark.config.schema import Ranker, Task
 from recspark.errors import TrainingError
 from recspark.histories import finish
+from recspark.training import entry
 from recspark.training.ranking import fit, job, scoring, transfer
 
 SOURCE, TARGET = 1, 2
@@ -35,13 +37,11 @@ OPPOSED = 12  # of 24 signs: half of the tastes are turned round, so the source 
 STEEPNESS, BASE = 1.5, -1.5  # logit of a click: BASE + STEEPNESS x a factor of variance 1
 FEATURES = tuple(f"feature_{n}" for n in range(NUM_FEATURES))
 MODES = tuple(mode for mode in transfer.MODES if mode != "augment")  # that one is about histories; here are none
-TASKS = (("click", "binary", 1.0),)
-SETTINGS = {
-    "embedding_dim": 4, "hidden": [128, 64], "history_length": 2, "dropout": 0.1, "learning_rate": 0.001,
-    "weight_decay": 1e-5, "batch_size": 256, "max_epochs": 10, "patience": 3,
-    "model": "shared_bottom", "cross_layers": 0, "task_weighting": "fixed", "int8": False, "fusion": "attention",
-    "min_item_rows": 1, "item_buckets": None,
-}  # fmt: skip
+TASKS = (Task(name="click", kind="binary", sql="none"),)  # its SQL does not matter: the rows have their labels
+SETTINGS = Ranker(
+    embedding_dim=4, hidden=(128, 64), history_length=2, dropout=0.1, learning_rate=0.001, weight_decay=1e-5,
+    batch_size=256, max_epochs=10, patience=3, model="shared_bottom", min_item_rows=1,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -111,10 +111,10 @@ def learn(folder: str, parts: tuple[Lists, ...], seed: int) -> dict[str, str]:
     """Mode -> folder of its model. Joint is one for both scenarios."""
     known = window(folder, parts)
     models = tuple(
-        job.Model(mode, f"{folder}/{mode}", (known,), mode=mode, target=None if mode == "joint" else TARGET)
+        job.RankerModel(mode, f"{folder}/{mode}", (known,), mode=mode, target=None if mode == "joint" else TARGET)
         for mode in MODES
     )
-    answer = fit.run(job.Job(models, FEATURES, TASKS, SETTINGS, seed, "arrow", threads=1).to_json())
+    answer = entry.run(fit.train_all, job.RankerJob(models, FEATURES, TASKS, SETTINGS, seed, "arrow", threads=1))
     if "error" in answer:
         raise TrainingError(answer["error"])
     return {model.name: model.folder for model in models}
@@ -137,10 +137,10 @@ def ndcg(found: dict[str, str], folder: str, asked: Lists) -> dict[str, np.ndarr
     return out
 
 
-def moments(users: list[dict[str, np.ndarray]], modes: tuple[str, ...], half: int) -> gate.Moments:
+def moments(users: list[dict[str, np.ndarray]], modes: tuple[str, ...], half: int) -> gate.GainMoments:
     """Of every second user of each scenario."""
     rows = [np.column_stack([found[mode] for mode in modes])[half::2] for found in users]
-    return gate.Moments(
+    return gate.GainMoments(
         np.array([len(x) for x in rows]), np.stack([x.sum(axis=0) for x in rows]), np.stack([x.T @ x for x in rows])
     )
 

@@ -23,17 +23,19 @@ from benchmarks.night.nightly import nightly
 from benchmarks.research.scoreboard import spread, table
 from recspark import columns as c
 from recspark import gate, metrics, model_folder
-from recspark.config.schema import Gbdt, Ranker
+from recspark.config.schema import Gbdt, Ranker, Task
 from recspark.errors import TrainingError
 from recspark.features import features_of
 from recspark.models.rankers import gbdt
 from recspark.models.rankers.catalogue import BODIES
-from recspark.tables.training_examples import EPOCH
-from recspark.training.feed.feed import read_users
+from recspark.training import entry
+from recspark.training.feed.users import read_users
 from recspark.training.ranking import fit, job, quantise, scoring, transfer
+from recspark.windows import as_of_day
 
 RUN_DATE = "2011-11-11"
-TASKS = (("purchase", "binary", 1.0), ("spend", "regression", 1.0))
+# their SQL does not matter: the rows have their labels
+TASKS = (Task(name="purchase", kind="binary", sql="none"), Task(name="spend", kind="regression", sql="none"))
 GROUPS = {"others": 0}  # scenario_idx of the small countries; the United Kingdom has the other one
 WIDE = (512, 256)
 LABEL = "label_purchase"
@@ -59,7 +61,7 @@ def read(warehouse: str) -> Night:
         day = folder.name.split("=")[1]
         models = [str(next(Path(warehouse, "models", part).glob(f"{day}-*"))) for part in ("histories", "retriever")]
         files = tuple(sorted(str(file) for file in folder.glob("*.parquet")))
-        windows.append(job.Window((date.fromisoformat(day) - EPOCH).days, files, *models))
+        windows.append(job.Window(as_of_day(date.fromisoformat(day)), files, *models))
     rows = pa.concat_tables([pq.read_table(file) for file in windows[0].files])
     names = features_of(("linear", "content", "popular"))
     ids = tuple(rows[name].to_numpy() for name in (c.SCENARIO_IDX, c.USER_IDX, c.ITEM_IDX))
@@ -73,9 +75,9 @@ def learn(night: Night, folder: str, settings: Ranker, modes: Mapping[str, int |
     seconds = {}
     for name, target in modes.items():
         began = time.monotonic()
-        model = job.Model(name, f"{folder}/{name}", night.windows[1:], mode=name.split("/")[0], target=target)
-        dumped = settings.model_dump(mode="json")
-        answer = fit.run(job.Job((model,), night.names, TASKS, dumped, seed, "arrow", threads=THREADS).to_json())
+        model = job.RankerModel(name, f"{folder}/{name}", night.windows[1:], mode=name.split("/")[0], target=target)
+        training = job.RankerJob((model,), night.names, TASKS, settings, seed, "arrow", threads=THREADS)
+        answer = entry.run(fit.train_all, training)
         if "error" in answer:
             raise TrainingError(answer["error"])
         seconds[name] = time.monotonic() - began
@@ -121,7 +123,7 @@ def gated(lines: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], modes:
     for half in (0, 1):
         mine = [figure[(part == half) & (scenario == group)] for group in groups]
         sums, cross = np.stack([x.sum(axis=0) for x in mine]), np.stack([x.T @ x for x in mine])
-        moments.append(gate.Moments(np.array([len(x) for x in mine]), sums, cross))
+        moments.append(gate.GainMoments(np.array([len(x) for x in mine]), sums, cross))
     names = [next((name for name, idx in GROUPS.items() if idx == group), "United Kingdom") for group in groups]
     decisions = gate.decide(names, modes, moments[0], moments[1], {}, ("alone",))
     told = np.full(len(user), np.nan)

@@ -1,4 +1,4 @@
-"""Popularity that decays, every scenario leaning on all of them together: the door of `popular` for flat histories.
+"""The retriever `popular` for flat histories: popularity with exponential decay, in a scenario shrunk towards all.
 
 Shapes: U users, E events, I items, S scenarios.
 """
@@ -16,7 +16,7 @@ from recspark.models.retrievers.catalogue import Catalogue
 
 @dataclass(frozen=True)
 class Settings:
-    """`half_life_days`: an event this much older than the newest one counts half. `shrinkage`: as in `popular.fit`."""
+    """`half_life_days`: an event this much older than the newest one counts half. `shrinkage`: of `popular.fit`."""
 
     half_life_days: float = float("inf")
     shrinkage: float = 0.0
@@ -31,18 +31,18 @@ class Model:
 
 
 def fit(histories: Histories, catalogue: Catalogue, settings: Settings, seed: int = 0) -> Model:
-    """Net decayed counts, shrunk; an event of unknown time counts in full. `seed` changes nothing."""
+    """Sum the decayed weights and shrink them; an event of unknown time counts in full. `seed` is not used."""
     h = histories
     known = np.isfinite(h.time)
     newest = h.time[known].max(initial=-np.inf)
-    weight = h.weight * popular.decay(np.where(known, newest - h.time, 0.0), settings.half_life_days)
+    weight = h.weight * popular.exponential_decay(np.where(known, newest - h.time, 0.0), settings.half_life_days)
     cell = h.scenario_idx.astype(np.int64) * catalogue.num_items + h.item_idx
     counts = np.bincount(cell, weights=weight, minlength=catalogue.num_scenarios * catalogue.num_items)
     return Model(popular.fit(counts.reshape(-1, catalogue.num_items), settings.shrinkage), settings)
 
 
 def scores(model: Model, histories: Histories, scenario_idx: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """float32 (U, I): the row of each user's scenario (U,), whatever the user had; the asked `time` changes nothing."""
+    """float32 (U, I): popularity in each user's scenario (U,). The histories' events and `time` are not used."""
     return model.popular_SI[scenario_idx]
 
 

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+from sklearn.metrics import log_loss
 
 from benchmarks.research import stack
-from benchmarks.research.ratings import company, deep_fm, factors
-from benchmarks.research.ratings.observed import Ratings, mean_of
+from benchmarks.research.ratings import deep_fm, factors, implicit_features
+from benchmarks.research.ratings.ratings import Ratings, mean_of
 from benchmarks.research.scoreboard import spread, table
 from recspark import gate, metrics
 
@@ -107,7 +108,7 @@ def chances(data: Data, settings: factors.Settings, train: np.ndarray, listed: b
     users, movies = described(data)
     ratings = data.ratings(train, data.label if listed else data.rating)
     if not listed:
-        more = company.features(ratings, COMPANY, seed)
+        more = implicit_features.features(ratings, COMPANY, seed)
         users, movies = np.concatenate([users, more[0]], axis=1), np.concatenate([movies, more[1]], axis=1)
     model = factors.fit(ratings, users, movies, settings, seed)
     asked, out = data.part != TRAIN, np.full(len(train), np.nan)
@@ -164,7 +165,7 @@ def figures(data: Data, scores: np.ndarray, part: int) -> dict[str, float]:
     for s, name in enumerate(("all", *SCENARIOS)):
         rows = (data.part == part) & ((data.column("scenario") == s - 1) | (s == 0))
         found[f"auc {name}"] = metrics.auc(data.label[rows], scores[rows])
-        found[f"logloss {name}"] = metrics.logloss(data.label[rows], scores[rows])
+        found[f"logloss {name}"] = float(log_loss(data.label[rows], scores[rows].astype(np.float64), labels=(0, 1)))
     return found
 
 
@@ -194,7 +195,7 @@ def gated(data: Data, lines: dict[str, np.ndarray]) -> tuple[np.ndarray, list[ga
     for rows in (half, ~half):
         mine = [figure[rows & (scenario == s)] for s in range(len(SCENARIOS))]
         sums, cross = np.stack([x.sum(axis=0) for x in mine]), np.stack([x.T @ x for x in mine])
-        moments.append(gate.Moments(np.array([len(x) for x in mine]), sums, cross))
+        moments.append(gate.GainMoments(np.array([len(x) for x in mine]), sums, cross))
     decisions = gate.decide(tuple(SCENARIOS), GATED, moments[0], moments[1], {}, GATED[:1])
     every = np.stack([lines[decision.mode] for decision in decisions])
     return every[data.column("scenario"), np.arange(len(valid))], decisions

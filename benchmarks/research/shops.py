@@ -16,10 +16,10 @@ import scipy.sparse as sp
 
 from benchmarks.research import fusion, list_fusion
 from recspark import metrics
-from recspark.config.schema import Gbdt
+from recspark.config.schema import ContentTowers, Gbdt
 from recspark.encoders import text
 from recspark.event_time_features import Lists
-from recspark.histories import Histories
+from recspark.histories import Histories, owners, ranges
 from recspark.models.retrievers import affinity, content, content_towers, pool, transitions
 from recspark.models.retrievers.catalogue import Catalogue
 
@@ -115,8 +115,8 @@ def histories(data: Data, kept: np.ndarray, users: np.ndarray, last_domain: np.n
     starts = np.searchsorted(data.user[rows], np.arange(data.num_users + 1))
     size = (starts[1:] - starts[:-1])[users]
     offsets = np.concatenate(([0], np.cumsum(size)))
-    owner = np.repeat(np.arange(len(users)), size)
-    picked = rows[np.arange(offsets[-1]) - (offsets[:-1] - starts[users])[owner]]
+    owner = owners(offsets)
+    picked = rows[starts[users][owner] + ranges(size)]
     picked = picked[np.lexsort((data.domain[picked] == last_domain[owner], owner))]
     unknown = np.full(len(picked), np.nan)
     return Histories(offsets, data.item[picked], data.domain[picked], unknown, np.ones(len(picked)), unknown, unknown)
@@ -159,17 +159,17 @@ def fit(data: Data, seed: int) -> Fitted:
     train = histories(data, data.from_end >= 2, everybody, np.full(len(everybody), -1))
     catalogue = Catalogue(len(data.content_ID), len(data.domains), data.content_ID)
     views = transitions.fit(train, catalogue, transitions.Settings(length=LENGTH), seed)
-    return Fitted(data, train, views, content_towers.fit(train, catalogue, content_towers.Settings(), seed))
+    return Fitted(data, train, views, content_towers.fit(train, catalogue, ContentTowers(), seed))
 
 
 def questions(data: Data, domain: int, target: int, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(user, item) of the events `target` from the end in a domain, of those of its users that are in `users`."""
-    asked = (data.domain == domain) & (data.from_end == target) & np.isin(data.user, users)
-    return data.user[asked], data.item[asked]
+    chosen = (data.domain == domain) & (data.from_end == target) & np.isin(data.user, users)
+    return data.user[chosen], data.item[chosen]
 
 
 def blocks(world: Fitted, domain: int, target: int, user: np.ndarray, truth: np.ndarray) -> Iterator[Block]:
-    """Lists of users asked about in a domain, with what they had next; known is what stands before `target`."""
+    """Lists of users in a domain, with their next items; known are the events before `target`."""
     data = world.data
     known = np.where(data.domain == domain, data.from_end > target, data.from_end >= 2)
     for low in range(0, len(user), BLOCK):
@@ -179,7 +179,7 @@ def blocks(world: Fitted, domain: int, target: int, user: np.ndarray, truth: np.
 
 
 def block(world: Fitted, here: Histories, domain: int, truth: np.ndarray, users: np.ndarray) -> Block:
-    """Candidates of all retrievers and their features for users asked about in one domain."""
+    """Candidates of all retrievers and their features for users in one domain."""
     low, high = world.data.first_item[domain : domain + 2]
     scenario, nowhen = np.full(len(truth), domain), np.full(len(truth), np.nan)
     found = views_of(world, here, scenario, nowhen)
@@ -200,7 +200,7 @@ def best(scores: np.ndarray, k: int, seen: sp.csr_matrix) -> np.ndarray:
     """The k best unseen items of each row in any order, -1 where the score is not above 0; for a pool, whose order does
     not matter, cheaper than `top_k` on rows that are mostly 0."""
     masked = np.array(scores)
-    masked[np.repeat(np.arange(len(scores)), np.diff(seen.indptr)), seen.indices] = 0.0
+    masked[owners(seen.indptr), seen.indices] = 0.0
     k = min(k, scores.shape[1])
     found = np.argpartition(masked, scores.shape[1] - k, axis=1)[:, scores.shape[1] - k :]
     return np.where(np.take_along_axis(masked, found, axis=1) > 0, found, -1)
@@ -211,8 +211,8 @@ def views_of(world: Fitted, here: Histories, scenario: np.ndarray, time: np.ndar
     found = transitions.views(world.views, here)
     found["towers"] = content_towers.scores(world.towers, here, scenario, time)
     content_ID = world.towers.content_IC
-    had = affinity.seen(here.offsets, here.item_idx, len(content_ID))
-    found["content"] = content.scores(content.profiles(had, content_ID), content_ID)
+    items_UI = affinity.seen(here.offsets, here.item_idx, len(content_ID))
+    found["content"] = content.scores(content.profiles(items_UI, content_ID), content_ID)
     found["popular"] = np.broadcast_to(world.views.counts_I, found["towers"].shape)
     found["late"] = np.broadcast_to(world.views.late_I, found["towers"].shape)
     return found
@@ -222,7 +222,7 @@ def place(scores: np.ndarray, seen: sp.csr_matrix, truth: np.ndarray) -> np.ndar
     """Place of the truth among the unseen items, from 0; a tie ranks it last."""
     own = scores[np.arange(len(truth)), truth][:, None]
     ahead = (scores >= own).sum(axis=1) - 1
-    owner = np.repeat(np.arange(len(truth)), np.diff(seen.indptr))
+    owner = owners(seen.indptr)
     return ahead - np.bincount(owner, scores[owner, seen.indices] >= own[owner, 0], len(truth)).astype(np.int64)
 
 

@@ -1,8 +1,11 @@
-"""The chance of a label from other models' scores and a few features, learnt on rows that those models do not know:
-boosted trees (LightGBM) on top of a logit that is known already (Wolpert 1992, Stacked Generalization).
+"""The probability of a label from the scores of other models and a few features: stacked generalization.
 
-Cross-fitted: one model a fold stops early on it and learns from the others; a new row gets the mean of their logits.
+Boosted trees (LightGBM) start from the logit of the other models. They learn on rows that those models did not learn
+from, and are cross-fitted: for each fold one model learns from the other folds and uses this one for early stopping; a
+new row gets the mean of their logits.
+
 Shapes: n rows, F features.
+Reference: Wolpert 1992, Stacked Generalization.
 """
 
 from collections.abc import Sequence
@@ -36,15 +39,15 @@ class Settings:
 
 @dataclass(frozen=True)
 class Model:
-    """One booster a fold, and the chances (n,) that each gave to the rows of its fold."""
+    """One booster for each fold, and the probabilities (n,) that each gives to the rows of its own fold."""
 
     folds: tuple[lightgbm.Booster, ...]
     held_out: np.ndarray
 
 
-def base(chances: np.ndarray) -> np.ndarray:
-    """Logit (n,) of the mean over models of their chances (n, models), kept off 0 and 1."""
-    return logit(np.clip(chances, 1e-4, 1 - 1e-4).astype(np.float64)).mean(axis=1)
+def base(probabilities: np.ndarray) -> np.ndarray:
+    """The mean logit (n,) over models of their probabilities (n, models), which are clipped away from 0 and 1."""
+    return logit(np.clip(probabilities, 1e-4, 1 - 1e-4).astype(np.float64)).mean(axis=1)
 
 
 def fit(
@@ -56,9 +59,9 @@ def fit(
     seed: int,
     categorical: Sequence[int] = (),
 ) -> Model:
-    """Learn labels 0 / 1 (n,) from `features` (n, F), nan = unknown, beside the logit `start` (n,).
+    """Learn labels 0 / 1 (n,) from `features` (n, F), NaN = unknown, starting from the logit `start` (n,).
 
-    `fold` (n,): rows of the same number are held out together. `categorical`: columns of features that hold codes.
+    `fold` (n,): rows with the same number are held out together. `categorical`: columns of `features` with codes.
     """
     boosters, held_out = [], np.empty(len(labels))
     params = {**PARAMS, "learning_rate": settings.learning_rate, "num_leaves": settings.num_leaves}
@@ -79,7 +82,7 @@ def fit(
 
 
 def predict(model: Model, features: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Chances float64 (n,)."""
+    """Probabilities float64 (n,)."""
     return expit(start + np.mean([_raw(booster, features) for booster in model.folds], axis=0))
 
 

@@ -17,6 +17,7 @@ import pandas as pd
 
 from benchmarks.research import scoreboard
 from recspark import metrics
+from recspark.config.content import TextAdapter
 from recspark.encoders import text
 from recspark.training.content import text_adapter
 
@@ -24,7 +25,7 @@ MIN_RATING = 4
 HELD_OUT = 0.2  # of the users
 ASKED = 5  # pairs of a held-out user
 MAX_PAIRS = 3_000  # 4 to 8 minutes of training on 2 cores; SETTINGS were not tuned
-SETTINGS = text_adapter.Settings(batch_size=32, max_epochs=1)
+SETTINGS = TextAdapter(batch_size=32, max_epochs=1)
 QUICK_FILMS, QUICK_USERS, QUICK_PAIRS = 60, 200, 200
 K = 10
 REPLICATES = 1000
@@ -93,13 +94,13 @@ def cosines(encoder: text.TextEncoder, texts: list[str]) -> np.ndarray:
     return vectors @ vectors.T
 
 
-def learn(texts: list[str], learnt: pd.DataFrame, settings: text_adapter.Settings, seed: int) -> tuple[np.ndarray, int]:
+def learn(texts: list[str], learnt: pd.DataFrame, settings: TextAdapter, seed: int) -> tuple[np.ndarray, int]:
     """Cosines of all films by the adapter's folder, opened anew, and the epoch that was best."""
     encoder = text.load(device="cpu", packed=False)
     sides = ([texts[i] for i in learnt[side]] for side in ("left", "right"))
     trained = text_adapter.train(encoder, text_adapter.pairs_of(learnt["user"].tolist(), *sides), settings, seed, print)
     with tempfile.TemporaryDirectory() as folder:
-        text_adapter.save(folder, trained, text.PACKAGED, None, {}, settings, seed)
+        text_adapter.save(folder, trained, settings, {}, seed)
         return cosines(text.load(folder, device="cpu"), texts), trained.epochs
 
 

@@ -18,9 +18,9 @@ import pandas as pd
 from scipy.special import expit, logit
 
 from benchmarks.research import scoreboard, stack
-from benchmarks.research.ratings import factors, likes
-from benchmarks.research.ratings.company import standardised
-from benchmarks.research.ratings.observed import Ratings
+from benchmarks.research.ratings import factors, like_features
+from benchmarks.research.ratings.implicit_features import standardised
+from benchmarks.research.ratings.ratings import Ratings
 from recspark import metrics
 from recspark.config.schema import Gbdt
 from recspark.encoders import text
@@ -42,7 +42,7 @@ TREES = tuple(stack.Settings(learning_rate=0.03, num_leaves=leaves) for leaves i
 class Data:
     """All rows in order of time: `rows`, `label`, `year` of the movie, `second`, `warm`, `window` (n,), and vectors."""
 
-    rows: likes.Rows
+    rows: like_features.Rows
     label: np.ndarray
     year: np.ndarray
     second: np.ndarray
@@ -69,7 +69,7 @@ def read(folder: str) -> Data:
     titles = titles[titles["iid"] != 0].drop_duplicates("iid").sort_values("iid")
     names = titles["iid"].to_numpy()
     history = [np.searchsorted(names, [i for i in one if i != 0]) for one in frame["his"]]
-    rows = likes.Rows(
+    rows = like_features.Rows(
         np.unique(frame["uid"], return_inverse=True)[1],
         np.searchsorted(names, frame["iid"]),
         np.concatenate(history).astype(np.int64),
@@ -90,13 +90,13 @@ def read(folder: str) -> Data:
     )
 
 
-def asked(data: Data, chosen: np.ndarray) -> likes.Rows:
+def asked(data: Data, chosen: np.ndarray) -> like_features.Rows:
     """Some rows with their histories."""
     r, at = data.rows, np.flatnonzero(chosen)
     size = np.diff(r.offsets)[at]
     offsets = np.concatenate(([0], np.cumsum(size)))
     flat = np.arange(offsets[-1]) + np.repeat(r.offsets[at] - offsets[:-1], size)
-    return likes.Rows(r.user_idx[at], r.item_idx[at], r.history[flat], offsets)
+    return like_features.Rows(r.user_idx[at], r.item_idx[at], r.history[flat], offsets)
 
 
 def columns(
@@ -104,7 +104,7 @@ def columns(
 ) -> pd.DataFrame:
     """Features of the chosen rows from known ones; `factors` is a chance, the logit that the stack starts from."""
     known, rows = data.known(known_rows), asked(data, chosen)
-    found = likes.features(known, rows, data.content_ID)
+    found = like_features.features(known, rows, data.content_ID)
     centred = data.content_ID - data.content_ID.mean(axis=0)
     content = standardised(centred @ np.linalg.svd(centred, full_matrices=False)[2][:CONTENT].T)
     count = standardised(np.log1p(np.bincount(known.item_idx, minlength=known.num_items))[:, None])

@@ -13,21 +13,22 @@ import numpy as np
 
 from benchmarks.research.cross_domain_sequence import FUSION_NEGATIVES, NEGATIVES, Data, figures, questions, read
 from benchmarks.research.scoreboard import gain, spread, table
+from recspark.config.schema import Sequence
 from recspark.event_time_features import Lists
 from recspark.models.retrievers import sequence
 from recspark.models.retrievers.catalogue import Catalogue
 from recspark.training.retrieval import sequence as sequence_training
 from recspark.training.retrieval.sequence import Plan
 
-SETTINGS = sequence.Settings()
-QUICK_SETTINGS = sequence.Settings(dim=16, layers=1, negatives=128, max_epochs=3)
+SETTINGS = Sequence()
+QUICK_SETTINGS = Sequence(dim=16, layers=1, negatives=128, max_epochs=3)
 MODES = ("single", "joint", "adapter", "finetune")
 
 
-def at_lists(model: sequence.Model, asked: Lists) -> np.ndarray:
+def at_lists(model: sequence.Model, lists: Lists) -> np.ndarray:
     """Scores of lists of equal length, float32 (L, K)."""
-    items = asked.item_idx.reshape(len(asked.time), -1)
-    return sequence.scores_at(model, asked.histories, asked.scenario_idx, asked.time, items)
+    items = lists.item_idx.reshape(len(lists.time), -1)
+    return sequence.scores_at(model, lists.histories, lists.scenario_idx, lists.time, items)
 
 
 def alone(lists: Lists, target: int) -> Lists:
@@ -35,9 +36,9 @@ def alone(lists: Lists, target: int) -> Lists:
     return replace(lists, histories=sequence_training.of_scenarios(lists.histories, lambda s: s == target))
 
 
-def trained(data: Data, plan: Plan, valid: Lists, seed: int, settings: sequence.Settings) -> sequence.Model:
-    """One training; `plan.target` says whose validation lists stop it, None = all."""
-    counted = np.ones(len(valid.time), dtype=bool) if plan.target is None else valid.scenario_idx == plan.target
+def trained(data: Data, target: int | None, valid: Lists, seed: int, settings: Sequence) -> sequence.Model:
+    """One training, stopped by the validation lists of the target domain; None: of all."""
+    counted = np.ones(len(valid.time), dtype=bool) if target is None else valid.scenario_idx == target
 
     def ndcg(model: sequence.Model) -> float:
         scores = np.nan_to_num(at_lists(model, valid)[counted], nan=-np.inf)
@@ -46,10 +47,10 @@ def trained(data: Data, plan: Plan, valid: Lists, seed: int, settings: sequence.
 
     catalogue = Catalogue(data.num_items, len(data.domains))
     with tempfile.TemporaryDirectory() as folder:
-        return sequence_training.train(data.histories(1), catalogue, settings, plan, seed, folder, ndcg, print)
+        return sequence_training.train(data.histories(1), catalogue, settings, Plan(target), seed, folder, ndcg, print)
 
 
-def one_seed(data: Data, seed: int, settings: sequence.Settings) -> dict[str, dict[str, float]]:
+def one_seed(data: Data, seed: int, settings: Sequence) -> dict[str, dict[str, float]]:
     """A line for each mode."""
     valid, test = (questions(data, *x, seed) for x in ((1, FUSION_NEGATIVES), (0, NEGATIVES)))
     lines = {}
@@ -57,7 +58,8 @@ def one_seed(data: Data, seed: int, settings: sequence.Settings) -> dict[str, di
         scores = np.empty((len(test.time), NEGATIVES + 1), dtype=np.float32)
         for target in (None,) if mode in ("joint", "adapter") else range(len(data.domains)):
             known = [alone(lists, target) if mode == "single" else lists for lists in (valid, test)]
-            model = trained(data, Plan(mode=mode, target=target, every=2, patience=2), known[0], seed, settings)
+            name = None if target is None else data.domains[target]
+            model = trained(data, target, known[0], seed, settings.model_copy(update={"mode": mode, "target": name}))
             rows = slice(None) if target is None else test.scenario_idx == target
             scores[rows] = at_lists(model, known[1])[rows]
         lines[mode] = figures(scores.ravel(), test, data)

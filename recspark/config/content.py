@@ -1,51 +1,55 @@
-"""The part of the configuration that is about what items are: which encoders make vectors of it, facts, fine-tuning."""
+"""The sections of the configuration about the content of items: encoders, facts, and fine-tuning a text encoder."""
 
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from recspark.config.section import Section
 
 
 class Encoder(Section):
-    """A folder, a name on the Hugging Face hub, or the packaged all-MiniLM-L6-v2."""
+    """`encoder` is a folder, a name on the Hugging Face hub, or the packaged all-MiniLM-L6-v2."""
 
     encoder: str = "all-MiniLM-L6-v2"
     revision: str | None = None
-    modality: Literal["text", "image", "audio", "video"] = "text"  # of a video 8 frames, through a model for images
-    input: str | None = None  # what is embedded, Spark SQL over the columns of `items`; None: text, else media
+    modality: Literal["text", "image", "audio", "video"] = "text"  # a video is 8 frames, each through an image encoder
+    input: str | None = None  # what is embedded, Spark SQL over the columns of `items`; None: `text`, or `media`
     storage: Literal["float32", "float16", "int8"] = "float32"
-    pca: Annotated[int, Field(ge=1)] | None = None  # numbers kept; fitted once, on the items of the first night
-    whiten: bool = False  # with pca: each number of the same spread
+    pca: Annotated[int, Field(ge=1)] | None = None  # dimensions kept; fitted once, on the items of the first night
+    whiten: bool = False  # with pca: every dimension scaled to the same variance
 
     @property
     def sql(self) -> str:
+        """The Spark SQL of what is embedded."""
         return self.input or ("text" if self.modality == "text" else "media")
 
 
 class ItemEmbeddings(Encoder):
-    also: tuple[Encoder, ...] = ()  # further ones; the ranker weighs them item by item, the content retriever equally
+    """The first encoder, and further ones in `also`."""
+
+    also: tuple[Encoder, ...] = ()  # the ranker learns their weights for each item, the content retriever averages them
 
     @property
     def all(self) -> tuple[Encoder, ...]:
+        """Every encoder, the first one first."""
         return (Encoder(**{name: getattr(self, name) for name in Encoder.model_fields}), *self.also)
 
 
 class FactEmbedding(Section):
-    """TransE: vectors of items from their facts, beside those of their texts."""
+    """TransE: item vectors from facts, in addition to those of the encoders."""
 
     dim: Annotated[int, Field(ge=2)] = 64
     max_epochs: Annotated[int, Field(ge=1)] = 30
-    growth: Annotated[float, Field(gt=0)] = 0.1  # trained anew when there are so many more facts
+    growth: Annotated[float, Field(gt=0)] = 0.1  # trained again when the number of facts has grown by this share
 
 
 class ItemFacts(Section):
+    """Facts of items, as a graph made from the table `items`."""
+
     relations: Annotated[dict[str, str], Field(min_length=1)]  # name -> Spark SQL over `items`, a text or an array
     embedding: FactEmbedding | None = None
-    reasons: dict[str, str] = {}  # relation -> what a shared fact says: "by the director of {item}", "also by {entity}"
+    reasons: dict[str, str] = {}  # relation -> the text of a reason: "by the director of {item}", "also by {entity}"
 
     @model_validator(mode="after")
     def _reasons(self) -> "ItemFacts":
@@ -59,16 +63,17 @@ class ItemFacts(Section):
 
 
 class TextAdapter(Section):
-    """LoRA on what the same users took soon after each other; `item_embeddings.encoder: text_adapter` is its model."""
+    """LoRA, on pairs of items that a user interacted with soon after each other. Its model is used with
+    `item_embeddings.encoder: text_adapter`."""
 
-    encoder: str = "all-MiniLM-L6-v2"  # the base
+    encoder: str = "all-MiniLM-L6-v2"  # the base model
     revision: str | None = None
     scenarios: tuple[str, ...] | None = None  # raw source scenarios; None: all
-    window_days: Annotated[float, Field(gt=0)] = 7.0  # soon
-    max_pairs: Annotated[int, Field(ge=1)] = 10_000  # on two cores 6 s a hundred of long texts, an epoch
+    window_days: Annotated[float, Field(gt=0)] = 7.0  # the longest time between the two
+    max_pairs: Annotated[int, Field(ge=1)] = 10_000  # on two cores an epoch takes 6 s for 100 pairs of long texts
     rank: Annotated[int, Field(ge=1)] = 8
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     temperature: Annotated[float, Field(gt=0)] = 0.05
-    batch_size: Annotated[int, Field(ge=2)] = 64  # pairs; each sees the others as negatives
-    max_tokens: Annotated[int, Field(ge=3)] = 64  # of a text, in training
+    batch_size: Annotated[int, Field(ge=2)] = 64  # pairs; the others of the batch are the negatives
+    max_tokens: Annotated[int, Field(ge=3)] = 64  # of each text, in training
     max_epochs: Annotated[int, Field(ge=1)] = 2

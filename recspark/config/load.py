@@ -1,4 +1,4 @@
-"""YAML to `Config`: one file, the overrides of the command line, and errors that name the key and the nearest name."""
+"""YAML to `Config`: one file, the overrides of the command line, and errors with the key and the most similar name."""
 
 import difflib
 from pathlib import Path
@@ -15,7 +15,7 @@ from recspark.errors import ConfigError
 def load(path: str, overrides: tuple[str, ...] = ()) -> Config:
     """Read one YAML file and apply `dotted.key=value` overrides (values are YAML).
 
-    Raises ConfigError naming the dotted key, what was found and what was expected.
+    Raises: ConfigError naming the dotted key, what was found and what was expected.
     """
     file = Path(path)
     if not file.is_file():
@@ -37,17 +37,17 @@ def load(path: str, overrides: tuple[str, ...] = ()) -> Config:
 def _apply(tree: dict[str, Any], override: str) -> None:
     key, separator, value = override.partition("=")
     if not separator or not key.strip():
-        raise ConfigError(f"--set {override}: expected dotted.key=value")
+        raise ConfigError(f"--set {override}: found no `=` after a key, expected dotted.key=value")
     *parents, last = key.strip().split(".")
     node = tree
     for parent in parents:
         node = node.setdefault(parent, {})
         if not isinstance(node, dict):
-            raise ConfigError(f"--set {override}: `{parent}` is a value, not a section")
+            raise ConfigError(f"--set {override}: `{parent}` is a value, not a section; set `{parent}` itself")
     try:
         node[last] = yaml.safe_load(value)
     except yaml.YAMLError:
-        raise ConfigError(f"--set {override}: the value is not YAML; quote it") from None
+        raise ConfigError(f"--set {override}: the value is not YAML, found {value!r}; quote it") from None
 
 
 def _explain(error: Any) -> str:
@@ -61,7 +61,7 @@ def _explain(error: Any) -> str:
             f", did you mean `{near[0]}`?" if near else f"; known here: {', '.join(known)}"
         )
     if error["type"] == "missing":
-        return f"required key `{key}` is missing"
+        return f"required key `{key}` is missing; add it to the file or give --set {key}=..."
     if error["type"] == "value_error" and not key:  # about several sections, which the message names
         return str(error["ctx"]["error"])
     return f"`{key}`: found {error['input']!r:.80}, {error['msg'][:1].lower()}{error['msg'][1:]}"

@@ -1,5 +1,5 @@
-"""The YAML file, which config_file.py reads, as frozen, strict types. A section is named by the artefact it shapes;
-required means no default."""
+"""The configuration as frozen, strict types (load.py reads them from YAML). A section has the name of the artefact it
+is about; a key without a default is required."""
 
 import hashlib
 import json
@@ -8,93 +8,39 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from recspark.config.content import ItemEmbeddings, ItemFacts, Section, TextAdapter
+from recspark.config.content import ItemEmbeddings, ItemFacts, TextAdapter
+from recspark.config.section import Section
+from recspark.config.sources import CandidateSource, Sources
 
-# A candidate's `source`; the order breaks ties. Which of them work is the section `retriever`'s to say.
+# The `source` of a candidate; the order breaks ties. The section `retriever` turns them on and off.
 RETRIEVERS = (
     "linear", "co_occurrence", "matrix_factorization", "sequence", "content_towers", "content_map", "content",
     "popular",
 )  # fmt: skip
 
 
-class Source(Section):
-    """Where raw rows come from, in the words of `spark.read`."""
-
-    format: Literal["parquet", "csv", "json", "delta", "table"]
-    paths: tuple[str, ...] = ()  # for every format but `table`
-    table: str | None = None  # catalog.schema.table
-    options: dict[str, str] = {}  # reader options, as Spark names them
-    where: str | None = None  # rows that do not match are not part of the raw snapshot
-
-    @model_validator(mode="after")
-    def _place(self) -> "Source":
-        if (self.format == "table") != (self.table is not None) or (self.format != "table") != bool(self.paths):
-            raise ValueError(
-                "format `table` needs `table: catalog.schema.name`; every other format needs `paths: [...]`"
-            )
-        return self
-
-
-class InteractionSource(Source):
-    """Spark SQL expressions over the raw columns."""
-
-    scenario: str
-    user_id: str
-    item_id: str
-    event_time: str
-    event: str = "'interaction'"
-    value: str = "CAST(NULL AS DOUBLE)"
-    context: dict[str, str] = {}  # name -> expression: quantity, price, place, device ...
-
-
-class ItemSource(Source):
-    item_id: str
-    text: str = "CAST(NULL AS STRING)"
-    attributes: dict[str, str] = {}
-    media: str = "CAST(NULL AS STRING)"
-    event_time: str | None = None  # when the row became known; later rows than run_date are not read
-    keep: Literal["first", "last"] = "last"  # which row of an item counts, by event_time
-
-
-class UserSource(Source):
-    """Users who get a list although they may have no event."""
-
-    scenario: str
-    user_id: str
-
-
-class CandidateSource(Source):
-    """Somebody else's candidates for tonight: exactly these rows are ranked, up to k a list."""
-
-    scenario: str = "scenario"
-    user_id: str = "user_id"
-    item_id: str = "item_id"
-
-
-class Sources(Section):
-    interactions: InteractionSource
-    items: ItemSource | None = None
-    users: UserSource | None = None
-
-
 class AtMost(Section):
-    """So many items of every value of `of`, an expression as `where` is, in one list; null values have no limit."""
+    """At most `items` items with the same value of `of` in one list; null values have no limit."""
 
     items: Annotated[int, Field(ge=1)]
-    of: str
+    of: str  # Spark SQL, over the same columns as `where`
 
 
 class ScenarioRule(Section):
-    users: Literal["own", "all"] = "own"  # who gets a list: users with an event here, or anywhere
-    items: Literal["own", "all"] = "all"  # what can be in it: items with an event here, or any
-    seen: Literal["exclude", "allow"] = "exclude"  # may an item return that the user had in any scenario
-    # Both for tonight's lists alone: the stock of a past night is not known. What is beyond `at_most` comes last.
+    """Who gets a list in a scenario, and what may be in it."""
+
+    users: Literal["own", "all"] = "own"  # who gets a list: users with an event in this scenario, or in any
+    items: Literal["own", "all"] = "all"  # what may be in it: items with an event in this scenario, or all
+    seen: Literal["exclude", "allow"] = "exclude"  # items that the user has interacted with, in any scenario
+    # Both apply to tonight's lists only: the stock of a past night is not known.
     where: str | None = None  # the items that may be listed, in Spark SQL over the columns of `items` and run_date
-    at_most: AtMost | None = None
+    at_most: AtMost | None = None  # items over the limit are used only if fewer than k others remain
 
 
 class Scenarios(Section):
-    min_users: Annotated[int, Field(ge=1)] = 100  # smaller scenarios are modelled as one group
+    """The rules of the scenarios, and how small ones are modelled."""
+
+    min_users: Annotated[int, Field(ge=1)] = 100  # scenarios with fewer users are modelled as one group
     default: ScenarioRule = ScenarioRule()
     overrides: dict[str, ScenarioRule] = {}  # by raw scenario
 
@@ -104,28 +50,30 @@ class Scenarios(Section):
 
     @property
     def by_key(self) -> dict[str, ScenarioRule]:
-        """Dotted key -> rule."""
+        """Every rule, by its dotted key."""
         named = {f"scenarios.overrides.{name}": rule for name, rule in self.overrides.items()}
         return {"scenarios.default": self.default, **named}
 
 
 class Interactions(Section):
-    event_weights: dict[str, float] = {}  # event -> weight, 1 when not named; negative ones undo (returns)
-    unknown_items: Literal["keep", "reject"] = "keep"  # an item_id that source.items does not have
+    """What events count, and which are rejected."""
+
+    event_weights: dict[str, float] = {}  # event -> weight, 1 for others; a negative one undoes an event (a return)
+    unknown_items: Literal["keep", "reject"] = "keep"  # events whose item_id is not in source.items
 
 
 class Linear(Section):
-    """EASE (Steck 2019), an interaction fading with its age."""
+    """EASE (Steck 2019), with exponential decay of interactions."""
 
     l2: Annotated[float, Field(gt=0)] = 100.0
     half_life_days: Annotated[float, Field(gt=0)] = 56.0
-    max_items: Annotated[int, Field(ge=1)] = 30_000  # memory grows with its square
+    max_items: Annotated[int, Field(ge=1)] = 30_000  # memory grows with the square of it
 
 
 class CoOccurrence(Section):
-    """Item-to-item similarity from what the same users had (Deshpande & Karypis 2004): sparse, for any catalogue."""
+    """Item-to-item similarity from common users (Deshpande & Karypis 2004): sparse, for a catalogue of any size."""
 
-    pair_half_life_days: Annotated[float, Field(gt=0)] = float("inf")  # two events this far apart count half
+    pair_half_life_days: Annotated[float, Field(gt=0)] = float("inf")  # half the weight for a pair this far apart
     half_life_days: Annotated[float, Field(gt=0)] = 56.0
     shrinkage: Annotated[float, Field(ge=0)] = 5.0
     neighbours: Annotated[int, Field(ge=1)] = 200  # kept of each item
@@ -133,7 +81,7 @@ class CoOccurrence(Section):
 
 
 class MatrixFactorization(Section):
-    """Truncated SVD of who had what."""
+    """Truncated SVD of the user-item matrix."""
 
     num_factors: Annotated[int, Field(ge=1)] = 64
     item_power: Annotated[float, Field(ge=0)] = 0.5
@@ -141,11 +89,12 @@ class MatrixFactorization(Section):
 
 
 class Sequence(Section):
-    """A transformer over the user's events of all scenarios in order of time."""
+    """A transformer over the user's events of all scenarios, in order of time."""
 
-    # all scenarios together; so with an adapter each; the others first and then `target`; `target` on its own
+    # joint: all scenarios together; adapter: the same, with an adapter for each scenario; finetune: first all other
+    # scenarios, then `target`; single: `target` alone
     mode: Literal["joint", "adapter", "finetune", "single"] = "joint"
-    target: str | None = None  # raw scenario; only its lists get candidates then
+    target: str | None = None  # raw scenario; then only its lists get candidates
     dim: Annotated[int, Field(ge=2)] = 64
     layers: Annotated[int, Field(ge=1)] = 2
     heads: Annotated[int, Field(ge=1)] = 2
@@ -158,7 +107,7 @@ class Sequence(Section):
     @model_validator(mode="after")
     def _target(self) -> "Sequence":
         if (self.mode in ("finetune", "single")) != (self.target is not None):
-            raise ValueError("modes `finetune` and `single` need `target: <scenario>`; `joint` and `adapter` have none")
+            raise ValueError("modes `finetune` and `single` need `target: <scenario>`; `joint` and `adapter` take none")
         return self
 
 
@@ -172,18 +121,21 @@ class ContentTowers(Section):
 
 
 class ContentMap(Section):
-    """Content embeddings mapped onto latent factors of behaviour: for items that nobody had yet."""
+    """Content embeddings mapped to latent factors of behaviour, for items without any interaction."""
 
     num_factors: Annotated[int, Field(ge=1)] = 64
 
 
 class Popular(Section):
+    """The number of recent events of an item, with exponential decay."""
+
     half_life_days: Annotated[float, Field(gt=0)] = 14.0
-    shrinkage: Annotated[float, Field(ge=0)] = 100.0  # events that the all-scenario list counts for
+    shrinkage: Annotated[float, Field(ge=0)] = 100.0  # the weight of the list of all scenarios, in events
 
 
 class Retriever(Section):
-    """`name: {}` turns one on with its defaults, `name: null` off; `content` and `popular` always work."""
+    """`name: {}` turns a retriever on with its defaults, `name: null` turns it off; `content` and `popular` are always
+    on."""
 
     linear: Linear | None = Linear()
     co_occurrence: CoOccurrence | None = None
@@ -195,18 +147,20 @@ class Retriever(Section):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Those that work, in the order of RETRIEVERS."""
+        """The retrievers that are on, in the order of RETRIEVERS."""
         return tuple(name for name in RETRIEVERS if name == "content" or getattr(self, name) is not None)
 
 
 class Candidates(Section):
-    depth: Annotated[int, Field(ge=1)] = 60  # of each retriever, per user and scenario
-    block_users: Annotated[int, Field(ge=1)] = 512  # memory: this x items x 4 bytes a worker
-    source: CandidateSource | None = None  # instead of the retrievers' own, for tonight; past nights stay theirs
+    """How many items each retriever gives to the ranker."""
+
+    depth: Annotated[int, Field(ge=1)] = 60  # items of each retriever, per user and scenario
+    block_users: Annotated[int, Field(ge=1)] = 512  # memory per worker: this x items x 4 bytes
+    source: CandidateSource | None = None  # tonight's candidates; those of past nights come from the retrievers
 
 
 class Task(Section):
-    """What a user did with a candidate within the window.
+    """A label: what a user did with a candidate within the window.
 
     In YAML, `kind: multilabel` with `labels: {name: sql}` is short for a binary task <task>_<name> for each label.
     """
@@ -215,27 +169,29 @@ class Task(Section):
     kind: Literal["binary", "regression"]
     sql: str  # an aggregate over the window's events of one (scenario, user, item); `weight` is the event's weight
     loss_weight: Annotated[float, Field(gt=0)] = 1.0
-    given: str | None = None  # the task before it in a funnel: its probability is part of this one's
+    given: str | None = None  # the previous task of a funnel: its probability is a factor of this one's
 
 
 class TrainingExamples(Section):
+    """The labels, and the past windows that the ranker learns from."""
+
     tasks: tuple[Task, ...] = (Task(name="interaction", kind="binary", sql="sum(weight) > 0"),)  # the first one ranks
     label_days: Annotated[int, Field(ge=1)] = 28
-    num_windows: Annotated[int, Field(ge=2)] = 3  # closed windows; the newest tests, so two are the least
-    half_life_days: Annotated[float, Field(gt=0)] | None = None  # an older window's rows count less; None: the same
-    negative_user_rate: Annotated[float, Field(gt=0, le=1)] = 0.2  # of the users without any positive
+    num_windows: Annotated[int, Field(ge=2)] = 3  # closed windows; the newest is the test, so at least two
+    half_life_days: Annotated[float, Field(gt=0)] | None = None  # of the weights of older windows; None: equal weights
+    negative_user_rate: Annotated[float, Field(gt=0, le=1)] = 0.2  # the share kept of users without a positive
 
     @field_validator("tasks", mode="before")
     @classmethod
     def _labels(cls, tasks: Any) -> Any:
-        """`multilabel` tasks as one binary task a label."""
+        """Replace each `multilabel` task by a binary task for each label."""
         return [one for task in tasks for one in _binary_tasks(task)] if isinstance(tasks, list | tuple) else tasks
 
     @model_validator(mode="after")
     def _tasks(self) -> "TrainingExamples":
         names = [task.name for task in self.tasks]
         if not names or len(set(names)) != len(names) or self.tasks[0].kind != "binary":
-            raise ValueError("tasks need distinct names, and the first one, which ranks, must be binary")
+            raise ValueError("expected tasks with distinct names, and a binary one first: the lists are ranked by it")
         named = {task.name: task for task in self.tasks}
         for task in self.tasks:
             steps = [task.name]
@@ -247,7 +203,7 @@ class TrainingExamples(Section):
 
 
 def _binary_tasks(task: Any) -> list[Any]:
-    """A `multilabel` task of the YAML as binary ones; any other as it is."""
+    """The binary tasks of a `multilabel` task of the YAML file; any other task unchanged."""
     if not isinstance(task, dict) or task.get("kind") != "multilabel":
         return [task]
     labels = task.get("labels")
@@ -258,43 +214,45 @@ def _binary_tasks(task: Any) -> list[Any]:
 
 
 class Training(Section):
+    """How trainings run: data reader, processes, device."""
+
     reader: Literal["petastorm", "arrow", "auto"] = "auto"
     num_processes: Annotated[int, Field(ge=1)] = 1
     use_gpu: bool = False
 
 
 class Ranker(Section):
-    """The torch ranker, and its transfers: `joint` is `ranker` itself, any other a mode `ranker_<transfer>` of its own,
-    with a training for every scenario (or group of small ones) as its target."""
+    """The torch ranker and its transfers: `joint` is the mode `ranker`, any other is a mode `ranker_<transfer>`, with
+    one training for each target (a scenario, or the group of small ones)."""
 
     transfer: tuple[
         Literal["joint", "alone", "finetune", "reweight", "adversarial", "mmd", "distill", "augment"], ...
     ] = ("joint",)
     model: Literal["single", "shared_bottom", "mmoe", "ple", "star", "pepnet", "attention"] = "shared_bottom"
-    cross_layers: Annotated[int, Field(ge=0)] = 0  # of DCN-v2, beside the model
+    cross_layers: Annotated[int, Field(ge=0)] = 0  # of DCN-v2, parallel to the model
     fusion: Literal["attention", "gate", "concat"] = "attention"  # of several content encoders
-    task_weighting: Literal["fixed", "uncertainty"] = "fixed"  # uncertainty: learnt, on top of the tasks' loss_weight
-    int8: bool = False  # score in 8 bits; the manifest says what it cost on the stopping users
+    task_weighting: Literal["fixed", "uncertainty"] = "fixed"  # uncertainty: learnt, times the tasks' loss_weight
+    int8: bool = False  # score in 8 bits; the manifest has the loss of quality on the validation users
     embedding_dim: Annotated[int, Field(ge=1)] = 32
-    min_item_rows: Annotated[int, Field(ge=1)] = 5  # of 100,000; items with fewer are known by their content alone
-    item_buckets: Annotated[int, Field(ge=1)] | None = None  # that many ids, shared by hash: for a huge catalogue
+    min_item_rows: Annotated[int, Field(ge=1)] = 5  # of 100,000; items with fewer share one id embedding
+    item_buckets: Annotated[int, Field(ge=1)] | None = None  # that many id embeddings, shared by hash: large catalogues
     hidden: tuple[int, ...] = (128, 64)
     history_length: Annotated[int, Field(ge=1, le=50)] = 50
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-5
-    batch_size: Annotated[int, Field(ge=1)] | None = None  # None: some 300 steps an epoch, by 256 to 8192 rows
+    batch_size: Annotated[int, Field(ge=1)] | None = None  # None: about 300 steps an epoch, of 256 to 8192 rows
     max_epochs: Annotated[int, Field(ge=1)] = 4
     patience: Annotated[int, Field(ge=1)] = 1
 
     @model_validator(mode="after")
     def _transfer(self) -> "Ranker":
         if "joint" not in self.transfer or len(set(self.transfer)) != len(self.transfer):
-            raise ValueError("transfer needs distinct modes, `joint` among them: it is what the others fall back to")
+            raise ValueError("transfer needs distinct modes, `joint` among them: the others fall back to it")
         aligned = sorted({"adversarial", "mmd"} & set(self.transfer))
         if aligned and self.model not in ("shared_bottom", "attention"):
             raise ValueError(
-                f"transfer {aligned} needs model shared_bottom or attention: a hidden layer that all share"
+                f"transfer {aligned} needs model shared_bottom or attention: a hidden layer that all scenarios share"
             )
         return self
 
@@ -310,22 +268,30 @@ class Gbdt(Section):
 
 
 class Recommendations(Section):
-    k: Annotated[int, Field(ge=1)] = 10
+    """The published lists."""
+
+    k: Annotated[int, Field(ge=1)] = 10  # items in each list
 
 
 class ModelMetrics(Section):
-    bootstrap: Annotated[int, Field(ge=10)] = 200
+    """How metrics are measured."""
+
+    bootstrap: Annotated[int, Field(ge=10)] = 200  # samples of users for the confidence intervals
 
 
 class Maintenance(Section):
-    retention_hours: Annotated[float, Field(ge=0)] = 168.0
-    keep_nights: Annotated[int, Field(ge=1)] = 35  # model folders and candidates of older nights are dropped
+    """What is kept when old data is removed."""
+
+    retention_hours: Annotated[float, Field(ge=0)] = 168.0  # of replaced data files, for time travel
+    keep_nights: Annotated[int, Field(ge=1)] = 35  # model folders and candidates of older nights are removed
 
 
 class Config(Section):
+    """The whole file."""
+
     warehouse: str  # folder or URL for tables and models
-    catalog: str | None = None  # catalog.schema: tables there instead of folders; models stay in the warehouse
-    tables: dict[str, str] = {}  # noun -> table name, where it differs
+    catalog: str | None = None  # catalog.schema: tables there instead of in folders; models stay in the warehouse
+    tables: dict[str, str] = {}  # artefact -> table name, where it differs
     run_date: date | None = None  # default: today, UTC
     seed: int = 0
     source: Sources
@@ -358,7 +324,7 @@ class Config(Section):
             if rule.where is not None or rule.at_most is not None:
                 raise ValueError(
                     f"candidates.source: exactly its rows are ranked, found {key} with `where` or `at_most`, which "
-                    "would leave some out; apply them to those rows, or take one of the two away"
+                    "would leave some out; apply the rule to the source's rows, or remove one of the two"
                 )
         return self
 
@@ -372,7 +338,29 @@ class Config(Section):
         candidates = self.candidates.model_copy(update={"source": None})
         return self.model_copy(update={"scenarios": scenarios, "candidates": candidates})
 
-    def digest(self, *sections: str) -> str:
-        """Hash of the named sections, for a stage's fingerprint."""
+    def digest(self, *keys: str) -> str:
+        """Hash of the values under some dotted keys (`ranker`, `scenarios.min_users`), for a fingerprint.
+
+        What is off (null, false, empty) counts as if it were not there: a new key that is off by default changes no
+        fingerprint of an existing warehouse.
+        """
         dumped = self.model_dump(mode="json")
-        return hashlib.sha256(json.dumps({s: dumped[s] for s in sections}, sort_keys=True).encode()).hexdigest()[:16]
+        found = {key: _switched_on(_under(dumped, key)) for key in keys}
+        return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _under(tree: Any, key: str) -> Any:
+    """The value of a dotted key; None below a section that is null."""
+    for part in key.split("."):
+        tree = None if tree is None else tree[part]
+    return tree
+
+
+def _switched_on(tree: Any) -> Any:
+    """Without null, false and empty values at any depth of its sections."""
+    if isinstance(tree, list):
+        return [_switched_on(value) for value in tree]
+    if not isinstance(tree, dict):
+        return tree
+    inner = {key: _switched_on(value) for key, value in tree.items()}
+    return {key: value for key, value in inner.items() if not (value is None or value is False or value in ([], ""))}

@@ -1,6 +1,6 @@
 """Audio (files as bytes) to vectors: wav2vec 2.0, HuBERT (mean over frames) and AST (its pooled tokens).
 
-Shapes: B clips of a batch, S samples, F frames, D numbers of a vector; hidden_BFD, mask_BS.
+Shapes: B clips of a batch, S samples, F frames, D dimensions; hidden_BFD, mask_BS.
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ from recspark.encoders.containers import open_stream
 from recspark.encoders.load import expect_type, load_transformer, need, place
 from recspark.encoders.weights import locate
 
-MAX_SECONDS = 30  # what comes later is not heard: the cost of attention grows with the square of the length
+MAX_SECONDS = 30  # the rest of a clip is not used: the cost of attention grows with the square of the length
 CLIPS_PER_CHUNK, CLIPS_PER_BATCH = 64, 8
-RATES = range(1000, 768_001)  # samples a second that a file can mean; others would make a filter of gigabytes
+RATES = range(1000, 768_001)  # plausible samples per second; others would need a resampling filter of gigabytes
 MEAN_OF_FRAMES, POOLED = ("wav2vec2", "hubert"), ("audio-spectrogram-transformer",)
 
 
@@ -32,16 +32,16 @@ class AudioEncoder:
     device: str
     rate: int
     extractor: Any
-    model: torch.nn.Module
+    model: Any  # of transformers
 
     def encode(self, clips: Sequence[bytes | str | None]) -> Array:
         """float32 (n, dim) in the order of `clips`; a row of zeros for null and for what cannot be decoded."""
         return self.encode_with_reasons(clips)[0]
 
     def encode_with_reasons(self, clips: Sequence[bytes | str | None]) -> Encoded:
-        """As `encode`, and for every clip that is there and has no vector a reason, such as `item audio: too short`.
+        """As `encode`, and a reason for every clip without a vector that is not null, such as `item audio: too short`.
 
-        Of a clip the first `MAX_SECONDS` are heard; AST hears what its extractor takes (10 s).
+        The first `MAX_SECONDS` of a clip are used; AST uses the length of its extractor (10 s).
         """
         return encode_cells(clips, self._read, self._forward_all, self.dim, CLIPS_PER_CHUNK, "audio")
 
@@ -52,14 +52,14 @@ class AudioEncoder:
         return wave_S
 
     def _forward_all(self, waves: list[Array]) -> Array:
-        """(n, dim). Batches of like length; of one length where the model cannot tell padding from silence."""
+        """(n, dim). Batches have clips of similar length; of equal length where the model cannot mask padding."""
         masks = getattr(self.model.config, "feat_extract_norm", None) == "layer"
-        mixed = masks or self.model.config.model_type in POOLED  # those are brought to one length anyway
+        mixed = masks or self.model.config.model_type in POOLED  # the extractor of those gives one length anyway
         order = sorted(range(len(waves)), key=lambda row: len(waves[row]))
         vectors = np.zeros((len(waves), self.dim), dtype=np.float32)
         while order:
             rows = order[:CLIPS_PER_BATCH]
-            if not mixed:  # its group norm runs over time, and padding is a part of that
+            if not mixed:  # its group norm is over time, so padding would change the result
                 rows = [row for row in rows if len(waves[row]) == len(waves[order[0]])]
             vectors[rows] = self._forward([waves[row] for row in rows], masks)
             order = order[len(rows) :]
@@ -72,15 +72,15 @@ class AudioEncoder:
         inputs = self.extractor(waves, sampling_rate=self.rate, return_tensors="pt", **options)
         states = self.model(**{key: value.to(self.device) for key, value in inputs.items()})
         if config.model_type in POOLED:
-            return states.pooler_output.cpu().numpy()
+            return np.asarray(states.pooler_output.cpu().numpy())
         hidden_BFD = states.last_hidden_state
         frames_B = torch.tensor([num_frames(config, len(wave)) for wave in waves], device=self.device)
         real_BF = torch.arange(hidden_BFD.shape[1], device=self.device) < frames_B.unsqueeze(1)
-        return ((hidden_BFD * real_BF.unsqueeze(-1)).sum(dim=1) / frames_B.unsqueeze(1)).cpu().numpy()
+        return np.asarray(((hidden_BFD * real_BF.unsqueeze(-1)).sum(dim=1) / frames_B.unsqueeze(1)).cpu().numpy())
 
 
 def num_frames(config: Any, samples: int) -> int:
-    """Frames of a clip: convolutions of wav2vec 2.0 and HuBERT; AST's windows of 25 ms, every 10 ms."""
+    """Frames of a clip: by the convolutions of wav2vec 2.0 and HuBERT, or AST's windows of 25 ms, every 10 ms."""
     kernels, strides = getattr(config, "conv_kernel", (400,)), getattr(config, "conv_stride", (160,))
     for kernel, stride in zip(kernels, strides, strict=True):
         samples = (samples - kernel) // stride + 1
@@ -90,7 +90,7 @@ def num_frames(config: Any, samples: int) -> int:
 def decode(cell: bytes, rate: int) -> Array:
     """float32 (S,) in [-1, 1] at `rate` Hz: the mean of the channels, at most `MAX_SECONDS`.
 
-    Raises Unreadable where the rate is absurd, and whatever PyAV raises where the file is broken or has no sound.
+    Raises: Unreadable where the rate is not plausible; PyAV's errors where the file is broken or has no sound.
     """
     import av
     from scipy.signal import resample_poly
@@ -115,9 +115,9 @@ def decode(cell: bytes, rate: int) -> Array:
 
 
 def load(name: str, revision: str | None = None, device: str | None = None) -> AudioEncoder:
-    """Load the model `name` (see `weights.locate`) in float32 on `device`, by default the GPU where there is one.
+    """Load the model `name` (see `weights.locate`) in float32 on `device`, by default the GPU if there is one.
 
-    Raises ConfigError where the model is missing, incomplete, not for audio or of a type that is not known here,
+    Raises: ConfigError where the model is missing, incomplete, not for audio or of a type that is not known here,
     and where PyAV is not installed.
     """
     need(name, "av")

@@ -1,4 +1,4 @@
-"""Layers that sentence-transformers puts between pooling and length 1: a matrix and an activation each."""
+"""The dense layers of sentence-transformers, after the pooling: each a matrix and an activation."""
 
 import json
 from pathlib import Path
@@ -13,9 +13,12 @@ ACTIVATIONS = {kind.__name__: kind for kind in (nn.Identity, nn.Tanh, nn.ReLU, n
 
 
 def load_dense(name: str, folder: Path) -> nn.Module:
-    """The layer of a folder (config.json, model.safetensors) for inference. Raises ConfigError where it is another."""
+    """The layer in a folder (config.json, model.safetensors) for inference.
+
+    Raises: ConfigError where the folder holds something else.
+    """
     if not (folder / "model.safetensors").exists():
-        raise ConfigError(f"encoder {name!r}: {folder} has no model.safetensors; save the model in that form")
+        raise ConfigError(f"encoder {name!r}: {folder} has no model.safetensors; save the model in that format")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     weights = {
         key.removeprefix("linear."): value.float() for key, value in load_file(folder / "model.safetensors").items()

@@ -1,6 +1,6 @@
 """Images (files as bytes) to vectors: ViT's class token or ResNet's pooled map.
 
-Shapes: B images of a batch, C channels, H x W pixels, D numbers of a vector.
+Shapes: B images of a batch, C channels, H x W pixels, D dimensions.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 IMAGES_PER_BATCH = 32
 MAX_PIXELS = 50_000_000  # 150 MB when decoded; more is a mistake or an attack
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # not those that start other programs, as EPS does
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # none that starts other programs, as EPS does
 CLASS_TOKEN, POOLED = ("vit",), ("resnet",)  # which state of which model type is the vector
 
 
@@ -34,14 +34,14 @@ class ImageEncoder:
     dim: int
     device: str
     processor: Any
-    model: torch.nn.Module
+    model: Any  # of transformers
 
     def encode(self, images: Sequence[bytes | str | None]) -> Array:
         """float32 (n, dim) in the order of `images`; a row of zeros for null and for what cannot be decoded."""
         return self.encode_with_reasons(images)[0]
 
     def encode_with_reasons(self, images: Sequence[bytes | str | None]) -> Encoded:
-        """As `encode`, and for every image that is there and has no vector a reason, such as `item image: empty`."""
+        """As `encode`, and a reason for every image without a vector that is not null, such as `item image: empty`."""
         return encode_cells(images, self._read, self.forward, self.dim, IMAGES_PER_BATCH, "image")
 
     def _read(self, cell: bytes) -> Array:
@@ -53,22 +53,22 @@ class ImageEncoder:
 
     @torch.inference_mode()
     def forward(self, pixels: Sequence[Array]) -> Array:
-        """float32 (B, dim) of what `prepare` made."""
+        """float32 (B, dim) from the results of `prepare`."""
         states = self.model(pixel_values=torch.from_numpy(np.stack(pixels)).to(self.device))
         pooled = self.model.config.model_type in POOLED
         vectors_BD = states.pooler_output.flatten(1) if pooled else states.last_hidden_state[:, 0]
-        return vectors_BD.cpu().numpy()
+        return np.asarray(vectors_BD.cpu().numpy())
 
 
 def decode(cell: bytes) -> "Image.Image":
-    """An upright RGB image from a file: transparent parts on white, of an animation the first frame.
+    """An upright RGB image from a file: transparent parts on white; the first frame of an animation.
 
-    Raises Unreadable where it is too large, and whatever Pillow raises where it is broken or cut off.
+    Raises: Unreadable where it is too large; Pillow's errors where it is broken or incomplete.
     """
     from PIL import Image, ImageOps
 
     try:
-        image = Image.open(BytesIO(cell), formats=FORMATS)
+        image: Image.Image = Image.open(BytesIO(cell), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise Unreadable(TOO_LARGE) from error
     if image.width * image.height > MAX_PIXELS:
@@ -83,14 +83,14 @@ def decode(cell: bytes) -> "Image.Image":
 
 
 def load(name: str, revision: str | None = None, device: str | None = None) -> ImageEncoder:
-    """Load the model `name` (see `weights.locate`) in float32 on `device`, by default the GPU where there is one.
+    """Load the model `name` (see `weights.locate`) in float32 on `device`, by default the GPU if there is one.
 
-    Raises ConfigError where the model is missing, incomplete, not for images or of a type that is not known here,
+    Raises: ConfigError where the model is missing, incomplete, not for images or of a type that is not known here,
     and where Pillow is not installed.
     """
     need(name, "PIL")
     weights = locate(name, revision)
-    # Pillow's resizing, not torchvision's: one library less, and the vectors do not depend on whether it is there
+    # Pillow resizes, not torchvision: one library less, and vectors do not depend on whether that is installed
     processor, model = load_transformer(name, weights.path, "pixel_values", "AutoImageProcessor", backend="pil")
     expect_type(name, model, CLASS_TOKEN + POOLED)
     config = model.config

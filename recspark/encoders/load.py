@@ -1,4 +1,4 @@
-"""A transformers model from a folder, and what prepares its inputs; refused where its vectors would mean nothing."""
+"""Load a transformers model and its processor from a folder, with checks that its vectors will be meaningful."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,22 +8,23 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
 
 from recspark.encoders.packed import pack
 from recspark.errors import ConfigError
 
-UNUSED = ("pooler.", "masked_spec_embed")  # weights that no vector is made of: a head, and what hides parts in training
+UNUSED = ("pooler.", "masked_spec_embed")  # weights that no vector depends on: a head, and a mask for training
 KINDS = {"input_ids": "texts", "pixel_values": "images", "input_values": "audio"}  # by a model's main input
 
 
 def load_transformer(
     name: str, folder: Path, takes: str, prepare: str, auto: str = "AutoModel", **options: Any
-) -> tuple[Any, nn.Module]:
-    """(what prepares the inputs, the model in float32 for inference on the CPU), without a network.
+) -> tuple[Any, Any]:
+    """(the processor of the inputs, the model in float32 for inference on the CPU), without network access.
 
-    `takes` is the model's main input (of `KINDS`), `prepare` and `auto` are names of transformers' Auto classes,
-    `options` are for the former. Raises ConfigError where something is missing or the model is of another kind.
+    `takes`: the model's main input (of `KINDS`); `prepare` and `auto`: names of transformers' Auto classes, of the
+    processor and the model; `options`: of the processor.
+
+    Raises: ConfigError where something is missing or the model is of another kind.
     """
     import transformers
 
@@ -67,27 +68,30 @@ def _no_progress_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def expect_type(name: str, model: nn.Module, known: tuple[str, ...]) -> None:
-    """Raise ConfigError where the model's type is none of `known`: which of its states is the vector is not known."""
+def expect_type(name: str, model: Any, known: tuple[str, ...]) -> None:
+    """Raise ConfigError where the model's type is not in `known`: it is not known which of its states is the vector."""
     if model.config.model_type not in known:
         raise ConfigError(f"encoder {name!r}: is of type {model.config.model_type!r}, expected one of {sorted(known)}")
 
 
 def need(name: str, module: str, extra: str = "media") -> None:
-    """Raise ConfigError where `module` of the optional libraries `extra` is not installed."""
+    """Raise ConfigError where `module`, of the optional dependencies `extra`, is not installed."""
     if find_spec(module) is None:
         raise ConfigError(f"encoder {name!r}: needs the library {module}; run `pip install recspark[{extra}]`")
 
 
-def merge_adapter(name: str, model: nn.Module, folder: Path) -> nn.Module:
-    """The model with a peft adapter added to its weights. Raises ConfigError where it is broken or of another model."""
+def merge_adapter(name: str, model: Any, folder: Path) -> Any:
+    """The model with a peft adapter added to its weights.
+
+    Raises: ConfigError where the adapter is broken or was made for another model.
+    """
     need(name, "peft", "lora")
     from peft import PeftConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
     from safetensors.torch import load_file
 
     try:
         settings, found = PeftConfig.from_pretrained(str(folder)), load_file(folder / "adapter_model.safetensors")
-        settings.base_model_name_or_path = model.name_or_path  # a folder of this machine; peft warns of another name
+        settings.base_model_name_or_path = model.name_or_path  # the local folder; peft warns where names differ
         with_adapter = get_peft_model(model, settings)
         expected = get_peft_model_state_dict(with_adapter)
         if {key: weight.shape for key, weight in found.items()} != {key: w.shape for key, w in expected.items()}:
@@ -102,8 +106,8 @@ def merge_adapter(name: str, model: nn.Module, folder: Path) -> nn.Module:
     return with_adapter.merge_and_unload()
 
 
-def place(model: nn.Module, device: str | None, packed: bool = True) -> tuple[nn.Module, str]:
-    """The model on `device`, by default the GPU where there is one; laid out for this CPU where it stays there, unless
-    it is to learn."""
+def place(model: Any, device: str | None, packed: bool = True) -> tuple[Any, str]:
+    """The model on `device`, by default the GPU if there is one; on the CPU, and if `packed`, with weights laid out for
+    it, which cannot be trained."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return (pack(model) if packed and torch.device(device).type == "cpu" else model.to(device)), device

@@ -5,7 +5,7 @@ from torch import nn
 
 
 class PackedLinear(nn.Module):
-    """x @ weight.T + bias as nn.Linear has it, but for rounding; cannot be trained or saved."""
+    """The same as nn.Linear up to rounding; cannot be trained or saved."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -13,25 +13,25 @@ class PackedLinear(nn.Module):
         self.bias = None if linear.bias is None else linear.bias.detach()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return product
 
 
 def can_pack() -> bool:
-    """oneDNN and the two operators (those of torch's own compiler for frozen weights) are there."""
-    names = ("_reorder_linear_weight", "_linear_pointwise")
-    return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)
+    """Whether torch was built with oneDNN and has the two operators, which its own compiler uses for frozen weights."""
+    return all(hasattr(torch.ops.mkldnn, name) for name in ("_reorder_linear_weight", "_linear_pointwise"))
 
 
 @torch.no_grad()
 def pack(model: nn.Module) -> nn.Module:
-    """Replace the nn.Linear of a float32 model on the CPU, in place, for inference only; as it was where not possible.
+    """Replace the nn.Linear layers of a float32 model on the CPU, in place, for inference only, if possible.
 
-    The products are 85 % of an encoder's time. MKL, which torch takes, lays out the weights at every call and does not
-    use all that an AMD core has: with all-MiniLM-L6-v2 packing saves 11 to 20 % of the CPU time.
+    The products are 85 % of an encoder's time. MKL, which torch uses, lays out the weights at every call and does not
+    use an AMD core fully: with all-MiniLM-L6-v2 packing saves 11 to 20 % of the CPU time.
     """
     if can_pack():
         for parent in list(model.modules()):
             for name, child in parent.named_children():
-                if type(child) is nn.Linear:  # not a subclass: those are read in other ways
+                if type(child) is nn.Linear:  # not a subclass: other code may read its weights
                     setattr(parent, name, PackedLinear(child))
     return model

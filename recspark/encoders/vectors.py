@@ -1,4 +1,4 @@
-"""Vectors as table cells (little-endian bytes) and back. No content: a row of zeros here, null there."""
+"""Vectors as table cells (little-endian bytes) and back. A row of zeros, which is no content, is a null cell."""
 
 from collections.abc import Sequence
 from typing import Literal, get_args
@@ -14,19 +14,20 @@ Storage = Literal["float32", "float16", "int8"]
 STORAGES: tuple[Storage, ...] = get_args(Storage)
 NUMBER = {"float32": "<f4", "float16": "<f2", "int8": "i1"}
 LARGEST = {"float16": 65504.0, "int8": 127.0}
-SCALE = np.dtype("<f4")  # before the numbers of an int8 cell: what 1 stands for
+SCALE = np.dtype("<f4")  # type of the scale at the start of an int8 cell: the value of the number 1
 
 
 def array_to_vectors(vectors: Array, storage: Storage = "float32") -> pa.BinaryArray:
     """Binary cells from float (n, d); an all-zero row becomes null.
 
-    A cell has 4 d bytes, with float16 2 d, with int8 4 + d: the row's largest number over 127, then multiples of it.
+    A cell has 4 d bytes, with float16 2 d, with int8 4 + d: the scale (the row's largest number over 127), then
+    multiples of it.
     """
     found = has_content(vectors)
     content = np.ascontiguousarray(vectors[found], dtype=np.float32)
     if storage == "int8":
         scale = (np.abs(content).max(axis=1, keepdims=True) / LARGEST[storage]).astype(SCALE)
-        scale = np.maximum(scale, np.finfo(np.float32).tiny)  # numbers this small would be divided by 0
+        scale = np.maximum(scale, np.finfo(np.float32).tiny)  # so that very small numbers are not divided by 0
         codes = np.rint(content / scale).astype(NUMBER[storage])
         cells = np.concatenate((scale.view(np.uint8), codes.view(np.uint8)), axis=1)
     else:
@@ -44,8 +45,10 @@ def vectors_to_array(
 ) -> Array:
     """float32 (n, d) from binary cells (pyarrow, pandas or a list); a null becomes a row of zeros.
 
-    Zeros because they are safe: their dot product with anything is 0, so no NaN spreads through a top-K. `has_content`
-    tells them apart. `dim` is needed only where every cell may be null. Raises DataError where lengths differ.
+    Zeros are safe: their dot product with anything is 0, so no NaN spreads through a top-K; `has_content` finds them.
+    `dim` is needed only where every cell may be null.
+
+    Raises: DataError where the lengths of cells differ.
     """
     if not isinstance(column, (pa.Array, pa.ChunkedArray)):
         column = pa.array(list(column), pa.binary(), from_pandas=True)
@@ -77,9 +80,9 @@ def _numbers(cells: Array, storage: Storage) -> Array:
     if storage != "int8":
         return cells.view(NUMBER[storage]).astype(np.float32)
     scale = np.ascontiguousarray(cells[:, : SCALE.itemsize]).view(SCALE)
-    return cells[:, SCALE.itemsize :].view(NUMBER[storage]) * scale
+    return np.asarray(cells[:, SCALE.itemsize :].view(NUMBER[storage]) * scale)
 
 
 def has_content(vectors: Array) -> Array:
-    """bool (n,): which rows of (n, d) stand for something; the others are all zeros."""
-    return vectors.any(axis=1)
+    """bool (n,): which rows of (n, d) have content; the others are all zeros."""
+    return np.asarray(vectors.any(axis=1))

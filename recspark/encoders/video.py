@@ -1,4 +1,4 @@
-"""Videos (files as bytes) to vectors: frames taken uniformly, an image encoder over each, their mean."""
+"""Videos (files as bytes) to vectors: the mean of an image encoder's vectors of evenly spaced frames."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ CLIPS_PER_CHUNK = 4  # as many images as a batch of the image encoder: 4 x 8
 
 @dataclass(frozen=True)
 class VideoEncoder:
-    """An image encoder over `num_frames` frames. `version` names its weights and that number."""
+    """An image encoder for `num_frames` frames. `version` names its weights and that number."""
 
     version: str
     dim: int
@@ -33,7 +33,7 @@ class VideoEncoder:
         return self.encode_with_reasons(clips)[0]
 
     def encode_with_reasons(self, clips: Sequence[bytes | str | None]) -> Encoded:
-        """As `encode`, and for every clip that is there and has no vector a reason, such as `item video: empty`."""
+        """As `encode`, and a reason for every clip without a vector that is not null, such as `item video: empty`."""
         return encode_cells(clips, self._read, self._forward, self.dim, CLIPS_PER_CHUNK, "video")
 
     def _read(self, cell: bytes) -> list[Array]:
@@ -46,9 +46,9 @@ class VideoEncoder:
 
 
 def decode(cell: bytes, num_frames: int) -> list["Image.Image"]:
-    """The frames (RGB) in the middle of `num_frames` equal parts of the clip; all of a clip that has fewer.
+    """The frames (RGB) in the middle of `num_frames` equal parts of the clip; all frames of a clip that has fewer.
 
-    Raises Unreadable where no frame is there or they are too large, and whatever PyAV raises where the file is broken.
+    Raises: Unreadable where there is no frame or frames are too large; PyAV's errors where the file is broken.
     """
     with open_stream(cell, "video") as (container, stream):
         if stream.width * stream.height > image.MAX_PIXELS:
@@ -64,7 +64,7 @@ def decode(cell: bytes, num_frames: int) -> list["Image.Image"]:
 
 
 def middles(times: Sequence[int], parts: int) -> list[int]:
-    """Of sorted `times` the middle ones of `parts` equal parts, all where there are not more.
+    """The middle of each of `parts` equal parts of the sorted `times`; all times if there are not more.
 
     >>> middles([0, 1, 2, 3, 4, 5], 2)
     [1, 4]
@@ -74,8 +74,9 @@ def middles(times: Sequence[int], parts: int) -> list[int]:
 
 
 def _frames_at(container: Any, stream: Any, wanted: list[int], keys: list[int]) -> Iterator[Any]:
-    """The frame shown at each of the sorted times; up to the last key frame before it nothing is decoded."""
-    frames, reached = iter(()), None
+    """The frame shown at each of the sorted times; decoding starts at the last key frame before each."""
+    frames: Iterator[Any] = iter(())
+    reached = None
     for time in wanted:
         key = max((key for key in keys if key <= time), default=None)
         if reached is None or (key is not None and key > reached):
@@ -93,7 +94,7 @@ def load(
 ) -> VideoEncoder:
     """Load the image model `name` (see `image.load`) for videos.
 
-    Raises ConfigError as `image.load` does, and where PyAV is not installed.
+    Raises: ConfigError as `image.load` does, and where PyAV is not installed.
     """
     need(name, "av")
     images = image.load(name, revision, device)

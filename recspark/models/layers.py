@@ -1,4 +1,4 @@
-"""What every ranker is built from: the feature encoder, row-wise noise, multilayer perceptrons and cross layers.
+"""The parts that rankers are built from: the feature encoder, dropout by row, multilayer perceptrons and cross layers.
 
 No batch statistics anywhere: a row's score is the same alone, in any batch and in any order.
 
@@ -8,6 +8,7 @@ the batch (row 0 = padding), C content dimensions, D embedding dimensions, H hid
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 import torch
@@ -18,33 +19,33 @@ from torch.nn import functional as F
 from recspark.arrays import Array
 
 KNOTS = 32  # a power of two
-REACH = 3.0  # of the normal scores: beyond the quantiles .00135 and .99865 everything is the same
-SCALE = 0.5  # of a normal score: beside small embeddings, larger numbers would be all that a first layer sees
-ID_DROPOUT = 0.1  # share of training rows whose item id is hidden, so that the unknown id learns to lean on content
-MODALITY_DROPOUT = 0.1  # share of training batches that do without one of several content encoders
-RECENT_HALF_LIFE = 10  # events back in the history at which an event counts half
+REACH = 3.0  # largest normal score: beyond the quantiles .00135 and .99865 all values are the same
+SCALE = 0.5  # of a normal score: larger numbers would outweigh the small embeddings in the first layer
+ID_DROPOUT = 0.1  # share of training rows whose item id is hidden, so that the unknown id learns to use the content
+MODALITY_DROPOUT = 0.1  # share of training batches that leave out one of several content encoders
+RECENT_HALF_LIFE = 10  # an event that many places back in the history counts half
 SCENARIO_DIM = 8
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """A batch, looked up. `item_B`, `history_BL`: places in `codes_U`; `codes_U`: item_idx + 1, ascending from 0.
+    """A batch as a ranker reads it. `item_B`, `history_BL`: places in `codes_U`; `codes_U`: item_idx + 1, ascending.
 
-    In scoring, `vectors_UD` stands for codes and content, which are empty then, and rows of a user share one history:
-    `history_BL` has a row a user, and row b reads that of `user_B[b]`.
+    In scoring, `vectors_UD` replaces codes and content, which are empty then, and the rows of a user share one history:
+    `history_BL` has one row per user, and row b reads that of `user_B[b]`.
     """
 
-    dense_BF: Tensor  # float32, nan = unknown
+    dense_BF: Tensor  # float32, NaN = unknown
     scenario_B: Tensor
     item_B: Tensor
     history_BL: Tensor  # newest first, 0 = padding
     codes_U: Tensor
     content_UC: Tensor  # float32, zeros = no content
-    vectors_UD: Tensor | None = None  # as of FeatureEncoder.vectors
+    vectors_UD: Tensor | None = None  # from FeatureEncoder.vectors
     user_B: Tensor | None = None
 
-    def of_rows(self, history_BX: Tensor) -> Tensor:
-        """What was computed of each of `history_BL`, for every row."""
+    def per_row(self, history_BX: Tensor) -> Tensor:
+        """One row for each row of the batch, from one for each row of `history_BL`."""
         return history_BX if self.user_B is None else history_BX[self.user_B]
 
     def to(self, device: torch.device) -> "Inputs":
@@ -53,10 +54,10 @@ class Inputs:
 
 
 def look_up(dense_BF: Array, scenario_B: Array, item_B: Array, history_BL: Array, content_IC: Array) -> Inputs:
-    """Replace items by their place among the distinct items of the batch, so that each is embedded once.
+    """Look up the batch's items among its distinct ones, so that each is embedded once, and the content of those.
 
-    `history_BL` int32, -1 = padding; `content_IC` float32, row = item_idx, may be memory-mapped; items beyond it have
-    no content. Memory: a byte and 4 bytes an item beside the batch.
+    `history_BL` int32, -1 = padding; `content_IC` float32, row = item_idx, may be memory-mapped; items beyond its end
+    have no content. Memory: 5 bytes per item in addition to the batch.
     """
     num_codes = max(len(content_IC), int(item_B.max(initial=-1)) + 1, int(history_BL.max(initial=-1)) + 1) + 1
     present = np.zeros(num_codes, bool)
@@ -81,16 +82,16 @@ def look_up(dense_BF: Array, scenario_B: Array, item_B: Array, history_BL: Array
 
 @dataclass(frozen=True)
 class RowNoise:
-    """Dropout that belongs to the row of the batch and not to the process: rank r of w holds rows r, r + w ...
+    """Random numbers for dropout that depend on the row of the batch, not on the process that computes it.
 
-    Every rank draws for all rows of the batch and takes its own. So two ranks compute what one would, and a resumed
-    training needs no generator state.
+    Rank r of w has rows r, r + w ...; every rank draws for all rows of the batch and uses those of its own rows. So two
+    ranks compute what one would, and a resumed training needs no generator state.
     """
 
     generator: torch.Generator
     rank: int
     world_size: int
-    order_B: Tensor | None = None  # where rows have been sorted, the row at each place
+    order_B: Tensor | None = None  # after the rows were sorted: the row at each place
 
     def keep(self, rows: int, width: int, drop: float) -> Tensor:
         """(rows, width) bool, False with probability `drop`."""
@@ -104,33 +105,38 @@ class RowNoise:
 
 
 def dropout(x_BH: Tensor, drop: float, noise: RowNoise | None) -> Tensor:
-    """Inverted dropout while there is noise, else the identity."""
+    """Inverted dropout with `noise`, the identity without."""
     if noise is None or drop == 0:
         return x_BH
-    return x_BH * noise.keep(*x_BH.shape, drop) / (1 - drop)
+    return x_BH * noise.keep(len(x_BH), x_BH.shape[1], drop) / (1 - drop)
 
 
 class Normaliser(nn.Module):
-    """Each dense feature as half the normal score of its place among the training quantiles, -1.5 to 1.5; unknown = 0
-    with an indicator.
+    """Each dense feature as half the normal score of its quantile in training, -1.5 to 1.5; unknown = 0, with an
+    indicator.
 
-    Piecewise linear between quantiles, flat outside: the scale of a feature, its outliers and later drift beyond the
-    seen range cannot blow up a score, while what is a bell curve already keeps its shape (Gorishniy et al. 2021 use
-    the same transform for deep tabular models).
+    Piecewise linear between quantiles, flat outside: neither the scale of a feature nor outliers nor a later drift
+    beyond the training range can make a score explode, and a normal distribution keeps its shape.
+    Reference: Gorishniy et al. 2021, Revisiting Deep Learning Models for Tabular Data, use the same transform.
     """
+
+    starts_FK: Tensor
+    places_FK: Tensor
+    slopes_FK: Tensor
+    missing_M: Tensor
 
     def __init__(self, num_features: int, num_missing: int) -> None:
         super().__init__()
         # Segment j of a feature begins at starts_FK[j]: place = places_FK[j] + slopes_FK[j] * (x - starts_FK[j]).
         self.register_buffer("starts_FK", torch.full((num_features, KNOTS), torch.inf))
-        self.starts_FK[:, 0] = 0.0  # a feature never seen: one flat segment
+        self.starts_FK[:, 0] = 0.0  # a feature without a finite value: one flat segment
         self.register_buffer("places_FK", torch.zeros(num_features, KNOTS))
         self.register_buffer("slopes_FK", torch.zeros(num_features, KNOTS))
         self.register_buffer("missing_M", torch.zeros(num_missing, dtype=torch.int64))
 
     @torch.no_grad()
     def fit(self, sample: Array) -> None:
-        """From (n, F) rows. Equal quantiles become one knot at their mean place: a frequent value has one place."""
+        """Quantiles from (n, F) rows. Equal quantiles become one knot at their mean place, so a value has one place."""
         places = np.linspace(-REACH, REACH, KNOTS)
         for number in range(sample.shape[1]):
             finite = sample[np.isfinite(sample[:, number]), number]
@@ -147,14 +153,16 @@ class Normaliser(nn.Module):
     def forward(self, x_BF: Tensor) -> Tensor:
         """(B, F) -> (B, F + M)"""
         x_FB = x_BF.T.contiguous()
-        x_FB = x_FB + (x_FB - x_FB)  # infinite -> nan, which stays nan to the end
+        x_FB = x_FB + (x_FB - x_FB)  # infinite -> NaN, which stays NaN to the end
         placed_FB = self._placed(torch.maximum(x_FB, self.starts_FK[:, :1]))
         unknown_MB = placed_FB[self.missing_M].isnan().to(x_BF.dtype)
         return torch.cat((placed_FB.nan_to_num_(0.0), unknown_MB)).T.contiguous()
 
     def _placed(self, x_FB: Tensor) -> Tensor:
-        """Place of each number within its segment, which a binary search without a branch finds: torch.searchsorted
-        guesses the processor's way through each search, and pays for every wrong guess (4 times as long)."""
+        """Place of each number within its segment, found by a binary search without branches.
+
+        torch.searchsorted has branches, which processors predict badly here: it takes 4 times as long.
+        """
         starts, places, slopes = (table_FK.view(-1) for table_FK in (self.starts_FK, self.places_FK, self.slopes_FK))
         x, knot = x_FB.view(-1), torch.empty_like(x_FB).view(-1)
         first_F1 = torch.arange(0, len(starts), KNOTS, dtype=torch.int32, device=x.device).unsqueeze(1)
@@ -170,15 +178,16 @@ class Normaliser(nn.Module):
 
 
 def missing_features(sample: Array) -> Array:
-    """Numbers of the features that are unknown in some rows of the sample, int64."""
+    """Columns of the features that are unknown in some rows of the sample, int64."""
     return np.flatnonzero(~np.isfinite(sample).all(axis=0))
 
 
 def id_rows(counts_I: Array, least: int, buckets: int | None) -> Array:
-    """Rows of the table of item ids for every code (item_idx + 1), int64 (I + 1,); 0 = unknown.
+    """The row of the item id table for every code (item_idx + 1), int64 (I + 1,); 0 = unknown.
 
     `counts_I`: training rows of each item; items with fewer than `least` are unknown. The others have a row each, or
-    share `buckets` rows by a hash of their number (Weinberger et al. 2009, Feature Hashing).
+    share `buckets` rows by a hash of their number.
+    Reference: Weinberger et al. 2009, Feature Hashing for Large Scale Multitask Learning.
     """
     rows_C = np.zeros(len(counts_I) + 1, np.int64)
     kept = np.flatnonzero(counts_I >= max(least, 1))
@@ -192,67 +201,70 @@ def id_rows(counts_I: Array, least: int, buckets: int | None) -> Array:
 
 @dataclass(frozen=True)
 class Encoded:
-    """What the encoder knows of a batch; `x_BX` holds all of it but the single events."""
+    """A batch after the feature encoder; `x_BX` holds all of it except the single events."""
 
     x_BX: Tensor
     scenario_BS: Tensor
     item_BD: Tensor
     history_BD: Tensor
-    vectors_UD: Tensor  # of the batch's distinct items, which `Inputs.history_BL` points into
+    vectors_UD: Tensor  # of the batch's distinct items; `Inputs.history_BL` holds places in it
 
 
 class ContentFusion(nn.Module):
-    """Content vectors of several encoders as one, item by item; what an item lacks does not count.
+    """One content vector per item from those of several encoders; encoders without content for an item do not count.
 
-    `attention`: a mean weighed by what each encoder says; `gate`: each number of each encoder through a gate that sees
-    all of them (Arevalo et al. 2017, Gated Multimodal Units); `concat`: one linear layer over all, end to end.
+    `attention`: a weighted mean, the weights computed from each encoder's vector; `gate`: each number of each encoder
+    times a gate computed from all of them; `concat`: one linear layer over all of them concatenated.
+    Reference: Arevalo et al. 2017, Gated Multimodal Units for Information Fusion.
     """
 
     def __init__(self, parts: Sequence[int], embedding_dim: int, kind: str) -> None:
         super().__init__()
-        self.parts, self.kind = tuple(parts), kind
+        self.parts, self.kind = list(parts), kind
         self.projections = nn.ModuleList(nn.Linear(size, embedding_dim, bias=False) for size in parts)
         if kind == "attention":
             self.attention = nn.Linear(embedding_dim, 1, bias=False)
-            nn.init.zeros_(self.attention.weight)  # equal parts, until it learns better
+            nn.init.zeros_(self.attention.weight)  # equal weights at the start
         if kind == "gate":
             self.gate = nn.Linear(sum(parts) + len(parts), len(parts) * embedding_dim)
             nn.init.zeros_(self.gate.weight)  # all half open
             nn.init.zeros_(self.gate.bias)
 
     def forward(self, content_UC: Tensor, noise: RowNoise | None = None) -> Tensor:
-        """(U, C) -> (U, D); an encoder's zeros are no content, and zeros all over give zeros. While there is noise, a
-        batch does without an encoder now and then, as items will."""
-        split = [F.normalize(part, dim=1) for part in content_UC.split(self.parts, dim=1)]
+        """(U, C) -> (U, D). An encoder's zeros are no content; zeros from all encoders give zeros. With `noise`, some
+        batches leave out an encoder, as some items lack one."""
+        split = [F.normalize(part, dim=1) for part in torch.split(content_UC, self.parts, dim=1)]
         present_UP = torch.stack([part.any(dim=1) for part in split], dim=1)
         if noise is not None:
             present_UP = present_UP & self._kept(noise)
-            split = [part * present_U1 for part, present_U1 in zip(split, present_UP.split(1, dim=1), strict=True)]
-        projected = [layer(part) for layer, part in zip(self.projections, split, strict=True)]
+            split = [part * present_U1 for part, present_U1 in zip(split, present_UP.chunk(len(split), 1), strict=True)]
+        projected: list[Tensor] = [layer(part) for layer, part in zip(self.projections, split, strict=True)]
         if self.kind == "attention":
             logits_UP = torch.cat([self.attention(torch.tanh(part_UD)) for part_UD in projected], dim=1)
-            weights = logits_UP.masked_fill(~present_UP, -1e9).softmax(dim=1).split(1, dim=1)
-            return sum(weight_U1 * part_UD for weight_U1, part_UD in zip(weights, projected, strict=True))
+            weights = logits_UP.masked_fill(~present_UP, -1e9).softmax(dim=1).chunk(len(split), 1)
+            return reduce(torch.add, (w_U1 * part_UD for w_U1, part_UD in zip(weights, projected, strict=True)))
         if self.kind == "gate":
             gates_UG = torch.sigmoid(self.gate(torch.cat((*split, present_UP.to(content_UC.dtype)), dim=1)))
             gates = gates_UG.chunk(len(split), dim=1)
-            return sum(gate_UD * part_UD for gate_UD, part_UD in zip(gates, projected, strict=True))
-        return sum(projected)  # a linear layer over the concatenation is the sum of its parts' own
+            return reduce(torch.add, (gate_UD * part_UD for gate_UD, part_UD in zip(gates, projected, strict=True)))
+        return reduce(torch.add, projected)  # a linear layer over the concatenation is the sum of one layer per part
 
     def _kept(self, noise: RowNoise) -> Tensor:
-        """(P,) bool: the encoders of this batch, the same on every rank; all where none would be left."""
+        """(P,) bool: the encoders that this batch uses, the same on every rank; all if none would be left."""
         drawn = torch.rand(len(self.parts), generator=noise.generator, device=noise.generator.device)
         kept_P = drawn >= MODALITY_DROPOUT
         return kept_P | ~kept_P.any()
 
 
 class FeatureEncoder(nn.Module):
-    """Dense features, scenario, item (id + content) and the user's history -> one vector a row.
+    """Dense features, scenario, item (id + content) and the user's history -> one vector per row.
 
-    Items that training hardly saw, or never, share the row of the unknown id (see `id_rows`); scenarios above the
-    training maximum share row 0, the group of small scenarios. The history is a recency-weighted mean of the same item
-    vectors and meets the candidate's in a product.
+    Items with few or no training rows share the row of the unknown id (see `id_rows`); scenarios above the training
+    maximum share row 0, the group of small scenarios. The history is a recency-weighted mean of the same item vectors,
+    and is also multiplied with the candidate's.
     """
+
+    row_C: Tensor
 
     def __init__(
         self,
@@ -269,7 +281,7 @@ class FeatureEncoder(nn.Module):
         super().__init__()
         self.normaliser = Normaliser(num_features, num_missing)
         self.item_id = nn.Embedding(num_ids or num_items + 1, embedding_dim)  # row 0 = unknown
-        # the row of every code (item_idx + 1); one an item unless there are fewer, see fit_ids()
+        # the row of every code (item_idx + 1): one per item unless there are fewer, see fit_ids()
         self.register_buffer("row_C", torch.arange(num_items + 1) % self.item_id.num_embeddings)
         several = len(content_parts) > 1
         self.content = (
@@ -283,7 +295,7 @@ class FeatureEncoder(nn.Module):
         self.dim = num_features + num_missing + SCENARIO_DIM + 3 * embedding_dim + 1
 
     def fit_ids(self, rows_C: Array) -> None:
-        """The row of every code; as `id_rows` says."""
+        """Set the row of every code, see `id_rows`."""
         self.row_C.copy_(torch.from_numpy(rows_C))
 
     def forward(self, x: Inputs, noise: RowNoise | None = None) -> Encoded:
@@ -297,14 +309,14 @@ class FeatureEncoder(nn.Module):
         if noise is not None:
             kept_B1 = noise.keep(len(x.item_B), 1, ID_DROPOUT)
             item_BD = torch.where(kept_B1, item_BD, self.item_id.weight[0] + F.embedding(x.item_B, content_UD))
-        history_BD, any_B1 = (x.of_rows(part) for part in self._history(x.history_BL, vectors_UD))
+        history_BD, any_B1 = (x.per_row(part) for part in self._history(x.history_BL, vectors_UD))
         scenario_BS = self.scenario(torch.where(x.scenario_B < num_scenarios, x.scenario_B, 0))
         dense_BF = self.normaliser(x.dense_BF)
         x_BX = torch.cat((dense_BF, scenario_BS, item_BD, history_BD, item_BD * history_BD, any_B1), dim=1)
         return Encoded(x_BX, scenario_BS, item_BD, history_BD, vectors_UD)
 
     def vectors(self, codes_U: Tensor, content_UC: Tensor) -> Tensor:
-        """The items' vectors (U, D), id and content together: all that the rest of the network knows of them."""
+        """The items' vectors (U, D), id and content added: the rest of the network sees nothing else of an item."""
         id_UD, content_UD = self._parts(codes_U, content_UC)
         return id_UD + content_UD
 
@@ -315,7 +327,7 @@ class FeatureEncoder(nn.Module):
 
     @staticmethod
     def _history(history_BL: Tensor, vectors_UD: Tensor) -> tuple[Tensor, Tensor]:
-        """Recency-weighted mean of the history's item vectors, zeros without one; and whether there is one."""
+        """Recency-weighted mean of the history's item vectors, zeros without events; and whether there are any."""
         places_L = torch.arange(history_BL.shape[1], device=history_BL.device, dtype=vectors_UD.dtype)
         weights_BL = torch.exp2(-places_L / RECENT_HALF_LIFE) * (history_BL > 0)
         total_B1 = weights_BL.sum(dim=1, keepdim=True)
@@ -325,7 +337,7 @@ class FeatureEncoder(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Linear, LayerNorm, ReLU, dropout; once for each of `sizes`."""
+    """Linear, LayerNorm, ReLU and dropout for each of `sizes`."""
 
     def __init__(self, num_inputs: int, sizes: Sequence[int], drop: float) -> None:
         super().__init__()
@@ -340,8 +352,10 @@ class Mlp(nn.Module):
 
 
 class Cross(nn.Module):
-    """Cross layers of DCN-v2 (Wang et al. 2021), full rank: x <- x_0 * (W x + b) + x, so layer l adds products of l + 1
-    inputs."""
+    """Cross layers of DCN-v2, full rank: x <- x_0 * (W x + b) + x, so layer l adds products of l + 1 inputs.
+
+    Reference: Wang et al. 2021, DCN V2: Improved Deep & Cross Network.
+    """
 
     def __init__(self, num_inputs: int, num_layers: int) -> None:
         super().__init__()

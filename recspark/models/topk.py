@@ -1,7 +1,7 @@
-"""The K best columns of every row, with each row's own masked columns left out inside the kernel.
+"""The K best columns of every row, where each row's own masked columns are left out inside the kernel.
 
-A tile of scores at a time, while a core's cache holds it: mask it, compare it with what each row's k-th best is so far,
-and keep the few that reach it. Nothing of size rows x columns is ever sorted, copied or, for a `Product`, made.
+Scores are handled in tiles that fit into a core's cache: mask the tile, compare it with each row's k-th best score so
+far, and keep the few that reach it. Nothing of size rows x columns is sorted or copied, or, for a `Product`, computed.
 
 Shapes: U users (rows), I items (columns), F factors, M kept.
 """
@@ -12,15 +12,16 @@ import numpy as np
 import scipy.sparse as sp
 
 from recspark.arrays import Array
+from recspark.histories import owners, ranges
 
 ROWS, TILE = 512, 512  # 1 MB of float32
-ROOM = 4  # times k, what is kept of a row before the best are picked out
-NOTHING = np.iinfo(np.int64).min  # below every key
+ROOM = 4  # times k: how many candidates of a row are kept before the best are picked out
+NO_KEY = np.iinfo(np.int64).min  # below every key
 
 
 @dataclass(frozen=True)
 class Product:
-    """Scores made a tile at a time: row u, column i = queries_UF[u] . items_FI[:, i], float32."""
+    """Scores that are computed a tile at a time: row u, column i = queries_UF[u] . items_FI[:, i], float32."""
 
     queries_UF: Array
     items_FI: Array
@@ -38,11 +39,12 @@ def top_k(
     tie_rank: Array | None = None,
     above: float = -np.inf,
 ) -> tuple[Array, Array]:
-    """Item numbers (U, k) int32 and their scores (U, k) float32, best first; -1 and -inf where a row has no more items.
+    """The best items of each row: item numbers (U, k) int32 and their scores (U, k) float32, best first.
 
-    `scores` (U, I). `seen_UI`: stored entries are masked, at the cost of their number. `allowed` bool (I,) or (U, I).
-    Only scores over `above` are chosen, nan and -inf never. Equal scores: the lower `tie_rank` (int (I,), all
-    different; default the column) wins, at the cut too. A row's result depends on that row only.
+    `scores` (U, I). `seen_UI`: its stored entries are masked; the cost is proportional to their number. `allowed` bool
+    (I,) or (U, I). Only scores over `above` are chosen, NaN and -inf never. Of equal scores the lower `tie_rank` wins
+    (int (I,), all different; by default the column), also at the cut. A row's result depends on that row only.
+    Returns: -1 and -inf where a row has no more items.
     """
     num_users, num_items = scores.shape
     ranks = np.arange(num_items) if tie_rank is None else np.asarray(tie_rank)
@@ -52,7 +54,7 @@ def top_k(
     for low in range(0, num_users if num_items else 0, ROWS):
         rows = slice(low, min(low + ROWS, num_users))
         keys = _best_keys(scores, rows, k, Mask(rows, seen_UI, allowed), first, above)
-        width, found = keys.shape[1], keys != NOTHING
+        width, found = keys.shape[1], keys != NO_KEY
         idx[rows, :width] = np.where(found, column_at[np.where(found, keys & 0xFFFFFFFF, 0)], -1)
         best[rows, :width] = np.where(found, _values(keys), -np.inf)
     return idx, best
@@ -67,16 +69,16 @@ def top_k_capped(
     allowed: Array | None = None,
     tie_rank: Array | None = None,
 ) -> tuple[Array, Array]:
-    """`top_k` with at most `most` items of one `code` (int (I,), -1: no limit) in a row: the best of each code; then,
-    in the places that are left, the best of what is beyond.
+    """`top_k` with at most `most` items of one `code` (int (I,), -1: no limit) in a row: the best of each code.
 
-    A pass over all rows, then passes over the rows with an item beyond, without the rest of the codes that are full
-    there: mostly one, and one more where places are left. Memory: U x I bool.
+    Items over the limit are used only where places would stay empty. One pass over all rows; then, over the rows with
+    an item over the limit, passes without the other items of full codes: mostly one, and one more where places are
+    left. Memory: U x I bool.
     """
     idx, best = top_k(scores, k, seen_UI, allowed, tie_rank)
     free_UI = np.array(np.broadcast_to(True if allowed is None else allowed, scores.shape))
 
-    def among(rows: Array, mask: Array) -> tuple[Array, Array]:
+    def best_of(rows: Array, mask: Array) -> tuple[Array, Array]:
         return top_k(scores[rows], k, None if seen_UI is None else seen_UI[rows], mask, tie_rank)
 
     capped = rows = np.flatnonzero(_beyond(idx, code, most).any(axis=1))
@@ -88,14 +90,14 @@ def top_k_capped(
         free_UI[rows] &= ~full[:, code]
         row, place = np.nonzero(~beyond & (found >= 0))
         free_UI[rows[row], found[row, place]] = True
-        idx[rows], best[rows] = among(rows, free_UI[rows])
+        idx[rows], best[rows] = best_of(rows, free_UI[rows])
         rows = rows[_beyond(idx[rows], code, most).any(axis=1)]
     short = capped[(idx[capped] < 0).any(axis=1)]
     if len(short):
         rest = np.array(np.broadcast_to(True if allowed is None else allowed, scores.shape)[short])
         row, place = np.nonzero(idx[short] >= 0)
         rest[row, idx[short[row], place]] = False
-        more = among(short, rest)
+        more = best_of(short, rest)
         both = [np.concatenate(pair, axis=1) for pair in ((idx[short], more[0]), (best[short], more[1]))]
         first = np.argsort(both[0] < 0, axis=1, kind="stable")[:, :k]
         idx[short], best[short] = (np.take_along_axis(values, first, axis=1) for values in both)
@@ -103,22 +105,22 @@ def top_k_capped(
 
 
 def num_before(keys: Array) -> Array:
-    """How many earlier entries equal each one, int (n,)."""
+    """The number of earlier entries that equal each one, int64 (n,)."""
     _, group, counts = np.unique(keys, return_inverse=True, return_counts=True)
     before = np.empty(len(keys), dtype=np.int64)
-    before[np.argsort(group, kind="stable")] = np.arange(len(keys)) - np.repeat(np.cumsum(counts) - counts, counts)
+    before[np.argsort(group, kind="stable")] = ranges(counts)
     return before
 
 
 def _beyond(idx: Array, code: Array, most: int) -> Array:
-    """bool (U, k): are there `most` of the place's code before it in the row?"""
-    code_UK = np.append(code, -1).astype(np.int64)[idx]  # an empty place is -1 and takes the last one
+    """bool (U, k): is the place over the limit, that is, are `most` of its code before it in the row?"""
+    code_UK = np.append(code, -1).astype(np.int64)[idx]  # an empty place is -1, so it reads the last entry
     keys = np.arange(len(idx))[:, None] * (int(code.max(initial=-1)) + 2) + code_UK + 1
-    return (code_UK >= 0) & (num_before(keys.ravel()).reshape(idx.shape) >= most)
+    return np.asarray((code_UK >= 0) & (num_before(keys.ravel()).reshape(idx.shape) >= most))
 
 
 class Mask:
-    """What may not be chosen in some rows."""
+    """The items that may not be chosen in some rows."""
 
     def __init__(self, rows: slice, seen_UI: sp.csr_matrix | None, allowed: Array | None) -> None:
         by_item = None if seen_UI is None else seen_UI[rows].tocsc()
@@ -133,14 +135,14 @@ class Mask:
             np.copyto(tile, -np.inf, where=self.barred[:, columns])
         if self.seen is not None:
             ends, row = self.seen[0][columns.start : columns.stop + 1], self.seen[1]
-            tile[row[ends[0] : ends[-1]], np.repeat(np.arange(len(ends) - 1), np.diff(ends))] = -np.inf
+            tile[row[ends[0] : ends[-1]], owners(ends)] = -np.inf
 
 
 def _best_keys(scores: Array | Product, rows: slice, k: int, mask: Mask, first: Array, above: float) -> Array:
-    """Keys (U, up to k) of the best of every row, best first; NOTHING in empty places."""
+    """Keys (U, up to k) of the best of every row, best first; NO_KEY in empty places."""
     num_users, num_items = rows.stop - rows.start, scores.shape[1]
     room = ROOM * k + min(TILE, num_items)
-    keys = np.full((num_users, room), NOTHING)
+    keys = np.full((num_users, room), NO_KEY)
     size = np.zeros(num_users, dtype=np.int64)
     bound = np.full(num_users, np.nextafter(np.float32(above), np.float32(np.inf)))
     buffer, due = np.empty(num_users * min(TILE, num_items), np.float32), 2 * TILE
@@ -158,7 +160,7 @@ def _best_keys(scores: Array | Product, rows: slice, k: int, mask: Mask, first: 
             tile[np.isnan(tile)] = -np.inf
             bound = np.maximum(bound, np.partition(tile, tile.shape[1] - k, axis=1)[:, tile.shape[1] - k])
         _keep(keys, size, tile, bound, first[columns])
-        # after every doubling the bound is worth renewing: each costs a sort, and then k more columns pass
+        # Picking costs a sort and raises the bound, so fewer scores pass it: worth it after every doubling.
         if columns.stop >= due or size.max() > room - tile.shape[1]:
             due = max(due, 2 * columns.stop)
             size, bound = _pick(keys, size, k, bound)
@@ -167,7 +169,7 @@ def _best_keys(scores: Array | Product, rows: slice, k: int, mask: Mask, first: 
 
 
 def _keep(keys: Array, size: Array, tile: Array, bound: Array, first: Array) -> None:
-    """Add what reaches each row's bound."""
+    """Add the scores that reach each row's bound."""
     at = np.flatnonzero(tile >= bound[:, None])
     row = at // tile.shape[1]
     added = np.bincount(row, minlength=len(tile))
@@ -178,21 +180,21 @@ def _keep(keys: Array, size: Array, tile: Array, bound: Array, first: Array) -> 
 
 
 def _pick(keys: Array, size: Array, k: int, bound: Array) -> tuple[Array, Array]:
-    """Leave the k best of every row, best first; their number and the new bound."""
+    """Keep the k best of every row, best first. Returns: their number and the new bound."""
     used = keys[:, : max(int(size.max(initial=0)), min(k, keys.shape[1]))]
     used.sort(axis=1)
     width = min(k, used.shape[1])
     best = used[:, : -width - 1 : -1].copy()
-    used[:] = NOTHING
+    used[:] = NO_KEY
     keys[:, :width] = best
     size = np.minimum(size, k)
     return size, np.where(size == k, np.maximum(bound, _values(best[:, -1])), bound)
 
 
 def _keys(value: Array, first: Array) -> Array:
-    """One whole number that orders as the value (float32) does and, among equals, as `first`."""
-    bits = (value + np.float32(0.0)).view(np.int32).astype(np.int64)  # + 0: there are two zeros, which must tie
-    return (_in_order(bits) << 32) | first
+    """int64 keys in the order of `value` (float32) and, among equal values, of `first`."""
+    bits = (value + np.float32(0.0)).view(np.int32).astype(np.int64)  # + 0: makes -0 and 0 equal
+    return np.asarray((_in_order(bits) << 32) | first)
 
 
 def _values(keys: Array) -> Array:
@@ -200,5 +202,5 @@ def _values(keys: Array) -> Array:
 
 
 def _in_order(bits: Array) -> Array:
-    """The bits of float32 as whole numbers in the floats' order, those of negative ones turned round; and back."""
-    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    """The bits of float32 <-> integers in the same order as the floats: the bits of negative floats are reversed."""
+    return np.asarray(bits ^ ((bits >> 31) & 0x7FFFFFFF))

@@ -1,8 +1,8 @@
-"""The top-K kernel in torch, for machines with a GPU: the same rows as recspark/models/topk.py to the last tie.
+"""The top-K kernel in torch, for machines with a GPU: the same result as recspark/models/topk.py, ties included.
 
-Scores are made and masked on the device in blocks of users; a score and its place among equals are one whole number, so
-torch.topk, which promises nothing about ties, has none to break. Memory on the device: the items, and 24 bytes a score
-of a block.
+Scores are computed and masked on the device in blocks of users. A score and its tie rank are packed into one integer,
+since torch.topk does not define the order of ties. Memory on the device: the items, and 24 bytes for each score of a
+block.
 
 Shapes: U users (rows), I items (columns), F factors.
 """
@@ -45,7 +45,7 @@ def top_k(
             some = seen_UI[low : low + rows].tocoo()
             at = (torch.from_numpy(part.astype(np.int64)).to(device) for part in (some.row, some.col))
             scores_UI[tuple(at)] = -torch.inf
-        scores_UI.masked_fill_(~(scores_UI > above), -torch.inf)  # nan as well
+        scores_UI.masked_fill_(~(scores_UI > above), -torch.inf)  # NaN as well
         found = torch.topk(_keys(scores_UI, first_I), width, dim=1).values
         values, place = _values(found).cpu().numpy(), (found & 0xFFFFFFFF).cpu().numpy()
         chosen = values > -np.inf
@@ -55,8 +55,8 @@ def top_k(
 
 
 def _keys(scores_UI: Tensor, first_I: Tensor) -> Tensor:
-    """int64 (U, I), ordered as the scores are and, among equals, as `first_I`."""
-    bits = (scores_UI + 0.0).view(torch.int32).to(torch.int64)  # + 0: there are two zeros, which must tie
+    """int64 (U, I), in the order of the scores and, among equal scores, of `first_I`."""
+    bits = (scores_UI + 0.0).view(torch.int32).to(torch.int64)  # + 0: makes -0 and 0 equal
     return (_in_order(bits) << 32) | first_I
 
 

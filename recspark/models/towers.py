@@ -1,7 +1,7 @@
-"""Towers of scenarios, of which each row runs only its own: rows are sorted by tower, multiplied group by group, and
-put back.
+"""One tower per scenario, where each row runs only its own: rows are sorted by tower, multiplied group by group, and
+put back in order.
 
-The cost is that of one tower whatever the number of scenarios. All of it in one function, `grouped_matmul`.
+The cost is that of one tower for any number of scenarios. All products are in one function, `grouped_matmul`.
 
 Shape suffixes: B rows, G towers, S scenarios, X inputs, H outputs.
 """
@@ -20,13 +20,13 @@ from recspark.models.layers import RowNoise, dropout
 
 @dataclass(frozen=True)
 class Groups:
-    """The rows of a batch by tower. "Sorted" rows are those at `order_B`; tower ascending, else in batch order."""
+    """The rows of a batch by tower. Sorted rows are those at `order_B`: by tower, then in the order of the batch."""
 
     order_B: Tensor
-    place_B: Tensor  # the inverse: where each row of the batch went
+    place_B: Tensor  # the inverse: the sorted place of each row of the batch
     tower_B: Tensor  # of the sorted rows
     towers: tuple[int, ...]  # those present, ascending
-    sizes: tuple[int, ...]  # rows of each, none 0
+    sizes: list[int]  # rows of each, none 0
 
     @staticmethod
     def of(tower_B: Tensor, num_towers: int) -> "Groups":
@@ -34,10 +34,10 @@ class Groups:
         place_B = torch.empty_like(order_B).scatter_(0, order_B, torch.arange(len(order_B), device=order_B.device))
         sizes = torch.bincount(sorted_B, minlength=num_towers).tolist()
         present = tuple(tower for tower, size in enumerate(sizes) if size)
-        return Groups(order_B, place_B, sorted_B, present, tuple(sizes[tower] for tower in present))
+        return Groups(order_B, place_B, sorted_B, present, [sizes[tower] for tower in present])
 
     def noise(self, noise: RowNoise | None) -> RowNoise | None:
-        """The batch's noise for sorted rows."""
+        """The batch's dropout noise in the order of the sorted rows."""
         return None if noise is None else noise.sorted(self.order_B)
 
 
@@ -45,14 +45,14 @@ def grouped_matmul(x_BX: Tensor, weight_GXH: Tensor, bias_GH: Tensor, groups: Gr
     """Sorted rows times the weights of their tower, plus its bias: (B, H), sorted."""
     if not groups.towers:
         return x_BX.new_zeros(0, weight_GXH.shape[2])
-    # unbind, not indexing: its gradient is written once and not a whole zero tensor a tower
+    # unbind, not indexing: its gradient is written once, that of indexing is a whole tensor for each tower
     weights, biases = weight_GXH.unbind(0), bias_GH.unbind(0)
-    parts = zip(groups.towers, x_BX.split(groups.sizes), strict=True)
+    parts = zip(groups.towers, torch.split(x_BX, groups.sizes), strict=True)
     return torch.cat([torch.addmm(biases[tower], part_BX, weights[tower]) for tower, part_BX in parts])
 
 
 class GroupedLinear(nn.Module):
-    """A linear layer a tower."""
+    """One linear layer per tower."""
 
     def __init__(self, num_towers: int, num_inputs: int, num_outputs: int) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class GroupedLinear(nn.Module):
 
 
 class GroupedMlp(nn.Module):
-    """An `Mlp` a tower: linear, LayerNorm, ReLU, dropout."""
+    """One `Mlp` per tower: linear, LayerNorm, ReLU, dropout."""
 
     def __init__(self, num_towers: int, num_inputs: int, sizes: Sequence[int], drop: float) -> None:
         super().__init__()
@@ -84,16 +84,18 @@ class GroupedMlp(nn.Module):
 
 
 def grouped_norm(x_BH: Tensor, scale_GH: Tensor, shift_GH: Tensor, groups: Groups) -> Tensor:
-    """LayerNorm of sorted rows with scale and shift of their tower."""
+    """LayerNorm of sorted rows with the scale and shift of their tower."""
     if not groups.towers:
         return x_BH
     scales, shifts = scale_GH.unbind(0), shift_GH.unbind(0)
-    parts = zip(groups.towers, x_BH.split(groups.sizes), strict=True)
+    parts = zip(groups.towers, torch.split(x_BH, groups.sizes), strict=True)
     return torch.cat([F.layer_norm(part_BH, part_BH.shape[1:], scales[at], shifts[at]) for at, part_BH in parts])
 
 
 class Router(nn.Module):
-    """Scenario -> tower. Tower 0 is for scenarios without training rows, known or not; scenario s has tower s + 1."""
+    """Scenario -> tower: s + 1 for scenario s, 0 for all scenarios without training rows."""
+
+    tower_S: Tensor
 
     def __init__(self, num_scenarios: int) -> None:
         super().__init__()
@@ -102,7 +104,7 @@ class Router(nn.Module):
 
     @torch.no_grad()
     def fit(self, scenario: Array) -> None:
-        """`scenario`: of the training rows."""
+        """Give a tower to each scenario of the training rows."""
         present = torch.from_numpy(np.unique(scenario).astype(np.int64))
         self.tower_S[present] = present + 1
 

@@ -1,4 +1,4 @@
-"""source.items: the catalogue's rows before run_date, and which of an item's rows counts."""
+"""source.items: the catalogue's rows before run_date, and the one row that counts of each item."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,16 +9,18 @@ from pyspark.sql import functions as F
 
 from recspark import columns as c
 from recspark import expressions
-from recspark.config.schema import Config, ItemSource
+from recspark.config.schema import Config
+from recspark.config.sources import ItemSource
 from recspark.sources import raw
 
 SECTION = "source.items"
-BEFORE_ALL, AFTER_ALL = "0001-01-01", "9999-12-31"  # a row without a time never wins over one that has it
+READ_FOR_IDS = ("format", "paths", "table", "options", "where", "item_id", "event_time")  # what `known` depends on
+BEFORE_ALL, AFTER_ALL = "0001-01-01", "9999-12-31"  # so a row with a time wins over one without
 
 
 @contextmanager
 def known(spark: SparkSession, config: Config, run_date: date) -> Iterator[DataFrame | None]:
-    """The item ids that the catalogue has before run_date, distinct; None where events of other items are kept too.
+    """The item ids of the catalogue before run_date, distinct; None if events of other items are kept too.
 
     Read once, however often the events are joined with it; valid inside the `with` only.
     """
@@ -28,7 +30,7 @@ def known(spark: SparkSession, config: Config, run_date: date) -> Iterator[DataF
         return
     found = parse(raw.read(spark, source, SECTION), source, run_date).select(c.ITEM_ID).distinct().persist()
     try:
-        found.count()  # now Spark knows its size, and sends it to the tasks where it is small
+        found.count()  # so that Spark knows its size, and broadcasts it if it is small
         yield found
     finally:
         found.unpersist()
@@ -37,7 +39,9 @@ def known(spark: SparkSession, config: Config, run_date: date) -> Iterator[DataF
 def parse(rows: DataFrame, source: ItemSource, run_date: date) -> DataFrame:
     """Catalogue rows before run_date, typed: item_id, text, attributes (values as an array), media, event_time.
 
-    Rows without an item_id are left out. Raises SchemaError and ConfigError for wrong expressions.
+    Rows without an item_id are left out.
+
+    Raises: SchemaError and ConfigError for wrong expressions.
     """
     where = raw.place(source)
 
@@ -48,13 +52,13 @@ def parse(rows: DataFrame, source: ItemSource, run_date: date) -> DataFrame:
         expressions.column(rows, sql, "text", f"{SECTION}.attributes.{n}", where)
         for n, sql in source.attributes.items()
     ]
-    moment = typed(c.EVENT_TIME, "time") if source.event_time is not None else F.lit(None).cast("timestamp")
+    time = typed(c.EVENT_TIME, "time") if source.event_time is not None else F.lit(None).cast("timestamp")
     found = rows.select(
         typed(c.ITEM_ID, "id").alias(c.ITEM_ID),
         _filled(typed(c.TEXT, "text")).alias(c.TEXT),
         F.array(*attributes).cast("array<string>").alias(c.ATTRIBUTES),
         _filled(typed(c.MEDIA, "media")).alias(c.MEDIA),
-        moment.alias(c.EVENT_TIME),
+        time.alias(c.EVENT_TIME),
     )
     in_time = F.col(c.EVENT_TIME).isNull() | (F.to_date(c.EVENT_TIME) < F.lit(run_date))
     return found.where((F.trim(c.ITEM_ID) != "") & in_time)
@@ -63,16 +67,16 @@ def parse(rows: DataFrame, source: ItemSource, run_date: date) -> DataFrame:
 def newest(parsed: DataFrame, source: ItemSource) -> DataFrame:
     """One row an item: item_id, text, attributes, media, and `first_seen` (null without times).
 
-    `keep` decides by event_time; ties by the content itself, so that the same rows give the same item in any order.
+    `keep` chooses by event_time; ties are broken by the content, so that the order of the rows does not matter.
     """
     first = source.keep == "first"
     pick = F.min if first else F.max
-    moment = F.coalesce(c.EVENT_TIME, F.lit(AFTER_ALL if first else BEFORE_ALL).cast("timestamp"))
-    # Equal rows become one by hashing first: the extreme of a struct needs a sort, and a catalogue may be transactions.
+    time = F.coalesce(c.EVENT_TIME, F.lit(AFTER_ALL if first else BEFORE_ALL).cast("timestamp"))
+    # Equal rows first become one, by hashing: min and max of a struct need a sort, and a catalogue may be transactions.
     content = (c.ITEM_ID, c.TEXT, c.ATTRIBUTES, c.MEDIA)
-    distinct = parsed.groupBy(*content).agg(pick(moment).alias("moment"), F.min(c.EVENT_TIME).alias(c.EVENT_TIME))
+    distinct = parsed.groupBy(*content).agg(pick(time).alias("time"), F.min(c.EVENT_TIME).alias(c.EVENT_TIME))
     has_text = F.col(c.TEXT).isNull() if first else F.col(c.TEXT).isNotNull()  # of two at a time, one with text wins
-    row = F.struct("moment", has_text.alias("has_text"), c.TEXT, c.ATTRIBUTES, c.MEDIA)
+    row = F.struct("time", has_text.alias("has_text"), c.TEXT, c.ATTRIBUTES, c.MEDIA)
     chosen = distinct.groupBy(c.ITEM_ID).agg(pick(row).alias("row"), F.min(F.to_date(c.EVENT_TIME)).alias(c.FIRST_SEEN))
     values = [(name, F.col("row")[c.ATTRIBUTES][i]) for i, name in enumerate(source.attributes)]
     text, media = F.col("row")[c.TEXT].alias(c.TEXT), F.col("row")[c.MEDIA].alias(c.MEDIA)

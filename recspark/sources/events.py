@@ -1,4 +1,4 @@
-"""From raw rows to events: each row typed and judged, and the good ones merged to one row a key."""
+"""source.interactions: raw rows typed and each given a state, and the good ones merged to one row a key."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 
 from recspark import columns as c
 from recspark import expressions
-from recspark.config.schema import InteractionSource
+from recspark.config.sources import InteractionSource
 from recspark.sources import raw
 from recspark.tables.interaction_days import Day
 from recspark.tables.interactions import KEY
@@ -16,13 +16,13 @@ from recspark.warehouse.store import row_hash, rows_hash
 
 SECTION = "source.interactions"
 IDS = (c.SCENARIO, c.USER_ID, c.ITEM_ID, c.EVENT)
-RESERVED = {c.USER_ID: c.DEFAULT_USER, c.SCENARIO: "__all__"}  # the lists and metrics that stand for everybody
-SUMMED = ("quantity",)  # context that adds up when rows are merged
-WHOLE_NUMBERS = 1e15  # doubles count exactly up to here
+RESERVED = {c.USER_ID: c.DEFAULT_USER, c.SCENARIO: "__all__"}  # names of the lists and metrics of all users together
+SUMMED = ("quantity",)  # context that is summed when rows are merged
+WHOLE_NUMBERS = 1e15  # doubles hold whole numbers exactly up to here
 
-OK, LATER = "ok", "later"  # states of a raw row; any other state is the reason of its rejection
+OK, LATER = "ok", "later"  # states of a raw row; any other state is the reason why it is rejected
 STATE, WHOLE, BAD_TIME, BAD_VALUE, ROWS = "_state", "_whole", "_bad_time", "_bad_value", "_rows"
-COPIES, DISTINCT = "_copies", "_distinct"  # raw rows of a key, and those of them that differ
+COPIES, DISTINCT = "_copies", "_distinct"  # the number of raw rows of a key, and of different ones
 
 
 def parse(rows: DataFrame, source: InteractionSource, run_date: date, known_items: DataFrame | None) -> DataFrame:
@@ -39,10 +39,10 @@ def parse(rows: DataFrame, source: InteractionSource, run_date: date, known_item
 
 
 def merge(parsed: DataFrame, names: tuple[str, ...]) -> DataFrame:
-    """One row a key, with the number of its raw rows and of those that differ.
+    """One row a key, with the number of its raw rows and of its different ones.
 
-    Values are summed (null where all are), context `quantity` too where all are numbers; other context is that of the
-    row with the largest value. Rows are summed in a fixed order, so that doubles come out the same every night.
+    Values are summed (null where all are), and context `quantity` where all are numbers; other context is that of the
+    row with the largest value. Rows are summed in a fixed order, so that the sums are the same every night.
     """
     good = parsed.where(F.col(STATE) == OK).repartition(*KEY)  # both groupings below then need no shuffle
     differing = good.groupBy(*KEY, c.VALUE, c.CONTEXT, c.ROW_HASH).agg(F.count("*").alias(COPIES))
@@ -85,13 +85,13 @@ def _typed(rows: DataFrame, source: InteractionSource) -> list[Column]:
 
 
 def _state(run_date: date, unknown_item: Column) -> Column:
-    """What becomes of a parsed row; the first rule that holds names it. A row from run_date on is not judged yet."""
+    """The state of a parsed row: the first rule that applies. Rows from run_date on are `later`, whatever else."""
     value = F.col(c.VALUE)
     state = F.when(F.to_date(c.EVENT_TIME) >= F.lit(run_date), LATER)
     for name in (c.USER_ID, c.ITEM_ID, c.SCENARIO, c.EVENT):
         state = state.when(F.col(name).isNull() | (F.trim(name) == ""), f"null {name}")
-    for name, word in RESERVED.items():
-        state = state.when(F.col(name) == word, f"reserved {name}")
+    for name, reserved in RESERVED.items():
+        state = state.when(F.col(name) == reserved, f"reserved {name}")
     state = state.when(F.col(BAD_TIME), f"unparsable {c.EVENT_TIME}")
     state = state.when(F.col(c.EVENT_TIME).isNull(), f"null {c.EVENT_TIME}")
     state = state.when(F.col(BAD_VALUE), f"unparsable {c.VALUE}")
@@ -121,7 +121,7 @@ def _context(position: int, name: str) -> Column:
 
 @dataclass(frozen=True)
 class Raw:
-    """The days of a raw snapshot before run_date (accepted rows not yet looked at), and what is later."""
+    """The days of a raw snapshot before run_date (accepted rows not counted yet), and the number of later rows."""
 
     days: dict[date | None, Day]
     later: int
@@ -129,7 +129,7 @@ class Raw:
 
 
 def raw_days(parsed: DataFrame) -> Raw:
-    """One pass over parsed rows; a row a day and state comes to the driver."""
+    """The counts of each raw day, in one pass over parsed rows; a row a day and state comes to the driver."""
     hashed = F.sum(F.xxhash64(c.ROW_HASH, STATE).cast("decimal(38,0)")).alias("hash")
     by = parsed.groupBy(F.to_date(c.EVENT_TIME).alias("day"), STATE)
     found = by.agg(F.count("*").alias("n"), hashed, F.min(c.EVENT_TIME).alias("first")).collect()
@@ -150,7 +150,7 @@ def raw_days(parsed: DataFrame) -> Raw:
 
 
 def merged_days(merged: DataFrame) -> dict[date | None, Day]:
-    """What the rows of `events.merge` say of their days."""
+    """The counts of each day among the rows of `merge`."""
     total = merged.groupBy(c.EVENT_DATE).agg(
         F.count("*").alias("n"),
         F.sum(COPIES).alias("copies"),

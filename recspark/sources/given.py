@@ -1,4 +1,4 @@
-"""candidates.source: somebody else's candidates, of which tonight's lists are made."""
+"""candidates.source: candidates made elsewhere, which tonight's lists are made of."""
 
 from datetime import date
 
@@ -18,9 +18,9 @@ KEY = (c.SCENARIO, c.USER_ID, c.ITEM_ID)
 
 
 def read(store: Store, config: Config) -> DataFrame:
-    """(scenario, user_id, item_id), distinct; null or blank where a row lacks one of them.
+    """(scenario, user_id, item_id), distinct; null or blank where a row has none.
 
-    Raises SchemaError and ConfigError for wrong expressions, DataError when the source is empty.
+    Raises: SchemaError and ConfigError for wrong expressions, DataError when the source is empty.
     """
     source = config.candidates.source
     assert source is not None
@@ -32,7 +32,7 @@ def read(store: Store, config: Config) -> DataFrame:
     return rows.select(*ids).distinct()
 
 
-def sort_out(rows: DataFrame, known: DataFrame) -> DataFrame:
+def with_reason(rows: DataFrame, known: DataFrame) -> DataFrame:
     """`rows` with a `reason`: null where the row can be ranked. `known` (item_id, unique): the items of tonight."""
     marked = rows.join(known.select(c.ITEM_ID, F.lit(True).alias("_known")), on=c.ITEM_ID, how="left")
     reason = F.lit(None).cast("string")
@@ -48,21 +48,23 @@ def refresh(store: Store, config: Config, known: DataFrame, run_date: date) -> t
     """Tonight's given rows (user_idx, scenario, item_idx), and how many were rejected, by reason.
 
     `known` (item_id, item_idx). Users without any event get a number; rejected rows go to rejected_events, once.
-    Raises DataError when no row is left.
+
+    Raises: DataError when no row is left.
     """
-    sorted_out = sort_out(read(store, config), known).persist()
+    rows = with_reason(read(store, config), known).persist()
     try:
-        counts = {row[0]: row[1] for row in sorted_out.groupBy(c.REASON).count().collect()}
-        good = sorted_out.where(F.col(c.REASON).isNull()).select(*KEY)
+        counts = {row[0]: row[1] for row in rows.groupBy(c.REASON).count().collect()}
+        good = rows.where(F.col(c.REASON).isNull()).select(*KEY)
         if not counts.get(None):
             reasons = ", ".join(f"{reason}: {n}" for reason, n in counts.items())
             raise DataError(
-                f"{SECTION}: no row can be ranked ({reasons}); expected scenario, user_id and known item_id"
+                f"{SECTION}: no row can be ranked, found {reasons}; expected rows with a scenario, a user_id and the "
+                "item_id of an item known before run_date: fix the expressions or the rows"
             )
         index.refresh(store, index.USER_INDEX, good.select(c.USER_ID))
-        rejected_events.add(store, rejected_events.of(sorted_out, KEY, run_date))
+        rejected_events.add(store, rejected_events.of(rows, KEY, run_date))
     finally:
-        sorted_out.unpersist()
+        rows.unpersist()
     # both indices are unique by id, so the joins keep one row a given row
     numbered = good.join(store.read(index.USER_INDEX), on=c.USER_ID, how="inner").join(
         known.select(c.ITEM_ID, c.ITEM_IDX), on=c.ITEM_ID, how="inner"

@@ -1,4 +1,4 @@
-"""Raw rows of a configured source: where they lie, Spark SQL over their columns, and each mistake as one line."""
+"""Reading the raw rows of a configured source, a fingerprint of them, and each mistake as one line."""
 
 import os
 import time
@@ -11,7 +11,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recspark import expressions
-from recspark.config.schema import Source
+from recspark.config.sources import Source
 from recspark.errors import ConfigError, DataError, RecsparkError
 from recspark.expressions import FAILURES, first_line
 
@@ -19,8 +19,8 @@ from recspark.expressions import FAILURES, first_line
 def read(spark: SparkSession, source: Source, section: str) -> DataFrame:
     """All raw rows that match `where`; `section` is the dotted key, for messages (source.interactions).
 
-    Raises ConfigError for a missing path or table and for SQL that does not parse, SchemaError for an unknown column,
-    DataError when nothing is there or it is not of the configured format.
+    Raises: ConfigError for a missing path or table and for SQL that does not parse, SchemaError for an unknown column,
+    DataError when there is no row or the rows are not of the configured format.
     """
     rows = _load(spark, source, section)
     if source.where is not None:
@@ -31,12 +31,15 @@ def read(spark: SparkSession, source: Source, section: str) -> DataFrame:
         raise _unreadable(source, section, error) from error
     if empty:
         how = f"no row matches `{source.where}`" if source.where else "no row in it"
-        raise DataError(f"{section}: {place(source)} is empty ({how}); check the path and the day's delivery")
+        raise DataError(
+            f"{section}: {place(source)} is empty ({how}), expected at least one row; check the path and whether the "
+            "day's data has arrived"
+        )
     return rows
 
 
 def whole_row(rows: DataFrame) -> Column:
-    """All raw columns as one struct; `to_json` of it is what rejected_events keeps."""
+    """All raw columns as one struct; rejected_events keeps it as JSON."""
     return F.struct("*")
 
 
@@ -46,10 +49,10 @@ def place(source: Source) -> str:
 
 
 def fingerprint(spark: SparkSession, source: Source, section: str) -> str:
-    """Names the source's present content without reading it: path, size and time of each file, or the table's version.
+    """Identifies the source's present content without reading it: path, size and time of each file, or the table's
+    version. A source without files (a JDBC table) gets the time of now, so it is always read again.
 
-    Something without files (a JDBC table) is named by the clock, so it is always read again.
-    Raises ConfigError for a missing path or table.
+    Raises: ConfigError for a missing path or table.
     """
     try:
         if source.format == "table":
@@ -88,7 +91,9 @@ def _resolved(spark: SparkSession, source: Source) -> list[str]:
 def _list(spark: SparkSession, pattern: str) -> list[str]:
     """`path:size:mtime` of every file below a path or glob, through Hadoop, so any URL that Spark can read."""
     context = spark.sparkContext
-    path = context._jvm.org.apache.hadoop.fs.Path(pattern)
+    jvm = context._jvm
+    assert jvm is not None  # None only before the context has started
+    path = jvm.org.apache.hadoop.fs.Path(pattern)
     system = path.getFileSystem(context._jsc.hadoopConfiguration())
     found = []
     for root in system.globStatus(path) or ():
@@ -115,18 +120,18 @@ def _delta_version(table: DeltaTable) -> str:
 def _missing(path: str, section: str) -> str:
     return (
         f"{section}.paths: {path} does not exist (working directory {os.getcwd()}); "
-        f"mend it in the conf or give --set {section}.paths=[...]"
+        f"fix it in the YAML file or give --set {section}.paths=[...]"
     )
 
 
 def _unreadable(source: Source, section: str, error: PySparkException | Py4JJavaError) -> RecsparkError:
-    """What went wrong while opening a source; the full message follows as the cause."""
+    """What went wrong while opening a source, as one line; the full message is chained as its cause."""
     condition = (error.getCondition() if isinstance(error, PySparkException) else None) or ""
     if "PATH_NOT_FOUND" in condition or "MISSING_TABLE" in condition or "PATH_DOES_NOT_EXIST" in condition:
         return ConfigError(_missing(place(source), section))
     if "TABLE_OR_VIEW_NOT_FOUND" in condition:
-        return ConfigError(f"{section}.table: {source.table} does not exist; expected catalog.schema.table")
+        return ConfigError(f"{section}.table: {source.table} does not exist; expected catalog.schema.name of a table")
     if "UNABLE_TO_INFER_SCHEMA" in condition:
-        return DataError(f"{section}: {place(source)} holds no {source.format} file; check the path and the delivery")
+        return DataError(f"{section}: {place(source)} holds no {source.format} file; check the path and `format`")
     found = f"{section}: {place(source)} cannot be read as {source.format} ({first_line(error)})"
     return DataError(f"{found}; check `format` and `options`")

@@ -1,9 +1,9 @@
-"""interactions: raw events to accepted ones, and what of the raw rows was rejected.
+"""interactions: from raw events to accepted ones, and to the table of rejected rows.
 
-A raw snapshot is the truth about all days before run_date: each night hashes its rows, builds the days whose raw rows
-changed, and replaces those whose events did. So a late event arrives with the next run, days that the snapshot no
-longer has (an erased user, a corrected feed) disappear, the same snapshot commits nothing, and days from run_date on
-are left as they are.
+A raw snapshot holds all days before run_date. Each night hashes its rows by day, builds the days whose raw rows
+changed, and replaces the days whose events changed. So a late event is added in the next run, days that are no longer
+in the snapshot (an erased user, a corrected feed) are removed, an unchanged snapshot commits nothing, and days from
+run_date on are not touched.
 """
 
 import logging
@@ -20,7 +20,8 @@ from pyspark.sql import functions as F
 
 from recspark import columns as c
 from recspark import expressions
-from recspark.config.schema import Config, InteractionSource, Source
+from recspark.config.schema import Config
+from recspark.config.sources import InteractionSource, Source
 from recspark.errors import ConfigError, DataError, SchemaError
 from recspark.sources import catalogue, raw, users
 from recspark.sources.events import LATER, OK, SECTION, STATE, merge, merged_days, parse, raw_days
@@ -29,6 +30,7 @@ from recspark.summary import Summary
 from recspark.tables import index, interaction_days, rejected_events
 from recspark.tables.interaction_days import Day, digests, from_digests
 from recspark.tables.interactions import KEY, TABLE, Counts, changed_days
+from recspark.warehouse import artifacts
 from recspark.warehouse.store import Store, day_digests
 
 log = logging.getLogger(__name__)
@@ -38,10 +40,10 @@ ROWS_A_FILE = 5_000_000  # near 100 MB
 
 @dataclass(frozen=True)
 class Built:
-    """What one raw snapshot holds before run_date; the frames are valid inside `building` only."""
+    """The events of a raw snapshot before run_date; the frames are valid inside `building` only."""
 
-    accepted: DataFrame  # TABLE's columns; of the days that changed
-    rejected: DataFrame  # columns of rejected_events, identical raw rows once; of the days that changed
+    accepted: DataFrame  # TABLE's columns; only the days that changed
+    rejected: DataFrame  # columns of rejected_events, identical raw rows once; only the days that changed
     counts: Counts  # of all days
     days: dict[date | None, Day]
 
@@ -54,69 +56,71 @@ def building(
     known_items: DataFrame | None = None,
     before: Mapping[date | None, Day] = MappingProxyType({}),
 ) -> Iterator[Built]:
-    """Sort the raw rows into accepted, merged, rejected, duplicates and later ones.
+    """Split the raw rows into accepted, merged, rejected, duplicate and later ones.
 
-    `known_items` (item_id, unique): when given, other items are rejected. `before`: days that were built already; those
-    whose raw rows are the same are not built again. Raw rows are read once without it, else twice.
-    Raises SchemaError and ConfigError for wrong expressions, DataError when no row before run_date is usable.
+    `known_items` (item_id, unique): if given, rows with other items are rejected. `before`: the days built so far; days
+    with the same raw rows are not built again. Raw rows are read once without it, twice with it.
+
+    Raises: SchemaError and ConfigError for wrong expressions, DataError if no row before run_date is usable.
     """
     parsed = parse(rows, source, run_date, known_items)
     if not before:
         parsed = parsed.persist()
-    found = raw_days(parsed)
-    same = {day for day, now in found.days.items() if day in before and before[day].raw_hash == now.raw_hash}
-    some = parsed.where(_on(found.days.keys() - same)).persist() if before else parsed
-    merged = merge(some, tuple(source.context)).persist()
+    raw_side = raw_days(parsed)
+    same = {day for day, now in raw_side.days.items() if day in before and before[day].raw_hash == now.raw_hash}
+    changed = parsed.where(_on_days(raw_side.days.keys() - same)).persist() if before else parsed
+    merged = merge(changed, tuple(source.context)).persist()
     try:
-        made = merged_days(merged)
-        days = {day: before[day] if day in same else now.of(made.get(day)) for day, now in found.days.items()}
-        counts = _count(days.values(), found.later)
+        accepted = merged_days(merged)
+        days = {day: before[day] if day in same else now.of(accepted.get(day)) for day, now in raw_side.days.items()}
+        counts = _count(days.values(), raw_side.later)
         counts.check()
-        _require_accepted(counts, run_date, found.first_later)
-        yield Built(merged.select(TABLE.columns), rejected(some, run_date), counts, days)
+        _require_accepted(counts, run_date, raw_side.first_later)
+        yield Built(merged.select(TABLE.columns), rejected(changed, run_date), counts, days)
     finally:
         merged.unpersist()
-        some.unpersist()
+        changed.unpersist()
 
 
-def _on(days: Set[date | None]) -> Column:
-    """Rows of those days; None: rows without a time."""
+def _on_days(days: Set[date | None]) -> Column:
+    """Is the row of one of these days? None: a row without a time."""
     day = F.to_date(c.EVENT_TIME)
-    return day.isin([found for found in days if found is not None]) | (day.isNull() if None in days else F.lit(False))
+    return day.isin([one for one in days if one is not None]) | (day.isNull() if None in days else F.lit(False))
 
 
 def rejected(parsed: DataFrame, run_date: date) -> DataFrame:
-    """The rejected rows, columns of rejected_events. Identical raw rows are one row here, though each is counted."""
+    """The rejected rows, with the columns of rejected_events; identical raw rows are one row, but each is counted."""
     bad = parsed.where(~F.col(STATE).isin(OK, LATER)).groupBy(c.ROW_HASH)
     rows = bad.agg(F.min(STATE).alias(c.REASON), F.min(c.RAW).alias(c.RAW))
     return rows.select(F.lit(run_date).alias(c.RUN_DATE), c.REASON, c.ROW_HASH, c.RAW)
 
 
 def refresh(store: Store, config: Config, run_date: date, force: bool = False) -> Summary:
-    """Bring interactions, rejected_events, user_index and scenario_index up to the present raw snapshot."""
+    """Update interactions, rejected_events, user_index and scenario_index from the present raw snapshot."""
     fingerprint = _fingerprint(store, config, run_date)
     indexed = store.exists(index.USER_INDEX) and store.exists(index.SCENARIO_INDEX)
-    if not force and indexed and store.is_fresh(TABLE, fingerprint):
+    if not force and indexed and artifacts.is_fresh(store, TABLE, run_date, fingerprint):
         stamp = store.stamp(TABLE) or {}
         return Summary(TABLE.noun, skipped=True, note=stamp.get("counts", ""), version=stamp.get("version"))
     source = config.source.interactions
-    before = interaction_days.read(store, config, TABLE) if indexed and not force else {}
+    before = interaction_days.read(store, _settings(config), TABLE) if indexed and not force else {}
     with (
         catalogue.known(store.spark, config, run_date) as known,
         building(raw.read(store.spark, source, SECTION), source, run_date, known, before) as built,
     ):
         log.info("%s", built.counts)
-        user_ids, scenarios = _people(store, config, built.accepted)
+        user_ids, scenarios = _ids(store, config, built.accepted)
         index.refresh(store, index.USER_INDEX, user_ids)
         index.refresh(store, index.SCENARIO_INDEX, scenarios)
         rejected_events.add(store, built.rejected, _num_files(sum(built.counts.rejected.values())))
         version = _replace_days(store, config, built, before, run_date, fingerprint)
+        artifacts.confirm(store, TABLE, run_date, fingerprint)
         counts = built.counts
     return Summary(TABLE.noun, counts.raw, counts.accepted, counts.rejected, note=str(counts), version=version)
 
 
 def _count(days: Collection[Day], later: int) -> Counts:
-    """The raw side was counted on the parsed rows, the accepted side on the merged ones, so that a loss shows."""
+    """Counts of all days. Raw rows were counted before merging and accepted ones after, so that a lost row shows."""
     reasons = sum((Counter(day.rejected) for day in days), Counter[str]())
     raw, accepted, merged, duplicates = (
         sum(getattr(day, name) for day in days) for name in ("raw", "accepted", "merged", "duplicates")
@@ -135,7 +139,7 @@ def _require_accepted(counts: Counts, run_date: date, first_later: object) -> No
     if counts.later and not counts.rejected:
         raise DataError(f"no event before run_date {run_date}; the first is at {first_later}: give a later --run-date")
     reasons = ", ".join(f"{reason}: {n}" for reason, n in counts.rejected.items())
-    raise DataError(f"{SECTION}: no usable row before run_date {run_date} ({counts}; {reasons}); mend the expressions")
+    raise DataError(f"{SECTION}: no usable row before run_date {run_date} ({counts}; {reasons}); fix the expressions")
 
 
 def _fingerprint(store: Store, config: Config, run_date: date) -> str:
@@ -145,21 +149,28 @@ def _fingerprint(store: Store, config: Config, run_date: date) -> str:
     if config.interactions.unknown_items == "reject":
         sources[catalogue.SECTION] = config.source.items
     found = [raw.fingerprint(store.spark, source, name) for name, source in sources.items() if source is not None]
-    return store.fingerprint(config.digest("source", "interactions"), run_date, *found)
+    return artifacts.fingerprint(TABLE.noun, config, _settings(config), config.digest(users.SECTION), run_date, *found)
 
 
-def _people(store: Store, config: Config, accepted: DataFrame) -> tuple[DataFrame, DataFrame]:
+def _settings(config: Config) -> str:
+    """Hash of the settings by which events are made from raw rows; days built with other settings are built again."""
+    known = [f"{catalogue.SECTION}.{key}" for key in catalogue.READ_FOR_IDS]
+    reject = config.interactions.unknown_items == "reject"
+    return artifacts.fingerprint(TABLE.noun, config, config.digest(*known) if reject else None)
+
+
+def _ids(store: Store, config: Config, accepted: DataFrame) -> tuple[DataFrame, DataFrame]:
     """The ids of users and scenarios, from the events and from source.users."""
-    people = accepted.select(c.SCENARIO, c.USER_ID)
+    ids = accepted.select(c.SCENARIO, c.USER_ID)
     if config.source.users is not None:
-        people = people.union(eligible_users(store, config))
-    return people.select(c.USER_ID), people.select(c.SCENARIO)
+        ids = ids.union(eligible_users(store, config))
+    return ids.select(c.USER_ID), ids.select(c.SCENARIO)
 
 
 def _replace_days(
     store: Store, config: Config, built: Built, before: Mapping[date | None, Day], run_date: date, fingerprint: str
 ) -> int:
-    """Write the days that changed; returns the version that readers see."""
+    """Write the days that changed; returns the newest version."""
     exists = store.exists(TABLE)
     old = digests(before) if before else day_digests(store.read(TABLE), c.EVENT_DATE) if exists else {}
     new = digests(built.days)
@@ -175,12 +186,12 @@ def _replace_days(
         files = _num_files(rows)
         ranged = changed.repartitionByRange(files, c.EVENT_DATE) if files > 1 else changed.coalesce(1)
         ordered = ranged.sortWithinPartitions(c.EVENT_DATE, *KEY)
-        metadata = {"fingerprint": fingerprint, "counts": str(built.counts)}
+        metadata = {artifacts.FINGERPRINT: fingerprint, "counts": str(built.counts)}
         store.replace(TABLE, ordered.select(TABLE.columns), where=where, metadata=metadata)
     store.remember_days(TABLE, {**new, **later})
     kept = built.days | from_digests(later, before)
     if kept != before:
-        interaction_days.write(store, config, TABLE, kept)
+        interaction_days.write(store, _settings(config), TABLE, kept)
     return store.version(TABLE)
 
 

@@ -1,7 +1,7 @@
-"""Business rules as arrays over item_idx: what each `where` leaves, and of which value of `at_most.of` an item is.
+"""Business rules as arrays over item_idx: the items that each `where` allows, and every item's value of `at_most.of`.
 
-They hold for tonight alone. Every expression is evaluated once, over the known items; one row an item passes through
-the driver. Shapes: E expressions, I items.
+They apply to tonight only. Every expression is evaluated once, over the known items.
+Memory: one row for each item comes to the driver. Shapes: E expressions, I items.
 """
 
 from dataclasses import dataclass
@@ -20,14 +20,16 @@ from recspark.config.schema import Config, Scenarios
 from recspark.errors import ConfigError
 from recspark.tables import index
 from recspark.tables.items import TABLE as ITEMS
+from recspark.warehouse import artifacts
 from recspark.warehouse.store import Store
 
+NOUN = "item_rules"
 PLACE = "the table items"
 
 
 @dataclass(frozen=True)
 class ItemRules:
-    """By expression: `allowed` bool (I,), and `code` int32 (I,), equal where its values are, -1 where they are null."""
+    """By expression: `allowed` bool (I,); `code` int32 (I,), the same number for equal values, -1 for null."""
 
     allowed: dict[str, Array]
     code: dict[str, Array]
@@ -35,16 +37,16 @@ class ItemRules:
 
 @dataclass(frozen=True)
 class Limit:
-    """A list holds at most `items` of one `code` (I,); -1 is no code."""
+    """A list may hold at most `items` items of the same `code` (I,); -1 has no limit."""
 
     code: Array
     items: int
 
 
 def refresh(store: Store, config: Config, run_date: date) -> str | None:
-    """The folder of tonight's rules, written where it is not there yet; None without any rule.
+    """The folder of tonight's rules, written if it does not exist; None without rules.
 
-    Raises ConfigError and SchemaError for an expression that is no condition over the columns of items and run_date.
+    Raises: ConfigError and SchemaError for an expression that is wrong over the columns of items and run_date.
     """
     keys: dict[tuple[str, str], str] = {}
     for key, rule in config.scenarios.by_key.items():
@@ -54,8 +56,8 @@ def refresh(store: Store, config: Config, run_date: date) -> str | None:
             keys.setdefault(("of", rule.at_most.of), f"{key}.at_most.of")
     if not keys:
         return None
-    named = store.fingerprint(sorted(keys), run_date, store.digest(ITEMS, c.FIRST_SEEN, run_date))
-    path = f"{store.models('rules')}/{run_date}-{named}"
+    named = artifacts.fingerprint(NOUN, config, sorted(keys), run_date, store.digest(ITEMS, c.FIRST_SEEN, run_date))
+    path = artifacts.folder(store, NOUN, f"{run_date}-{named}")
     if not model_folder.exists(path):
         kinds = {kind: [sql for one, sql in keys if one == kind] for kind in ("where", "of")}
         model_folder.save(path, kinds, arrays_of(_values(store, run_date, keys), list(keys)))
@@ -64,7 +66,7 @@ def refresh(store: Store, config: Config, run_date: date) -> str | None:
 
 @lru_cache(maxsize=2)
 def open_rules(path: str | None) -> ItemRules:
-    """The rules of a folder, memory-mapped; none of None."""
+    """The rules of a folder, memory-mapped; None: no rules."""
     if path is None:
         return ItemRules({}, {})
     manifest = model_folder.read_manifest(path)
@@ -77,31 +79,36 @@ def open_rules(path: str | None) -> ItemRules:
 
 
 def limit_of(rules: Scenarios, path: str | None, scenario: str) -> Limit | None:
-    """What limits the lists of a scenario tonight."""
+    """The limit on the lists of a scenario tonight, None without `at_most`."""
     at_most = rules.rule(scenario).at_most
     return None if at_most is None else Limit(open_rules(path).code[at_most.of], at_most.items)
 
 
 def arrays_of(values: pa.Table, kinds: list[tuple[str, str]]) -> dict[str, Array]:
-    """`where` bool (E, I) and `of` int32 (E, I), where there is an expression of the kind, in the order of `kinds`;
-    `values`: item_idx and a column `<n>` for the n-th. Items that are not in it are not allowed and have no code."""
+    """The values of all expressions as arrays over item_idx.
+
+    `kinds`: (`where` or `of`, SQL) of each expression. `values`: item_idx and a column `<n>` for the n-th of them; an
+    item without a row is not allowed and has the code -1.
+
+    Returns: `where` bool (E, I) and `of` int32 (E, I), in the order of `kinds`; without an expression, no array.
+    """
     item_idx = values[c.ITEM_IDX].to_numpy()
     num_items = int(item_idx.max()) + 1
-    found: dict[str, list[Array]] = {}
+    arrays: dict[str, list[Array]] = {}
     for n, (kind, _) in enumerate(kinds):
         column = values[str(n)].combine_chunks()
         if kind == "where":
-            array, of_rows = np.zeros(num_items, dtype=bool), pc.fill_null(column, False)
+            array, row_values = np.zeros(num_items, dtype=bool), pc.fill_null(column, False)
         else:
             codes = column.dictionary_encode().indices
-            array, of_rows = np.full(num_items, -1, dtype=np.int32), pc.fill_null(codes, -1)
-        array[item_idx] = of_rows.to_numpy(zero_copy_only=False)
-        found.setdefault(kind, []).append(array)
-    return {kind: np.stack(arrays) for kind, arrays in found.items()}
+            array, row_values = np.full(num_items, -1, dtype=np.int32), pc.fill_null(codes, -1)
+        array[item_idx] = row_values.to_numpy(zero_copy_only=False)
+        arrays.setdefault(kind, []).append(array)
+    return {kind: np.stack(rows) for kind, rows in arrays.items()}
 
 
 def _values(store: Store, run_date: date, keys: dict[tuple[str, str], str]) -> pa.Table:
-    """item_idx and a column `<n>` of every expression, in order of item_idx."""
+    """item_idx and a column `<n>` for each expression, in order of item_idx."""
     items = store.read(ITEMS).where(F.col(c.FIRST_SEEN) < F.lit(run_date)).withColumn(c.RUN_DATE, F.lit(run_date))
     columns = [
         expressions.column(items, sql, "condition" if kind == "where" else "text", key, PLACE).alias(str(n))
@@ -112,8 +119,8 @@ def _values(store: Store, run_date: date, keys: dict[tuple[str, str], str]) -> p
         found = items.select(c.ITEM_ID, *columns).join(store.read(index.ITEM_INDEX), on=c.ITEM_ID, how="inner")
         return found.drop(c.ITEM_ID).toArrow().sort_by(c.ITEM_IDX)
     except expressions.FAILURES as error:
-        said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ConfigError(
-            f"{', '.join(keys.values())}: cannot be evaluated over {PLACE} ({said[:200]}); expected expressions over "
+            f"{', '.join(keys.values())}: cannot be evaluated over {PLACE} ({reason[:200]}); expected expressions over "
             f"one item's {', '.join((*ITEMS.columns, c.RUN_DATE))}"
         ) from None

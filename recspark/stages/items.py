@@ -1,4 +1,4 @@
-"""items: the catalogue and the events before run_date -> what each item is and since when it is known."""
+"""items: one row for each item of the catalogue or of the events before run_date, with the date it was first seen."""
 
 import math
 from datetime import date
@@ -13,28 +13,30 @@ from recspark.summary import Summary
 from recspark.tables import index
 from recspark.tables.interactions import TABLE as INTERACTIONS
 from recspark.tables.items import TABLE, build
+from recspark.warehouse import artifacts
 from recspark.warehouse.store import Store
 
 ROWS_A_FILE = 1_000_000
 
 
 def refresh(store: Store, config: Config, run_date: date, force: bool = False) -> Summary:
-    """Bring items and item_index up to the present catalogue and the events before run_date."""
+    """Update items and item_index from the present catalogue and the events before run_date."""
     source = config.source.items
     events = store.digest(INTERACTIONS, c.EVENT_DATE, run_date)
     catalogue = None if source is None else raw.fingerprint(store.spark, source, SECTION)
-    fingerprint = store.fingerprint(config.digest("source"), run_date, events, catalogue)
-    if not force and store.exists(index.ITEM_INDEX) and store.is_fresh(TABLE, fingerprint):
+    fingerprint = artifacts.fingerprint(TABLE.noun, config, run_date, events, catalogue)
+    if not force and store.exists(index.ITEM_INDEX) and artifacts.is_fresh(store, TABLE, run_date, fingerprint):
         return Summary(TABLE.noun, skipped=True, version=store.version(TABLE))
     listed = None if source is None else newest(parse(raw.read(store.spark, source, SECTION), source, run_date), source)
     stored = store.read(TABLE) if store.exists(TABLE) else None
     changed = build(listed, store.events(INTERACTIONS, None, run_date), stored, run_date).persist()
-    # Both before the merge, after which Spark would make `changed` anew, from a table that has it all
-    count, without_text = changed.agg(F.count("*"), F.count_if(F.col(c.TEXT).isNull())).first()
+    # Both before the merge: after it Spark may compute `changed` again, from a table that has these rows already.
+    count, without_text = changed.agg(F.count("*"), F.count_if(F.col(c.TEXT).isNull())).collect()[0]
     ids = changed.select(c.ITEM_ID) if stored is None else changed.select(c.ITEM_ID).union(stored.select(c.ITEM_ID))
     index.refresh(store, index.ITEM_INDEX, ids)
     if count:
-        store.merge(TABLE, changed.coalesce(math.ceil(count / ROWS_A_FILE)), {"fingerprint": fingerprint})
+        store.merge(TABLE, changed.coalesce(math.ceil(count / ROWS_A_FILE)), {artifacts.FINGERPRINT: fingerprint})
     changed.unpersist()
+    artifacts.confirm(store, TABLE, run_date, fingerprint)
     note = f"{count} new or changed, {without_text} of them without text"
     return Summary(TABLE.noun, count, store.read(TABLE).count(), note=note, version=store.version(TABLE))

@@ -1,4 +1,4 @@
-"""Housekeeping of a warehouse: join small files, vacuum, drop old nights' candidates, models and vectors."""
+"""Housekeeping of a warehouse: compact small files, vacuum, delete candidates, models and vectors of old nights."""
 
 import json
 import logging
@@ -48,18 +48,18 @@ COMPACTED = (
     published_runs.TABLE,
 )
 FILE_BYTES = 128 << 20
-CHECKED_HOURS = 168  # below this Delta asks whether that is meant; the configuration has said so
+CHECKED_HOURS = 168  # Delta refuses a shorter retention unless its check is off; the configuration may ask for one
 RETRIEVER = "retriever"
-DATED = re.compile(r"^(\d{4}-\d{2}-\d{2})-")  # model folders: <date>-<fingerprint>
+DATED = re.compile(r"^(\d{4}-\d{2}-\d{2})-")  # <date>-<fingerprint>, and the files that name a date's folder
 
 
 def refresh(store: Store, config: Config, run_date: date, force: bool = False) -> Summary:
-    """OPTIMIZE, retention, VACUUM. Nothing that readers of the present see changes, except that old candidates go.
+    """Delete expired dates, models and vectors, then OPTIMIZE and VACUUM. All other rows stay as they are.
 
-    Only without a run on the warehouse: a job holds its lease. VACUUM ends time travel beyond
-    maintenance.retention_hours.
+    No other run may use the warehouse: this job holds its lease. After VACUUM, time travel further back than
+    maintenance.retention_hours fails.
     """
-    del force  # housekeeping has no fingerprint: doing it twice changes nothing
+    del force  # not needed: maintenance is never skipped, and a second run changes nothing
     examples = training_examples.table(config.training_examples.tasks)
     dropped = sum(drop_dates(store, table, run_date, config) for table in (candidates.TABLE, examples))
     encoders = drop_embeddings(store, run_date, config)
@@ -78,10 +78,10 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
 
 
 def expired(dates: Iterable[date], run_date: date, config: Config) -> list[date]:
-    """Dates that no coming night needs.
+    """Dates that no later night needs.
 
-    The last `keep_nights` stay. Mondays, on which past windows open, stay as long as a window of a kept night may open
-    there.
+    The last `keep_nights` are kept. Mondays, on which past windows open, are kept as long as a kept night may have a
+    window that opens there.
     """
     last = run_date - timedelta(days=config.maintenance.keep_nights)
     settings = config.training_examples
@@ -90,7 +90,7 @@ def expired(dates: Iterable[date], run_date: date, config: Config) -> list[date]
 
 
 def drop_dates(store: Store, table: Table, run_date: date, config: Config) -> int:
-    """Delete the expired as_of dates of a table, whole folders at a time; returns how many. No commit without any."""
+    """Delete the expired as_of dates of a table, whole partitions; returns how many. Without any, no commit."""
     if not store.exists(table):
         return 0
     dates = [row[0] for row in store.read(table).select(c.AS_OF).distinct().collect()]
@@ -101,8 +101,10 @@ def drop_dates(store: Store, table: Table, run_date: date, config: Config) -> in
 
 
 def model_folders(store: Store, run_date: date, config: Config) -> tuple[list[str], list[str]]:
-    """(expired, kept) folders under models/<noun>/, without the file system's protocol. Those without a date in their
-    name are not ours, and in neither."""
+    """The expired and the kept folders under models/<noun>/, without the file system's protocol.
+
+    Folders without a date in their name are in neither list and never deleted here.
+    """
     fs, root = fsspec.core.url_to_fs(f"{store.warehouse}/models")
     if not fs.exists(root):
         return [], []
@@ -117,16 +119,19 @@ def drop_models(store: Store, run_date: date, config: Config) -> int:
     fs, _ = fsspec.core.url_to_fs(store.warehouse)
     gone, _ = model_folders(store, run_date, config)
     for path in gone:
-        if fs.exists(f"{path}/{MANIFEST}"):  # first: a folder without one does not exist, should this be cut short
+        if fs.isfile(path):
+            fs.rm_file(path)
+            continue
+        if fs.exists(f"{path}/{MANIFEST}"):  # first: without it an incomplete folder counts as missing
             fs.rm_file(f"{path}/{MANIFEST}")
         fs.rm(path, recursive=True)
-    return len(gone)
+    return sum(not path.endswith(".txt") for path in gone)
 
 
 def drop_embeddings(store: Store, run_date: date, config: Config) -> int:
-    """Delete the vectors of encoders that expired retrievers read and no kept one does; returns how many encoders.
+    """Delete the vectors of encoders that expired retrievers used and no kept one uses; returns how many encoders.
 
-    Such are text adapters and vectors of facts, which are trained anew week by week. To be called before drop_models.
+    These are text adapters and models of facts, which are trained again every week. Call it before drop_models.
     """
     gone, kept = (_encoders(store, folders) for folders in model_folders(store, run_date, config))
     unused = sorted(gone - kept)
@@ -137,7 +142,7 @@ def drop_embeddings(store: Store, run_date: date, config: Config) -> int:
 
 
 def _encoders(store: Store, folders: Iterable[str]) -> set[str]:
-    """Those that the retrievers among some model folders read."""
+    """The encoders used by the retrievers among some model folders."""
     fs, _ = fsspec.core.url_to_fs(store.warehouse)
     files = [f"{path}/{MANIFEST}" for path in folders if f"/{RETRIEVER}/" in path]
     return {name for file in files if fs.exists(file) for name in json.loads(fs.cat_file(file)).get("encoders", ())}
@@ -148,14 +153,14 @@ def _name(path: str) -> str:
 
 
 def compact(store: Store, table: Table) -> int:
-    """Put small files together; returns how many went in. Delta commits nothing where there is nothing to do."""
+    """Compact small files; returns how many were replaced. Delta commits nothing if there is nothing to do."""
     with _setting(store, "spark.databricks.delta.optimize.maxFileSize", str(FILE_BYTES)):
         metrics = store.delta(table).optimize().executeCompaction().select("metrics.numFilesRemoved").first()
     return int(metrics[0])
 
 
 def vacuum(store: Store, table: Table, hours: float) -> None:
-    """Remove files that no version of the last `hours` uses."""
+    """Delete files that no version of the last `hours` uses."""
     checked = str(hours >= CHECKED_HOURS).lower()
     with _setting(store, "spark.databricks.delta.retentionDurationCheck.enabled", checked):
         store.delta(table).vacuum(hours)

@@ -1,4 +1,4 @@
-"""recommendations: tonight's candidates in the order that the gate chose, checked, then published in one commit."""
+"""recommendations: tonight's candidates, ordered by the mode that the gate chose, checked, published in one commit."""
 
 import logging
 import math
@@ -17,28 +17,28 @@ from recspark import model_folder
 from recspark.arrays import Array
 from recspark.config.schema import RETRIEVERS, Config
 from recspark.errors import DataError, PublishError
+from recspark.histories import ranges
 from recspark.sources import users
-from recspark.stages import item_rules as rules
-from recspark.stages import lists
-from recspark.stages.lists import whole_users
+from recspark.stages import item_rules, lists
+from recspark.stages.lists import batches_by_user
 from recspark.stages.ranker import scorer
-from recspark.stages.ranker import stage as ranker
-from recspark.stages.retriever import stage as retriever
+from recspark.stages.ranker.modes import PUBLISHED
 from recspark.summary import Summary
 from recspark.tables import candidates, index, model_metrics, published_runs, recommendation_facts
 from recspark.tables import recommendations as table
-from recspark.tables.candidates import BECAUSE, REPEAT
+from recspark.tables.candidates import EXPLAINING_ITEM, REPEAT
 from recspark.tables.histories import DEFAULT_USER_IDX
 from recspark.tables.interactions import TABLE as INTERACTIONS
 from recspark.tables.item_facts import TABLE as ITEM_FACTS
 from recspark.tables.items import TABLE as ITEMS
 from recspark.tables.recommendation_facts import TABLE as LINKS
 from recspark.tables.recommendations import TABLE, TOP
+from recspark.warehouse import artifacts
 from recspark.warehouse.store import Store
 
 log = logging.getLogger(__name__)
 
-LimitOf = Callable[[str], rules.Limit | None]  # of a raw scenario; travels to the workers
+LimitOf = Callable[[str], item_rules.Limit | None]  # of a raw scenario; pickled to the workers
 
 BLOCK_ROWS = 100_000
 ROWS_A_FILE = 2_000_000
@@ -46,38 +46,37 @@ TOP_NAMES = [part.split()[0] for part in TOP.split(", ")]
 
 
 def refresh(store: Store, config: Config, run_date: date, force: bool = False) -> Summary:
-    """Publish the lists of one night, unless they were published from the same inputs.
+    """Publish the lists of one night, unless they were already published from the same inputs.
 
-    Raises PublishError when a check fails: the table stays as it was, and published_runs says `held` and why.
+    Raises: DataError without candidates or metrics; PublishError if a check fails: the table stays as it was, and
+    published_runs has the status `held` with the reason.
     """
     stamps = [store.stamp(candidates.TABLE, as_of=run_date), store.stamp(model_metrics.TABLE, run_date=run_date)]
     for found, job in zip(stamps, ("candidates", "model_metrics"), strict=True):
         if found is None:
-            raise DataError(f"{job} has nothing for {run_date}; run jobs/{job}.py or jobs/nightly.py first")
-    settings = config.digest("recommendations", "scenarios", "source", "item_facts")
+            raise DataError(f"the table {job} has no rows for {run_date}; run jobs/{job}.py or jobs/nightly.py first")
     items = store.digest(ITEMS, c.FIRST_SEEN, run_date)
     facts = store.token(ITEM_FACTS) if reasons_of(config) else None
-    fingerprint = store.fingerprint(
-        settings, run_date, *(found["fingerprint"] for found in stamps if found), items, facts
-    )
+    made_from = [found[artifacts.FINGERPRINT] for found in stamps if found]
+    fingerprint = artifacts.fingerprint(TABLE.noun, config, run_date, *made_from, items, facts)
     if not force and store.is_fresh(TABLE, fingerprint, run_date=run_date):
         return Summary("recommendations", skipped=True)
     modes = model_metrics.decisions(store, run_date)
-    scoring = scorer.scorer(store, config, run_date, run_date, ranker.PUBLISHED)
-    tie_rank = partial(model_folder.open_array, retriever.folder(store, config, run_date), "tie_rank")
-    limit_of = partial(rules.limit_of, config.scenarios, rules.refresh(store, config, run_date))
+    scoring = scorer.scorer(store, config, run_date, run_date, PUBLISHED)
+    tie_rank = partial(model_folder.open_array, scoring.bundle, "tie_rank")
+    limit_of = partial(item_rules.limit_of, config.scenarios, item_rules.refresh(store, config, run_date))
     rows = store.read(candidates.TABLE).where(F.col(c.AS_OF) == F.lit(run_date))
     top = top_lists(rows, scoring, modes, config.recommendations.k, tie_rank, limit_of)
     versions = published_runs.Versions(
         config.digest(*type(config).model_fields),
-        models={mode: str(scoring.models) for mode in sorted(set(modes.values()) - set(RETRIEVERS))},
+        models={mode: scoring.folders(mode) for mode in sorted(set(modes.values()) - set(RETRIEVERS))},
         inputs={t.noun: store.token(t) for t in (INTERACTIONS, ITEMS, candidates.TABLE, model_metrics.TABLE)},
     )
     return publish(store, config, run_date, staged(store, top, modes, run_date), fingerprint, versions)
 
 
 def repair(store: Store) -> None:
-    """Write the published_runs rows that a crash right after publication left out. Called at the start of every run."""
+    """Add the published_runs rows that are missing after a crash right after publication; called first in every run."""
     for run_id in published_runs.repair(store, TABLE):
         log.warning("published_runs: run %s was published but not recorded; added from its commit", run_id)
 
@@ -90,9 +89,9 @@ def top_lists(
     tie_rank: Callable[[], Array],
     limit_of: LimitOf,
 ) -> DataFrame:
-    """TOP: the k best candidates of every list, in the order of its scenario's mode and under its limit.
+    """Rows of TOP: the k best candidates of every list, by its scenario's mode, within its scenario's limit.
 
-    A scenario that the gate did not decide on keeps null scores, which the checks hold.
+    A scenario without a decision of the gate gets null scores, which the checks refuse to publish.
     """
     used = tuple(sorted(set(modes.values())))
     scored = lists.scored(rows, scoring, used).join(_modes(rows, modes), on=c.SCENARIO, how="left")
@@ -110,38 +109,37 @@ def _top(
     batches: Iterator[pa.RecordBatch], k: int, tie_rank: Callable[[], Array], limit_of: LimitOf
 ) -> Iterator[pa.RecordBatch]:
     ties = tie_rank()
-    for block in whole_users(batches, BLOCK_ROWS):
+    for block in batches_by_user(batches, BLOCK_ROWS):
         yield top_of_block(block, k, ties, limit_of)
 
 
 def top_of_block(block: pa.Table, k: int, ties: Array, limit_of: LimitOf) -> pa.RecordBatch:
-    """TOP rows of whole users; each list is ordered by itself."""
+    """Rows of TOP of a block with all rows of its users; each list is ordered on its own."""
     scenarios = block[c.SCENARIO].combine_chunks().dictionary_encode()
     user_idx, item_idx = block[c.USER_IDX].to_numpy(), block[c.ITEM_IDX].to_numpy()
     list_idx, first = lists.list_numbers(scenarios.indices.to_numpy(), user_idx)
-    # a retriever's silence is filled by popularity, a trained model's is an error: see lists.final_scores
-    silent_ok = pc.is_in(block[c.MODEL], value_set=pa.array(RETRIEVERS)).to_numpy()
+    # Rows a retriever did not score are ordered by popularity; a trained model that returns NaN is an error.
+    may_be_missing = pc.is_in(block[c.MODEL], value_set=pa.array(RETRIEVERS)).to_numpy()
     repeat = pc.equal(block[c.SOURCE], REPEAT).to_numpy()
     scores, popular = block[c.SCORE].to_numpy(), block[lists.POPULAR].to_numpy()
     final = np.empty(len(scores))
-    for part, fallback in ((silent_ok, popular), (~silent_ok, None)):
+    for part, fallback in ((may_be_missing, popular), (~may_be_missing, None)):
         filled = None if fallback is None else fallback[part]
         final[part] = lists.final_scores(list_idx[part], len(first), scores[part], filled, repeat[part])
     code, most = _limits(scenarios, item_idx, limit_of)
     if most.any():
         final = lists.limited(list_idx, len(first), final, ties[item_idx], repeat, code, most)
     order = lists.ordered(list_idx, final, ties[item_idx])
-    sizes = np.bincount(list_idx, minlength=len(first))
-    position = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    position = ranges(np.bincount(list_idx, minlength=len(first)))
     at, place = order[position < k], position[position < k]
-    found = block.select([c.SCENARIO, c.USER_IDX, c.ITEM_IDX, c.SOURCE, BECAUSE]).take(pa.array(at))
+    found = block.select([c.SCENARIO, c.USER_IDX, c.ITEM_IDX, c.SOURCE, EXPLAINING_ITEM]).take(pa.array(at))
     columns = {name: found[name].combine_chunks() for name in found.column_names}
     columns |= {c.RANK: pa.array((place + 1).astype(np.int32)), c.SCORE: pa.array(final[at])}
     return pa.record_batch([columns[name] for name in TOP_NAMES], names=TOP_NAMES)
 
 
 def _limits(scenarios: pa.DictionaryArray, item_idx: Array, limit_of: LimitOf) -> tuple[Array, Array]:
-    """The code of each row's item (n,), -1 without a limit, and how many of it its list may hold (n,)."""
+    """`code` and `most` of `lists.limited`, (n,) each."""
     code, most = np.full(len(item_idx), -1), np.zeros(len(item_idx), dtype=np.int64)
     for n, name in enumerate(scenarios.dictionary.to_pylist()):
         if (limit := limit_of(name)) is not None:
@@ -151,16 +149,19 @@ def _limits(scenarios: pa.DictionaryArray, item_idx: Array, limit_of: LimitOf) -
 
 
 def staged(store: Store, top: DataFrame, modes: Mapping[str, str], run_date: date) -> DataFrame:
-    """Rows of TABLE with ids and reasons."""
-    nobody = store.spark.createDataFrame([(c.DEFAULT_USER, DEFAULT_USER_IDX)], index.USER_INDEX.schema)
-    users = store.read(index.USER_INDEX).unionByName(nobody)
+    """Rows of TABLE: `top` with ids and reasons."""
+    default_user = store.spark.createDataFrame([(c.DEFAULT_USER, DEFAULT_USER_IDX)], index.USER_INDEX.schema)
+    users = store.read(index.USER_INDEX).unionByName(default_user)
     texts = store.read(ITEMS).select(c.ITEM_ID, c.TEXT)
     items = store.read(index.ITEM_INDEX).join(texts, on=c.ITEM_ID, how="inner")  # item_id is the key of both
     return table.build(top, _modes(top, modes), users, items, run_date, store.run_id)
 
 
-def owed_lists(store: Store, config: Config, run_date: date, events: DataFrame) -> DataFrame:
-    """(scenario, user_id): what tonight owes; with candidates.source those of its rows, as long as they have items."""
+def expected_lists(store: Store, config: Config, run_date: date, events: DataFrame) -> DataFrame:
+    """(scenario, user_id) of the lists expected tonight.
+
+    With candidates.source: the lists of its rows, with a column `size`, since a list there may have fewer than k items.
+    """
     if config.candidates.source is None:
         given = users.eligible_users(store, config) if config.source.users is not None else None
         return table.eligible(events, config.scenarios, given, default_user=True)
@@ -172,14 +173,14 @@ def owed_lists(store: Store, config: Config, run_date: date, events: DataFrame) 
 
 
 def reasons_of(config: Config) -> dict[str, str]:
-    """Relation -> what a shared fact says, where that is configured."""
+    """Relation -> the configured reason text for a shared fact; empty without item_facts."""
     return config.item_facts.reasons if config.item_facts is not None else {}
 
 
 def with_facts(
     store: Store, config: Config, run_date: date, rows: DataFrame, events: DataFrame
 ) -> tuple[DataFrame, DataFrame | None]:
-    """`rows` with the reasons that facts give, persisted, and the links; as they are where no reason is configured."""
+    """`rows` with reasons from facts, persisted, and the facts used; `rows` unchanged and None without such reasons."""
     reasons = reasons_of(config)
     if not reasons:
         return rows, None
@@ -195,32 +196,32 @@ def _in_order(rows: DataFrame, num_files: int) -> DataFrame:
 def publish(
     store: Store, config: Config, run_date: date, rows: DataFrame, fingerprint: str, versions: published_runs.Versions
 ) -> Summary:
-    """Check `rows` (of TABLE), then replace the night in one commit; published_runs follows."""
+    """Check `rows` (of TABLE), replace the night in one commit, then record it in published_runs."""
     events = store.events(INTERACTIONS, None, run_date)
-    owed = owed_lists(store, config, run_date, events).persist()
+    expected = expected_lists(store, config, run_date, events).persist()
     k = config.recommendations.k
-    num_files = max(1, math.ceil(owed.count() * k / ROWS_A_FILE))
-    # kept as they are checked: what is published must be what was looked at
+    num_files = max(1, math.ceil(expected.count() * k / ROWS_A_FILE))
+    # persisted: the published rows must be the checked ones
     made = _in_order(rows, num_files).persist()
     kept, links = with_facts(store, config, run_date, made, events)
     try:
         seen = events.select(c.USER_ID, c.ITEM_ID).distinct()
         items = store.read(ITEMS).where(F.col(c.FIRST_SEEN) < F.lit(run_date))
-        checked = table.check(kept, owed, seen, items, config.scenarios, k, run_date)
+        checked = table.check(kept, expected, seen, items, config.scenarios, k, run_date)
         if checked.failures:
             published_runs.write(store, run_date, published_runs.HELD, checked.reason, versions)
             raise PublishError(
-                f"recommendations of {run_date} held: {checked.reason}; readers keep the night before. Found in the "
-                "lists made from candidates and ranker: rebuild them with --force --from candidates"
+                f"recommendations of {run_date} held: {checked.reason}; readers keep the previous night. The "
+                "lists come from candidates and ranker: rebuild them with --force --from candidates"
             )
-        stamp = {"fingerprint": fingerprint, "run_date": str(run_date), **versions.metadata()}
+        stamp = {artifacts.FINGERPRINT: fingerprint, "run_date": str(run_date), **versions.metadata()}
         where = f"{c.RUN_DATE} = '{run_date}'"
-        if links is not None:  # before the lists: a reader of these finds their facts
+        if links is not None:  # before the lists, so that whoever reads them finds their facts
             store.replace(LINKS, links.coalesce(num_files), where=where)
             kept = _in_order(kept, num_files)
         version = store.replace(TABLE, kept, where=where, metadata=stamp, txn=(store.run_id, 1))
     finally:
-        for frame in (kept, made, owed):
+        for frame in (kept, made, expected):
             frame.unpersist()
     reason = f"{checked.num_rows:,} rows, {checked.num_lists:,} lists of {k}"
     published_runs.write(store, run_date, published_runs.PUBLISHED, reason, versions)

@@ -1,4 +1,4 @@
-"""training_examples: past candidates, labelled with what users did in the window after their as_of date."""
+"""training_examples: past candidates, labelled by what users did in the window after their as_of date."""
 
 import logging
 import math
@@ -13,6 +13,7 @@ from recspark.summary import Summary
 from recspark.tables import candidates, index
 from recspark.tables.interactions import TABLE as INTERACTIONS
 from recspark.tables.training_examples import build, in_hash_order, outcomes, table
+from recspark.warehouse import artifacts
 from recspark.warehouse.store import Store
 from recspark.windows import closed_windows, window_end
 
@@ -23,7 +24,10 @@ MIN_FILES = 4  # a feed needs at least as many row groups as ranks
 
 
 def refresh(store: Store, config: Config, run_date: date, force: bool = False) -> Summary:
-    """Bring the examples of every closed window up to date; a window whose inputs have not changed stays."""
+    """Build the examples of every closed window whose inputs have changed.
+
+    Raises: DataError if no window has closed yet.
+    """
     settings = config.training_examples
     target = table(settings.tasks)
     built = total = 0
@@ -32,11 +36,11 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     for as_of in windows:
         stamp = store.stamp(candidates.TABLE, as_of=as_of)
         if stamp is None:
-            log.info("training_examples: no candidates as of %s (no event before it), window left out", as_of)
+            log.info("training_examples: no candidates as of %s (no event before it), window skipped", as_of)
             continue
         end = window_end(as_of, settings.label_days)
-        inputs = (stamp["fingerprint"], store.digest(INTERACTIONS, c.EVENT_DATE, end), as_of)
-        fingerprint = store.fingerprint(config.digest("training_examples", "interactions", "seed"), *inputs)
+        inputs = (stamp[artifacts.FINGERPRINT], store.digest(INTERACTIONS, c.EVENT_DATE, end), as_of)
+        fingerprint = artifacts.fingerprint(target.noun, config, *inputs)
         if not force and store.is_fresh(target, fingerprint, as_of=as_of):
             continue
         known = store.read(candidates.TABLE).where((F.col(c.AS_OF) == F.lit(as_of)) & (F.col(c.USER_IDX) >= 0))
@@ -44,7 +48,7 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
         labels = outcomes(events, store.read(index.USER_INDEX), store.read(index.ITEM_INDEX), config).persist()
         files = max(MIN_FILES, math.ceil(known.count() / ROWS_A_FILE))
         rows = in_hash_order(build(known, labels, config, as_of), target.key, files)
-        metadata = {"fingerprint": fingerprint, "as_of": str(as_of)}
+        metadata = {artifacts.FINGERPRINT: fingerprint, "as_of": str(as_of)}
         try:
             version = store.replace(target, rows, where=f"{c.AS_OF} = '{as_of}'", metadata=metadata)
         finally:

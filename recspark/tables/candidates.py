@@ -4,9 +4,9 @@ from recspark import columns as c
 from recspark.features import FEATURES
 from recspark.warehouse.store import Table
 
-BECAUSE = "because_item_idx"  # the item of the user's history that explains a candidate, -1 for none
+EXPLAINING_ITEM = "because_item_idx"  # the item of the user's history that explains a candidate, -1 for none
 GIVEN = "given"  # the `source` of an item of candidates.source that no retriever found
-REPEAT = "repeat"  # the `source` of an item that the user had, listed only since nothing else is left
+REPEAT = "repeat"  # the `source` of a seen item, listed only where fewer than k unseen ones are left
 
 TYPES = {
     c.AS_OF: "date",
@@ -15,10 +15,10 @@ TYPES = {
     c.USER_IDX: "int",
     c.ITEM_IDX: "int",
     c.SOURCE: "string",
-    BECAUSE: "int",
+    EXPLAINING_ITEM: "int",
     **dict.fromkeys(FEATURES, "float"),
 }
-COLUMNS = list(TYPES)  # for workers: a Table's own list needs a session
+COLUMNS = list(TYPES)  # for Spark's workers: Table.columns needs a session
 TABLE = Table(
     noun="candidates",
     ddl=", ".join(f"{name} {kind}" for name, kind in TYPES.items()),

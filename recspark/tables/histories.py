@@ -1,10 +1,14 @@
-"""What every user did before a date, one row a user, as arrays in time order: the input of all models.
+"""Users' histories as Spark frames: one row a user, what they did before a date as arrays in order of time.
 
-The arrays of a row belong together: position i of each is event i. A row's size is set by the user's own history.
-Events are gathered once a night, in `all_histories`; what was known earlier is the beginning of each user's arrays.
+Here: the contract of these frames (HISTORIES), how they are read from `interactions`, which users get a list in which
+scenario, and the writer of history shards. recspark/histories.py has the same events without Spark: flat arrays with
+offsets, from Arrow and from shards.
+
+The arrays of a row belong together: position i of each is event i. The size of a row is set by its user's own history.
+Events are gathered once a night, in `all_histories`; the history of an earlier date is the beginning of each array.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import NamedTuple
 
@@ -12,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from recspark import columns as c
 from recspark import model_folder
@@ -19,6 +24,7 @@ from recspark.config.schema import Config, Scenarios
 from recspark.histories import EVENT_FIELDS, USERS_A_SHARD, finish, save_shard
 from recspark.tables import index
 from recspark.tables.interactions import TABLE as INTERACTIONS
+from recspark.tables.interactions import event_weight
 from recspark.tables.items import TABLE as ITEMS
 from recspark.warehouse.store import Store, Table
 from recspark.windows import as_of_day
@@ -28,8 +34,7 @@ GIVEN_SCENARIO, GIVEN_ITEM = "given_scenario", "given_item_idx"
 DEFAULT_USER_IDX = -1  # `__default__`, who has no history
 MICROS_A_DAY = 86_400e6
 
-# Not stored: a shape that the distributed modules share.
-HISTORIES = Table(
+HISTORIES = Table(  # never stored: the columns of the frames here
     noun="histories",
     ddl=f"{c.USER_IDX} int, {SCENARIOS} array<string>, {c.ITEM_IDX} array<int>, {c.SCENARIO_IDX} array<int>, "
     f"time array<double>, {c.WEIGHT} array<float>, {c.VALUE} array<float>, price array<float>",
@@ -46,10 +51,44 @@ class Group(NamedTuple):
     num_users: int
 
 
-def event_weight(weights: dict[str, float]) -> Column:
-    """The weight of a row's event: as configured, 1 where it is not named."""
-    named = [F.when(F.col(c.EVENT) == name, F.lit(float(weight))) for name, weight in sorted(weights.items())]
-    return F.coalesce(*named, F.lit(1.0)) if named else F.lit(1.0)
+# -- from the stored tables -------------------------------------------------------------------------------------------
+
+
+def groups_of(store: Store, config: Config, as_ofs: Sequence[date]) -> dict[date, list[Group]]:
+    """For each date the scenarios with an event before it, by name."""
+    events = store.events(INTERACTIONS, None, max(as_ofs))
+    return scenario_groups(events, store.read(index.SCENARIO_INDEX), config.scenarios.min_users, as_ofs)
+
+
+def groups_in(bundle: str) -> list[Group]:
+    """The groups of one date, from the manifest of its retriever bundle."""
+    return [Group(*group) for group in model_folder.read_manifest(bundle)["scenario_groups"]]
+
+
+def known_items(store: Store, as_of: date) -> DataFrame:
+    """(item_id, item_idx, content_hash) of the items first seen before the date."""
+    known = store.read(ITEMS).where(F.col(c.FIRST_SEEN) < F.lit(as_of)).select(c.ITEM_ID, c.CONTENT_HASH)
+    # item_id is the key of both
+    return known.join(store.read(index.ITEM_INDEX), on=c.ITEM_ID, how="inner")
+
+
+def read_all(store: Store, config: Config, run_date: date) -> DataFrame:
+    """`all_histories` of the events before run_date; `as_of` takes those of any date up to run_date from it."""
+    return all_histories(
+        store.events(INTERACTIONS, None, run_date),
+        store.read(index.USER_INDEX),
+        known_items(store, run_date).select(c.ITEM_ID, c.ITEM_IDX),
+        store.read(index.SCENARIO_INDEX),
+        event_weights=config.interactions.event_weights,
+    )
+
+
+def read(store: Store, config: Config, day: date, groups: Sequence[Group]) -> DataFrame:
+    """HISTORIES of every user with an event before the date; `groups`: those of the date."""
+    return as_of(read_all(store, config, day), day, groups, config.scenarios)
+
+
+# -- from events to histories -----------------------------------------------------------------------------------------
 
 
 def scenario_groups(
@@ -78,9 +117,9 @@ def all_histories(
     item_index: DataFrame,
     scenario_index: DataFrame,
     *,
-    event_weights: dict[str, float],
+    event_weights: Mapping[str, float],
 ) -> DataFrame:
-    """Everything that each user did, (user_idx, EVENT_FIELDS), scenarios by their own numbers; see `as_of`.
+    """All events of each user: (user_idx, EVENT_FIELDS), where scenario_idx is each scenario's own number.
 
     Events are in order of time, then item, event and raw scenario.
     """
@@ -105,11 +144,11 @@ def all_histories(
 
 
 def as_of(histories: DataFrame, day: date, groups: Sequence[Group], rules: Scenarios) -> DataFrame:
-    """HISTORIES of the users with an event before the date, of `all_histories` up to a later one; the same order, no
-    shuffle. `groups`: the scenarios of that date, see `scenario_groups`.
+    """HISTORIES of the users with an event before `day`, from `all_histories` of that or a later date; without a
+    shuffle. `groups`: the scenarios of `day`, see `scenario_groups`.
 
-    `scenarios`, sorted, are those in which the user gets a list: with an event of theirs (`users: own`), and every
-    scenario whose rule says `users: all`.
+    `scenarios`, sorted, are those in which the user gets a list: the ones with an event of the user (`users: own`), and
+    every scenario whose rule is `users: all`.
     """
     known = F.size(F.filter("time", lambda time: time < F.lit(float(as_of_day(day))))).alias("known")
     begun = histories.select(c.USER_IDX, *EVENT_FIELDS, known).where("known > 0")
@@ -117,19 +156,22 @@ def as_of(histories: DataFrame, day: date, groups: Sequence[Group], rules: Scena
     names = [""] * (1 + max((group.number for group in groups), default=0))
     for group in groups:
         names[group.number] = group.scenario
-    named = F.array(*map(F.lit, names))
-    had = F.transform(F.array_distinct(fields[c.SCENARIO_IDX]), lambda number: F.get(named, number))
+    name_of = F.array(*map(F.lit, names))
+    active = F.transform(F.array_distinct(fields[c.SCENARIO_IDX]), lambda number: F.get(name_of, number))
     small = [group.number for group in groups if group.scenario_idx != group.number]
     if small:
         fields[c.SCENARIO_IDX] = F.transform(
             fields[c.SCENARIO_IDX], lambda number: F.when(number.isin(small), 0).otherwise(number)
         )
-    eligible = _eligible(had, [group.scenario for group in groups], rules).alias(SCENARIOS)
+    eligible = _eligible(active, [group.scenario for group in groups], rules).alias(SCENARIOS)
     return _select(begun.select(c.USER_IDX, eligible, *(field.alias(name) for name, field in fields.items())))
 
 
+# -- users of given tables, and the default user ----------------------------------------------------------------------
+
+
 def with_given(histories: DataFrame, given: DataFrame) -> DataFrame:
-    """Add users of a given table (user_idx, scenario) to those scenarios' lists; their arrays may be empty."""
+    """Add the users of a given table (user_idx, scenario) to those scenarios; users without events get empty arrays."""
     wanted = given.groupBy(c.USER_IDX).agg(F.collect_set(c.SCENARIO).alias("given"))
     # one row a user on both sides
     joined = histories.join(wanted, on=c.USER_IDX, how="full")
@@ -138,15 +180,15 @@ def with_given(histories: DataFrame, given: DataFrame) -> DataFrame:
 
 
 def only_given(histories: DataFrame, given: DataFrame) -> DataFrame:
-    """The users of `given` (user_idx, scenario, item_idx; distinct), in the scenarios named there, whatever they did;
-    and what is asked about, as two more arrays: GIVEN_SCENARIO and GIVEN_ITEM, position i of each is one row."""
+    """Only the users of `given` (user_idx, scenario, item_idx; distinct), in the scenarios of their rows there, with or
+    without events; the rows themselves become two more arrays, GIVEN_SCENARIO and GIVEN_ITEM, one position a row."""
     row = F.struct(c.SCENARIO, c.ITEM_IDX)
     wanted = given.groupBy(c.USER_IDX).agg(F.sort_array(F.collect_list(row)).alias("rows"))
     # one row a user on both sides
     joined = wanted.join(histories, on=c.USER_IDX, how="left")
     named = joined.withColumn(SCENARIOS, F.array_distinct(f"rows.{c.SCENARIO}"))
-    asked = (F.col(f"rows.{c.SCENARIO}").alias(GIVEN_SCENARIO), F.col(f"rows.{c.ITEM_IDX}").alias(GIVEN_ITEM))
-    return _select(named, *asked)
+    pairs = (F.col(f"rows.{c.SCENARIO}").alias(GIVEN_SCENARIO), F.col(f"rows.{c.ITEM_IDX}").alias(GIVEN_ITEM))
+    return _select(named, *pairs)
 
 
 def with_default_user(histories: DataFrame, scenarios: list[str]) -> DataFrame:
@@ -157,10 +199,10 @@ def with_default_user(histories: DataFrame, scenarios: list[str]) -> DataFrame:
     return histories.unionByName(_select(row.select(c.USER_IDX, SCENARIOS, *empty)))
 
 
-def _eligible(had: Column, names: Sequence[str], rules: Scenarios) -> Column:
-    """The raw scenarios of a user's lists."""
+def _eligible(active: Column, names: Sequence[str], rules: Scenarios) -> Column:
+    """The scenarios in which a user gets a list, sorted. `active`: those with an event of the user."""
     everyone = [name for name in names if rules.rule(name).users == "all"]
-    return F.sort_array(F.array_union(had, F.array(*map(F.lit, everyone)))) if everyone else F.sort_array(had)
+    return F.sort_array(F.array_union(active, F.array(*map(F.lit, everyone)))) if everyone else F.sort_array(active)
 
 
 def _number(value: Column) -> Column:
@@ -172,62 +214,28 @@ def _or_empty(name: str, element: str) -> Column:
 
 
 def _select(rows: DataFrame, *more: Column) -> DataFrame:
-    """The contract, and perhaps more; a null array is an empty one."""
-    arrays = (f for f in HISTORIES.schema if f.name != c.USER_IDX)
-    filled = [_or_empty(f.name, f.dataType.elementType.simpleString()).cast(f.dataType).alias(f.name) for f in arrays]
+    """The columns of HISTORIES, then `more`; a null array becomes an empty one."""
+    filled = [
+        _or_empty(field.name, field.dataType.elementType.simpleString()).cast(field.dataType).alias(field.name)
+        for field in HISTORIES.schema
+        if isinstance(field.dataType, T.ArrayType)
+    ]
     return rows.select(F.col(c.USER_IDX).cast("int").alias(c.USER_IDX), *filled, *more)
 
 
-# -- from the stored tables -------------------------------------------------------------------------------------------
-
-
-def groups_of(store: Store, config: Config, as_ofs: Sequence[date]) -> dict[date, list[Group]]:
-    """Of each date the scenarios with an event before it, by name."""
-    events = store.events(INTERACTIONS, None, max(as_ofs))
-    return scenario_groups(events, store.read(index.SCENARIO_INDEX), config.scenarios.min_users, as_ofs)
-
-
-def groups_in(bundle: str) -> list[Group]:
-    """The same of one date, as its retriever keeps them."""
-    return [Group(*group) for group in model_folder.read_manifest(bundle)["scenario_groups"]]
-
-
-def known_items(store: Store, as_of: date) -> DataFrame:
-    """(item_id, item_idx, content_hash) of the items first seen before the date."""
-    known = store.read(ITEMS).where(F.col(c.FIRST_SEEN) < F.lit(as_of)).select(c.ITEM_ID, c.CONTENT_HASH)
-    # item_id is the key of both
-    return known.join(store.read(index.ITEM_INDEX), on=c.ITEM_ID, how="inner")
-
-
-def read_all(store: Store, config: Config, run_date: date) -> DataFrame:
-    """What everyone did before the date: what `as_of` takes the histories of that and any earlier date from."""
-    return all_histories(
-        store.events(INTERACTIONS, None, run_date),
-        store.read(index.USER_INDEX),
-        known_items(store, run_date).select(c.ITEM_ID, c.ITEM_IDX),
-        store.read(index.SCENARIO_INDEX),
-        event_weights=config.interactions.event_weights,
-    )
-
-
-def read(store: Store, config: Config, day: date, groups: Sequence[Group]) -> DataFrame:
-    """HISTORIES of every user with an event before the date; `groups`: those of the date."""
-    return as_of(read_all(store, config, day), day, groups, config.scenarios)
-
-
-# -- shards ------------------------------------------------------------------------------------------------------------
+# -- the writer of shards (read by recspark/histories.py) -------------------------------------------------------------
 
 SHARD = "shard"
 LISTS = (c.ITEM_IDX, c.SCENARIO_IDX, "time", c.WEIGHT)
 
 
 def shards_folder(store: Store, bundle: str) -> str:
-    """Named like the retriever's bundle of the date: the same events make both."""
+    """The folder of a date's shards, with the name of the date's retriever bundle: both are made of the same events."""
     return f"{store.models('histories')}/{bundle.rsplit('/', 1)[-1]}"
 
 
 def ensure_shards(store: Store, config: Config, day: date, bundle: str) -> str:
-    """Write the histories of a date unless the retriever stage has; returns their folder."""
+    """Write the shards of a date if the retriever stage has not; returns their folder."""
     target = shards_folder(store, bundle)
     if not model_folder.exists(target):
         write_shards(read(store, config, day, groups_in(bundle)), target)
@@ -235,7 +243,7 @@ def ensure_shards(store: Store, config: Config, day: date, bundle: str) -> str:
 
 
 def write_shards(histories: DataFrame, target: str) -> None:
-    """Positive events of HISTORIES rows -> shards. A task holds the events of at most USERS_A_SHARD users."""
+    """Write the positive events of HISTORIES rows as shards. A task holds the events of at most USERS_A_SHARD users."""
     rows = histories.where(F.col(c.USER_IDX) >= 0).select(
         F.expr(f"{c.USER_IDX} div {USERS_A_SHARD}").cast("int").alias(SHARD), c.USER_IDX, *LISTS
     )
@@ -244,6 +252,8 @@ def write_shards(histories: DataFrame, target: str) -> None:
 
 
 def _writer(target: str) -> Callable[[pa.Table], pa.Table]:
+    """A function that writes the rows of one shard and returns the shard's number."""
+
     def save(rows: pa.Table) -> pa.Table:
         batch = rows.combine_chunks().to_batches()[0]
         shard = int(batch.column(SHARD)[0].as_py())

@@ -1,4 +1,4 @@
-"""item_index, user_index, scenario_index: a dense number for every id. Append-only; a number is never reused."""
+"""item_index, user_index, scenario_index: a dense number for every id; append-only, no number is ever reused."""
 
 import math
 from collections.abc import Iterator
@@ -23,12 +23,13 @@ ROW_IN_PARTITION = (1 << 33) - 1  # the low bits of monotonically_increasing_id
 
 @contextmanager
 def extension(table: Table, existing: DataFrame | None, ids: DataFrame) -> Iterator[tuple[DataFrame, int]]:
-    """The rows that the index lacks, numbered on from its last one in the order of their ids, and how many they are.
+    """The rows to add to the index, numbered from its next free number in the order of their ids, and their count.
 
-    `ids` has the id column, duplicates allowed. Sorted by range, numbered inside each range and shifted by the ranges
-    before it: no task holds more than its share of the ids. The rows are valid inside the `with` only: Spark would
-    answer a later night's equal plan from what is still cached here.
-    Raises DataError when the numbers no longer fit in int32.
+    `ids` has the id column, duplicates allowed. Ids are sorted by range and numbered inside each range; a range starts
+    where the one before it ends, so no task holds more than its share of the ids. The rows are valid inside the `with`
+    only: what stays cached, Spark would use for an equal plan of a later night.
+
+    Raises: DataError when the numbers no longer fit in int32.
     """
     id_name, idx_name = table.columns
     new = ids.select(F.col(id_name).cast("string")).where(F.col(id_name).isNotNull()).distinct()
@@ -38,7 +39,7 @@ def extension(table: Table, existing: DataFrame | None, ids: DataFrame) -> Itera
     new = new.persist()
     count = new.count()
     if count and existing is not None:
-        last = existing.agg(F.max(idx_name)).first()[0]
+        last = existing.agg(F.max(idx_name)).collect()[0][0]
         start = start if last is None else last + 1
     ranges = max(1, math.ceil(count / ROWS_A_TASK))
     ordered = new.repartitionByRange(ranges, id_name) if ranges > 1 else new.coalesce(1)
@@ -47,7 +48,9 @@ def extension(table: Table, existing: DataFrame | None, ids: DataFrame) -> Itera
         numbered = numbered.persist()
     try:
         if start + count - 1 > MAX_INT:
-            raise DataError(f"{table.noun}: {start + count} ids do not fit in int32; start a new warehouse")
+            raise DataError(
+                f"{table.noun}: {start + count} ids do not fit in int32, which has {MAX_INT + 1}; start a new warehouse"
+            )
         shift = _shift(numbered, start) if ranges > 1 else F.lit(start)
         row = F.col("n").bitwiseAND(F.lit(ROW_IN_PARTITION))
         yield numbered.select(id_name, (shift + row).cast("int").alias(idx_name)), count
@@ -57,7 +60,7 @@ def extension(table: Table, existing: DataFrame | None, ids: DataFrame) -> Itera
 
 
 def refresh(store: Store, table: Table, ids: DataFrame) -> int:
-    """Append the ids that the stored index lacks; returns how many. Nothing is committed without any."""
+    """Append the ids that are not in the stored index yet, and return how many. Without any, nothing is committed."""
     existing = store.read(table) if store.exists(table) else None
     with extension(table, existing, ids) as (rows, count):
         if count or existing is None:

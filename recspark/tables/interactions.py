@@ -1,7 +1,11 @@
-"""interactions: who did what with which item in which scenario, one row a key; and where every raw row went."""
+"""interactions: who did what with which item in which scenario, one row a key; and how many raw rows became what."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
+
+from pyspark.sql import Column
+from pyspark.sql import functions as F
 
 from recspark import columns as c
 from recspark.errors import DataError
@@ -16,9 +20,15 @@ TABLE = Table(
 )
 
 
+def event_weight(weights: Mapping[str, float]) -> Column:
+    """The weight of a row's event: as configured, 1 where its name is not in the configuration."""
+    named = [F.when(F.col(c.EVENT) == name, F.lit(float(weight))) for name, weight in sorted(weights.items())]
+    return F.coalesce(*named, F.lit(1.0)) if named else F.lit(1.0)
+
+
 @dataclass(frozen=True)
 class Counts:
-    """Where every raw row went: raw = accepted + merged + rejected + duplicates + later."""
+    """How many raw rows became what: raw = accepted + merged + rejected + duplicates + later."""
 
     raw: int
     accepted: int
@@ -35,13 +45,16 @@ class Counts:
         )
 
     def check(self) -> None:
-        """Raises DataError when a row got lost or was counted twice, as when the files changed during the run."""
+        """Raises DataError when the counts do not add up, for example since the files changed during the run."""
         found = self.accepted + self.merged + sum(self.rejected.values()) + self.duplicates + self.later
         if found != self.raw:
-            raise DataError(f"interactions: counts do not add up: {self}; did the raw files change? Run it again")
+            raise DataError(
+                f"interactions: counts do not add up: {self}, but the parts sum to {found}; the raw files may have "
+                "changed during the run: run it again"
+            )
 
 
 def changed_days(new: dict[str, str], old: dict[str, str], run_date: date) -> list[str]:
-    """Days before run_date that were added, changed or are gone."""
+    """The days before run_date whose digest differs: added, changed or removed ones."""
     days = {*new, *(day for day in old if day < run_date.isoformat())}
     return sorted(day for day in days if new.get(day) != old.get(day))

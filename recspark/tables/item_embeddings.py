@@ -1,4 +1,4 @@
-"""item_embeddings: one vector per item and encoder version; which items still lack theirs, and which can have none."""
+"""item_embeddings: one vector per item and encoder version; and which items must still be embedded."""
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -8,7 +8,7 @@ from recspark import expressions
 from recspark.config.content import Encoder
 from recspark.warehouse.store import Table
 
-SCHEMA = "item_id string, encoder string, content_hash string, embedding binary, dim int"
+SCHEMA = f"{c.ITEM_ID} string, {c.ENCODER} string, {c.CONTENT_HASH} string, {c.EMBEDDING} binary, {c.DIM} int"
 INPUT = "input"
 TABLE = Table(noun="item_embeddings", ddl=SCHEMA, key=(c.ITEM_ID, c.ENCODER))
 
@@ -24,15 +24,15 @@ def only_new(items: DataFrame, existing: DataFrame, encoder_version: str) -> Dat
 
 
 def inputs(items: DataFrame, one: Encoder) -> DataFrame:
-    """(item_id, content_hash, input): what this encoder is given of every row of `items`, and the hash of that.
+    """(item_id, content_hash, input): the input of this encoder for every row of `items`, and its hash.
 
-    Raises ConfigError and SchemaError where `input` is no text over the columns of items.
+    Raises: ConfigError and SchemaError where `input` is no text over the columns of items.
     """
-    given = expressions.column(items, one.sql, "text", "item_embeddings.input", "items").alias(INPUT)
-    found = items.select(c.ITEM_ID, c.CONTENT_HASH, given)
-    if one.input is None:  # text and media have their hash
-        return found
-    return found.withColumn(c.CONTENT_HASH, F.sha2(F.coalesce(INPUT, F.lit("")), 256))
+    text = expressions.column(items, one.sql, "text", "item_embeddings.input", "items").alias(INPUT)
+    rows = items.select(c.ITEM_ID, c.CONTENT_HASH, text)
+    if one.input is None:  # content_hash in `items` is that of text and media
+        return rows
+    return rows.withColumn(c.CONTENT_HASH, F.sha2(F.coalesce(INPUT, F.lit("")), 256))
 
 
 def build(vectors: DataFrame) -> DataFrame:

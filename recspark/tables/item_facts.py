@@ -1,4 +1,4 @@
-"""item_facts: what is known of an item as a graph, one row an (item, relation, entity), made from `items`."""
+"""item_facts: the facts of each item as a graph, one row an (item, relation, entity), made from `items`."""
 
 from collections.abc import Mapping
 
@@ -21,9 +21,9 @@ ENTITIES = "_entities"
 
 
 def build(items: DataFrame, relations: Mapping[str, str]) -> DataFrame:
-    """Every fact once, trimmed; nulls, blanks and what is no UTF-8 are none. `relations`: name -> SQL over `items`.
+    """Every fact once, trimmed; nulls, blanks and invalid UTF-8 are left out. `relations`: name -> SQL over `items`.
 
-    Raises ConfigError and SchemaError for an expression that gives no text and no array of texts.
+    Raises: ConfigError and SchemaError for an expression that gives neither a text nor an array of texts.
     """
     found = [
         F.struct(

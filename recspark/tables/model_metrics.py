@@ -1,13 +1,15 @@
 """model_metrics: what was measured on the newest closed window and on earlier lists, and what the gate decided."""
 
 from collections.abc import Sequence
+from datetime import date
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark import columns as c
 from recspark.config.schema import Scenarios, Task
-from recspark.tables.training_examples import event_weight
+from recspark.tables.interactions import event_weight
+from recspark.tables.scenario_rules import excludes_seen
 from recspark.warehouse.store import Store, Table
 
 TABLE = Table(
@@ -18,55 +20,50 @@ TABLE = Table(
 )
 EVERYONE = "__all__"  # all scenarios together
 ALL, COLD, EARLIER = "all", "cold", "published:"  # slices: every user, users without history, `published:<run_date>`
-DECISION = "publish"  # the metric of the rows that say what orders a scenario's lists
+DECISION = "publish"  # the metric of the rows whose `model` is the mode that orders a scenario's lists
 PUBLISHED = "published"  # the `model` of an earlier list
 
 
 def positives(events: DataFrame, task: Task, weights: dict[str, float], by: Sequence[str] = ()) -> DataFrame:
-    """(by, scenario, user_id, item_id), distinct: what counts as done by the first task, as in training_examples."""
+    """(by, scenario, user_id, item_id), distinct: the positives of the task, as in training_examples."""
     weighted = events.withColumn(c.WEIGHT, event_weight(weights))
-    outcomes = weighted.groupBy(*by, c.SCENARIO, c.USER_ID, c.ITEM_ID).agg(F.expr(task.sql).cast("float").alias("done"))
-    return outcomes.where("done > 0").drop("done")
+    label = F.expr(task.sql).cast("float").alias("label")
+    outcomes = weighted.groupBy(*by, c.SCENARIO, c.USER_ID, c.ITEM_ID).agg(label)
+    return outcomes.where("label > 0").drop("label")
 
 
-def truth(done: DataFrame, before: DataFrame, owed: DataFrame, rules: Scenarios) -> DataFrame:
-    """(scenario, user_id, item_id, cold): what a list made before the window should have held.
+def truth(done: DataFrame, before: DataFrame, expected: DataFrame, rules: Scenarios) -> DataFrame:
+    """(scenario, user_id, item_id, cold): the items that a list made before the window should contain.
 
-    `done`: positives of the window. `before`: events before it. `owed` (scenario, user_id): who was due a list, whether
-    or not there is one. Where the rule excludes seen items, only what the user never had counts. `cold`: no history.
+    `done`: positives of the window. `before`: events before it. `expected` (scenario, user_id): the eligible users,
+    also those without a list. Where the rule excludes seen items, only items that are new to the user count. `cold`:
+    the user has no history.
     """
-    had = before.select(c.USER_ID, c.ITEM_ID).distinct().withColumn("had", F.lit(True))
+    seen = before.select(c.USER_ID, c.ITEM_ID).distinct().withColumn("seen", F.lit(True))
     known = before.select(c.USER_ID).distinct().withColumn("known", F.lit(True))
-    hidden = [
-        F.when(F.col(c.SCENARIO) == name, F.lit(rule.seen == "exclude")) for name, rule in rules.overrides.items()
-    ]
-    excluded = F.coalesce(*hidden, F.lit(rules.default.seen == "exclude"))
     # every table on the right is distinct by the columns joined on
     rows = (
-        done.join(owed.select(c.SCENARIO, c.USER_ID), on=[c.SCENARIO, c.USER_ID], how="left_semi")
-        .join(had, on=[c.USER_ID, c.ITEM_ID], how="left")
-        .where(F.col("had").isNull() | ~excluded)
+        done.join(expected.select(c.SCENARIO, c.USER_ID), on=[c.SCENARIO, c.USER_ID], how="left_semi")
+        .join(seen, on=[c.USER_ID, c.ITEM_ID], how="left")
+        .where(F.col("seen").isNull() | ~excludes_seen(rules))
         .join(known, on=c.USER_ID, how="left")
     )
     return rows.select(c.SCENARIO, c.USER_ID, c.ITEM_ID, F.col("known").isNull().alias("cold"))
 
 
 def earlier_truth(done: DataFrame, first_events: DataFrame, published: DataFrame, rules: Scenarios) -> DataFrame:
-    """(run_date, scenario, user_id, item_id) for lists that were published: done since, and new to the user then.
+    """(run_date, scenario, user_id, item_id): positives since a list was published, of items new to the user then.
 
-    `done`: positives by run_date. `first_events` (user_id, item_id, first_date): when the user first had the item.
-    `published` (run_date, scenario, user_id): lists; each night was checked to have one for everybody due.
+    `done`: positives by run_date. `first_events` (user_id, item_id, first_date): the user's first interaction with the
+    item. `published` (run_date, scenario, user_id): the lists; each night was checked to have one for every eligible
+    user.
     """
-    hidden = [
-        F.when(F.col(c.SCENARIO) == name, F.lit(rule.seen == "exclude")) for name, rule in rules.overrides.items()
-    ]
-    excluded = F.coalesce(*hidden, F.lit(rules.default.seen == "exclude"))
     rows = done.join(published, on=[c.RUN_DATE, c.SCENARIO, c.USER_ID], how="left_semi")
     rows = rows.join(first_events, on=[c.USER_ID, c.ITEM_ID], how="inner")  # unique by user and item
-    return rows.where((F.col("first_date") >= F.col(c.RUN_DATE)) | ~excluded).drop("first_date")
+    return rows.where((F.col("first_date") >= F.col(c.RUN_DATE)) | ~excludes_seen(rules)).drop("first_date")
 
 
-def decisions(store: Store, run_date: object) -> dict[str, str]:
-    """Scenario -> the mode that the gate lets order its lists tonight; one short row a scenario."""
+def decisions(store: Store, run_date: date) -> dict[str, str]:
+    """Scenario -> the mode that orders its lists tonight, as the gate decided; one short row a scenario."""
     rows = store.read(TABLE).where((F.col(c.RUN_DATE) == F.lit(run_date)) & (F.col("metric") == DECISION))
     return {row[0]: row[1] for row in rows.select(c.SCENARIO, c.MODEL).collect()}

@@ -1,4 +1,4 @@
-"""published_runs: one row a run, published or held; it follows the commit on recommendations and is mended from it."""
+"""published_runs: one row a run, published or held; written after the commit on recommendations, repaired from it."""
 
 import json
 from collections.abc import Mapping
@@ -14,6 +14,7 @@ TABLE = Table(
     ddl=f"{c.RUN_DATE} date, {c.RUN_ID} string, published_at timestamp, status string, {c.REASON} string, "
     "config_hash string, model_versions map<string,string>, input_versions map<string,string>",
     key=(c.RUN_ID,),
+    checks=(("known_status", "status IN ('published', 'held', 'withdrawn')"),),
 )
 PUBLISHED, HELD = "published", "held"
 RUNS = "runs"  # in the metadata of a commit: the published run_ids that it wrote
@@ -28,7 +29,7 @@ class Versions:
     inputs: Mapping[str, str] = field(default_factory=dict)
 
     def metadata(self) -> dict[str, Any]:
-        """For the commit on recommendations: enough to write the row later."""
+        """Metadata for the commit on recommendations: enough to write the row later."""
         return {"config_hash": self.config_hash, "models": dict(self.models), "inputs": dict(self.inputs)}
 
 
@@ -39,9 +40,10 @@ def write(store: Store, run_date: date, status: str, reason: str, versions: Vers
 
 
 def repair(store: Store, published: Table) -> list[str]:
-    """Add the rows of commits on the `published` table that a crash kept from getting theirs; returns their run_ids.
+    """Add the rows that are missing since a run crashed after its commit on the table `published`; returns their
+    run_ids.
 
-    Reads the commit logs of both tables (Delta keeps 30 days of them), and rows only where those do not settle it.
+    Reads the commit logs of both tables (Delta keeps 30 days of them), and rows only where this one's log is too short.
     """
     if not store.exists(published):
         return []
@@ -57,7 +59,7 @@ def repair(store: Store, published: Table) -> list[str]:
 
 
 def _logged(store: Store) -> set[str]:
-    """The published runs that the table's own commits name: no row is read."""
+    """The published runs named in the metadata of this table's commits; no row is read."""
     stamps = (json.loads(row.userMetadata) for row in store.history(TABLE) if row.userMetadata)
     return {run_id for stamp in stamps for run_id in json.loads(stamp.get(RUNS, "[]"))}
 

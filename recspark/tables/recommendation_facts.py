@@ -1,7 +1,8 @@
-"""recommendation_facts: by which fact a listed item is linked to what its user had, for audits; and the reason of it.
+"""recommendation_facts: the fact that links a listed item to an item of the user's history; for audits and reasons.
 
 A row is one (run_date, scenario, user_id, item_id) of recommendations that shares a fact (relation, entity) with
-another item of the user's history. Of several the rarest entity counts, then the order of item_facts.reasons.
+another item of the user's history. Of several links the one with the rarest entity is kept, then the first in the order
+of item_facts.reasons.
 """
 
 from collections.abc import Mapping
@@ -22,26 +23,26 @@ TABLE = Table(
     key=(c.RUN_DATE, c.SCENARIO, c.USER_ID, c.ITEM_ID),
     partition_by=(c.RUN_DATE,),
 )
-PLACE = (c.SCENARIO, c.USER_ID, c.ITEM_ID)  # of a row on the lists
+PLACE = (c.SCENARIO, c.USER_ID, c.ITEM_ID)  # the key of a row within one night's lists
 
 
 def build(
     rows: DataFrame, events: DataFrame, facts: DataFrame, reasons: Mapping[str, str], run_date: date, run_id: str
 ) -> DataFrame:
-    """Rows of TABLE for those of recommendations (`rows`) that have a link, at most one each.
+    """Rows of TABLE for the rows of recommendations (`rows`) that have a link, at most one each.
 
-    `events`: interactions before the night; `facts`: item_facts, of which only the relations of `reasons` count. A user
-    has as many rows in the join as the facts on his lists: of the history only the newest item with an entity is kept.
+    `events`: interactions before the night; `facts`: item_facts, of which only the relations of `reasons` count. Of the
+    history only the newest item of each entity is joined, so a user has as many rows in the join as facts on the lists.
     """
     known = facts.where(F.col(c.RELATION).isin(*reasons))
     order = F.create_map(*(F.lit(part) for n, name in enumerate(reasons) for part in (name, n)))
     sizes = known.groupBy(c.RELATION, c.ENTITY).agg(F.count("*").alias("items"))
     # (relation, entity) is the key of sizes, so the join keeps one row a fact
-    of_lists = rows.where(F.col(c.SOURCE) != REPEAT).select(*PLACE)  # what was had before says so itself
+    of_lists = rows.where(F.col(c.SOURCE) != REPEAT).select(*PLACE)  # a repeat has its own reason
     of_lists = of_lists.join(known.join(sizes, on=[c.RELATION, c.ENTITY], how="inner"), on=c.ITEM_ID)
-    had = events.groupBy(c.USER_ID, c.ITEM_ID).agg(F.max(c.EVENT_TIME).alias("last"))
-    had = had.join(known, on=c.ITEM_ID, how="inner").groupBy(c.USER_ID, c.RELATION, c.ENTITY)
-    newest = had.agg(F.max(F.struct("last", F.col(c.ITEM_ID).alias(HISTORY_ITEM_ID))).alias("newest"))
+    history = events.groupBy(c.USER_ID, c.ITEM_ID).agg(F.max(c.EVENT_TIME).alias("last"))
+    by_entity = history.join(known, on=c.ITEM_ID, how="inner").groupBy(c.USER_ID, c.RELATION, c.ENTITY)
+    newest = by_entity.agg(F.max(F.struct("last", F.col(c.ITEM_ID).alias(HISTORY_ITEM_ID))).alias("newest"))
     shared = of_lists.join(newest, on=[c.USER_ID, c.RELATION, c.ENTITY], how="inner")
     other = shared.withColumn(HISTORY_ITEM_ID, F.col("newest")[HISTORY_ITEM_ID])
     link = F.struct("items", order[F.col(c.RELATION)].alias("place"), c.RELATION, c.ENTITY, HISTORY_ITEM_ID)
@@ -53,11 +54,11 @@ def build(
 
 def explained(rows: DataFrame, links: DataFrame, names: DataFrame, reasons: Mapping[str, str]) -> DataFrame:
     """Rows of recommendations with the reason that their link gives. `names` (item_id, name), unique by item_id."""
-    said = names.select(F.col(c.ITEM_ID).alias(HISTORY_ITEM_ID), "name")
-    told = links.join(said, on=HISTORY_ITEM_ID, how="inner").select(*PLACE, _sentence(reasons).alias("told"))
+    history_names = names.select(F.col(c.ITEM_ID).alias(HISTORY_ITEM_ID), "name")
+    named = links.join(history_names, on=HISTORY_ITEM_ID, how="inner").select(*PLACE, _sentence(reasons).alias("why"))
     # PLACE is unique among the links, so the join keeps one row a place on a list
-    joined = rows.join(told, on=list(PLACE), how="left")
-    return joined.withColumn(c.REASON, F.coalesce("told", c.REASON)).select(rows.columns)
+    joined = rows.join(named, on=list(PLACE), how="left")
+    return joined.withColumn(c.REASON, F.coalesce("why", c.REASON)).select(rows.columns)
 
 
 def _sentence(reasons: Mapping[str, str]) -> Column:

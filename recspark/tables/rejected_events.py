@@ -1,4 +1,4 @@
-"""rejected_events: rows that could not be used, each once, with the reason and the night that first met it."""
+"""rejected_events: rows that could not be used, each once, with the reason and the run_date that first found it."""
 
 from datetime import date
 
@@ -16,7 +16,7 @@ TABLE = Table(
 
 
 def of(rows: DataFrame, columns: tuple[str, ...], run_date: date) -> DataFrame:
-    """The rows that have a `reason`, in TABLE's columns; `columns` are what is kept of them, as JSON."""
+    """The rows that have a `reason`, in TABLE's columns; `columns` are kept of them, as JSON in `raw`."""
     bad = rows.where(F.col(c.REASON).isNotNull()).select(*columns, c.REASON)
     return bad.select(
         F.lit(run_date).alias(c.RUN_DATE),
@@ -27,10 +27,10 @@ def of(rows: DataFrame, columns: tuple[str, ...], run_date: date) -> DataFrame:
 
 
 def add(store: Store, rows: DataFrame, num_files: int = 1) -> None:
-    """Append the rows (TABLE's columns) that the table lacks; those it has keep the run_date that first met them."""
+    """Append the rows (TABLE's columns) that are not stored yet; stored ones keep their first run_date."""
     if store.exists(TABLE):
-        had = store.read(TABLE).select(c.ROW_HASH)
-        rows = rows.join(had, on=c.ROW_HASH, how="left_anti").select(TABLE.columns)
+        stored = store.read(TABLE).select(c.ROW_HASH)
+        rows = rows.join(stored, on=c.ROW_HASH, how="left_anti").select(TABLE.columns)
     rows = rows.coalesce(num_files).persist()
     try:
         if not store.exists(TABLE) or not rows.isEmpty():

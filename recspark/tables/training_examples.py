@@ -4,7 +4,6 @@ Examples are exactly the retrieved candidates. A later purchase that was not ret
 recall of the candidates (model_metrics).
 """
 
-import logging
 from datetime import date
 
 from pyspark.errors import AnalysisException, ParseException
@@ -14,14 +13,13 @@ from pyspark.sql import functions as F
 from recspark import columns as c
 from recspark.config.schema import Config, Task
 from recspark.errors import ConfigError
+from recspark.expressions import first_line
 from recspark.features import FEATURES
-from recspark.tables.histories import event_weight
 from recspark.tables.interactions import TABLE as INTERACTIONS
+from recspark.tables.interactions import event_weight
 from recspark.warehouse.store import Table
+from recspark.windows import as_of_day
 
-log = logging.getLogger(__name__)
-
-EPOCH = date(1970, 1, 1)
 FOLDS = 10
 
 
@@ -30,7 +28,7 @@ def label_column(task: str) -> str:
 
 
 def table(tasks: tuple[Task, ...]) -> Table:
-    """The contract for these tasks: narrow numbers only, since list columns are slow to feed."""
+    """The contract for these tasks: plain numbers only, since list columns are slow to read in training."""
     numbers = ", ".join(f"{name} float" for name in (*FEATURES, *(label_column(t.name) for t in tasks)))
     keys = f"{c.AS_OF} date, as_of_day int, {c.SCENARIO_IDX} int, {c.USER_IDX} int, {c.ITEM_IDX} int"
     return Table(
@@ -55,34 +53,34 @@ def outcomes(events: DataFrame, users: DataFrame, items: DataFrame, config: Conf
         return grouped.agg(*(F.expr(t.sql).cast("float").alias(label_column(t.name)) for t in tasks))
     except (AnalysisException, ParseException) as error:
         raise ConfigError(
-            f"training_examples.tasks: {str(error).splitlines()[0]}; expected aggregates over "
+            f"training_examples.tasks: {first_line(error)}; expected aggregates over "
             f"{', '.join((*INTERACTIONS.columns, c.WEIGHT))}, such as `sum(weight) > 0`"
         ) from None
 
 
 def build(candidate_rows: DataFrame, labels: DataFrame, config: Config, as_of: date) -> DataFrame:
-    """Label the candidates of one as_of date and thin out the users who did nothing.
+    """Label the candidates of one as_of date, and sample the users without a positive of the first task.
 
-    No event: a binary label is 0, a regression label is NaN (it is learnt only where something was measured).
-    Users without a positive of the first task are sampled with a rate and carry its inverse as weight.
+    Without an event a binary label is 0 and a regression label NaN (regressions learn only from measured values).
+    A sampled user's rows have the inverse of the rate as their weight.
     """
     tasks = config.training_examples.tasks
     key, user = [c.SCENARIO, c.USER_IDX, c.ITEM_IDX], [c.SCENARIO, c.USER_IDX]
-    # Users first, over the key columns alone: the wide rows are then thinned out before they are shuffled.
+    # Users first, over the key columns alone: so the wide rows are sampled before they are shuffled.
     positives = labels.where(F.col(label_column(tasks[0].name)) > 0).select(key)
     hits = candidate_rows.select(key).join(positives, on=key, how="left_semi")
     active = hits.select(user).distinct().withColumn("active", F.lit(True))  # distinct: the join keeps one row a row
     rate = config.training_examples.negative_user_rate
     draw = F.pmod(F.xxhash64(c.USER_IDX, c.SCENARIO, F.lit(as_of.toordinal()), F.lit(config.seed)), F.lit(1_000_000))
-    thinned = candidate_rows.join(active, on=user, how="left").where(F.col("active") | (draw < rate * 1_000_000))
+    sampled = candidate_rows.join(active, on=user, how="left").where(F.col("active") | (draw < rate * 1_000_000))
     # (scenario, user_idx, item_idx) is unique on both sides: candidates' key within a date, the outcomes' group
-    kept = thinned.join(labels, on=key, how="left")
+    kept = sampled.join(labels, on=key, how="left")
     for task in tasks:
         empty = F.lit(0.0 if task.kind == "binary" else float("nan"))
         kept = kept.withColumn(label_column(task.name), F.coalesce(label_column(task.name), empty).cast("float"))
     built = kept.select(
         F.lit(as_of).alias(c.AS_OF),
-        F.lit((as_of - EPOCH).days).alias("as_of_day"),
+        F.lit(as_of_day(as_of)).alias("as_of_day"),
         c.SCENARIO_IDX,
         c.USER_IDX,
         c.ITEM_IDX,
@@ -95,7 +93,7 @@ def build(candidate_rows: DataFrame, labels: DataFrame, config: Config, as_of: d
 
 
 def in_hash_order(rows: DataFrame, key: tuple[str, ...], num_files: int) -> DataFrame:
-    """Rows in an order that has nothing to do with their content, so that any row group is a fair sample; the same
-    files whatever the partitioning of the input."""
+    """Rows ordered by a hash of their key, so that any row group is a random sample; the same files whatever the
+    partitioning of the input."""
     hashed = F.xxhash64(*key)
     return rows.repartition(num_files, hashed).sortWithinPartitions(hashed, *key)

@@ -1,4 +1,4 @@
-"""The state of a training that may be killed: a model folder after every so many steps; older ones go."""
+"""Checkpoints of a training: one model folder per saved step, of which the newest complete one is kept."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from recspark.model_folder import WEIGHTS, exists, read_manifest, save
 
 
 def save_step(folder: str, step: int, state: Mapping[str, Any], tensors: Mapping[str, Array]) -> None:
-    """Keep a training's tensors (weights, optimizer) and JSON state after a step; older ones go when it is whole."""
+    """Save a training's tensors (weights, optimizer) and JSON state after a step; then remove the older steps."""
     save(f"{folder}/step-{step:09d}", state, weights=tensors)
     fs, root = fsspec.core.url_to_fs(folder)
     for name in _steps(fs, root)[:-1]:
@@ -19,7 +19,7 @@ def save_step(folder: str, step: int, state: Mapping[str, Any], tensors: Mapping
 
 
 def latest_step(folder: str) -> tuple[dict[str, Any], dict[str, Array]] | None:
-    """(state, tensors) of the newest whole step, or None; a step killed halfway has no manifest and does not count."""
+    """(state, tensors) of the newest complete step, or None; a step killed halfway has no manifest and is ignored."""
     fs, root = fsspec.core.url_to_fs(folder)
     for name in reversed(_steps(fs, root)):
         if exists(f"{folder}/{name}"):

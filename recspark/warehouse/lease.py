@@ -1,8 +1,8 @@
-"""One run at a time on a warehouse: a lease that its holder keeps alive and that expires when the holder is gone.
+"""One run at a time on a warehouse: a lease that its holder renews and that expires when the holder is gone.
 
-A lease is a file `<warehouse>/_lease/<number>.json`; the highest number counts. Taking over an ended or expired lease
-is creating the next number, which the file system lets exactly one contender do, so nobody needs to delete first. (A
-rename of the old file could by accident take away the lease that a faster contender has just made of it.)
+A lease is a file `<warehouse>/_lease/<number>.json`; the highest number is the current lease. A run takes over an ended
+or expired lease by creating the next number. The file system lets exactly one run create it, so nothing has to be
+deleted first. (Renaming the old file instead could remove the lease that a faster run has just created from it.)
 """
 
 import json
@@ -26,12 +26,12 @@ log = logging.getLogger(__name__)
 FOLDER = "_lease"
 EXPIRES_S = 60.0
 HEARTBEAT_S = 15.0
-KEPT = 3  # ended leases that stay, newest first: enough for a contender who listed the folder just before
+KEPT = 3  # the newest lease files that are not deleted: enough for a run that listed the folder just before
 
 
 @dataclass(frozen=True)
 class Lease:
-    """Who holds the warehouse; times are seconds since the epoch, by the holder's clock."""
+    """The run that holds the warehouse; times are seconds since the epoch, by the holder's clock."""
 
     run_id: str
     machine: str
@@ -41,12 +41,12 @@ class Lease:
     ended: bool = False
 
     def is_free(self, now: float) -> bool:
-        """Ended, silent for EXPIRES_S, or held by a process of this machine that is dead."""
+        """Ended, without a heartbeat for EXPIRES_S, or held by a process of this machine that no longer runs."""
         return self.ended or now - self.alive > EXPIRES_S or (self.machine == machine() and not _runs(self.pid))
 
 
 class Held:
-    """A lease in hand; `check` says whether it still is."""
+    """A lease that this run holds: `start` begins the heartbeat, `check` verifies the lease, `end` gives it back."""
 
     def __init__(self, fs: fsspec.AbstractFileSystem, folder: str, number: int, lease: Lease) -> None:
         self._fs, self._folder, self.number, self._lease = fs, folder, number, lease
@@ -54,18 +54,22 @@ class Held:
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
 
     def check(self) -> None:
-        """Raises DataError when another run has taken the warehouse over, as after this machine slept too long."""
+        """Verify that the lease is still this run's.
+
+        Raises: DataError when another run has taken it over, for example after this machine was suspended.
+        """
         if newest(self._fs, self._folder) != self.number:
             raise DataError(
-                f"run {self._lease.run_id} lost the lease of {self._folder} to another run, as it gave no sign of life "
-                f"for {EXPIRES_S:.0f} s; start it again when the other one has ended"
+                f"run {self._lease.run_id} lost the lease of {self._folder} to another run, since it sent no heartbeat "
+                f"for {EXPIRES_S:.0f} s; start it again when the other run has ended"
             )
 
     def start(self) -> None:
+        """Begin the heartbeat, in a thread."""
         self._thread.start()
 
     def end(self) -> None:
-        """Let go; the file stays and says so, since the numbers must not start again."""
+        """Give the lease back; its file stays, marked as ended, so that no number is used twice."""
         self._stop.set()
         self._thread.join(timeout=HEARTBEAT_S)
         self._write(ended=True)
@@ -74,7 +78,7 @@ class Held:
         while not self._stop.wait(HEARTBEAT_S):
             try:
                 self._write(ended=False)
-            except OSError as error:  # the next beat may reach the storage again; three in a row must fail to expire
+            except OSError as error:  # the next one may succeed; the lease expires after three failures in a row
                 log.warning("lease: heartbeat failed: %s", error)
 
     def _write(self, ended: bool) -> None:
@@ -86,7 +90,7 @@ class Held:
 def hold(warehouse: str, run_id: str, wait_s: float = 0.0) -> Iterator[Held]:
     """Hold the warehouse while the block runs; waits up to `wait_s` for another run to end.
 
-    Raises DataError naming the holder when the warehouse is taken.
+    Raises: DataError naming the holder when the warehouse is in use.
     """
     deadline = time.monotonic() + wait_s
     held = acquire(warehouse, run_id)
@@ -103,7 +107,7 @@ def hold(warehouse: str, run_id: str, wait_s: float = 0.0) -> Iterator[Held]:
 
 
 def acquire(warehouse: str, run_id: str) -> Held | Lease:
-    """The lease, or that of the run which has it."""
+    """This run's lease, or that of the run that holds the warehouse."""
     fs, root = fsspec.core.url_to_fs(warehouse)
     folder = f"{root.rstrip('/')}/{FOLDER}"
     fs.makedirs(folder, exist_ok=True)
@@ -119,7 +123,7 @@ def acquire(warehouse: str, run_id: str) -> Held | Lease:
     except FileExistsError:
         return _read(fs, _path(folder, last + 1))
     found = newest(fs, folder)
-    if found != last + 1:  # our listing was so old that the number had been used and cleared away
+    if found != last + 1:  # the listing was so old that this number had been used and deleted
         fs.rm_file(_path(folder, last + 1))
         return _read(fs, _path(folder, found))
     _clear(fs, folder, last + 1 - KEPT)
@@ -127,7 +131,7 @@ def acquire(warehouse: str, run_id: str) -> Held | Lease:
 
 
 def machine() -> str:
-    """Names the place where a pid means something: host and, where there is one, process namespace."""
+    """Where a process id is unique: the host and, if there is one, the process namespace."""
     try:
         return f"{socket.gethostname()}/{os.readlink('/proc/self/ns/pid')}"
     except OSError:
@@ -135,7 +139,7 @@ def machine() -> str:
 
 
 def newest(fs: fsspec.AbstractFileSystem, folder: str) -> int:
-    """The highest number, 0 without any."""
+    """The highest number, 0 if there is none."""
     fs.invalidate_cache(folder)
     return max(_numbers(fs, folder), default=0)
 
@@ -165,7 +169,7 @@ def _create(fs: fsspec.AbstractFileSystem, path: str, lease: Lease) -> None:
     if not _is_local(fs):
         fs.pipe_file(path, data, mode="create")  # a conditional PUT on S3, GCS and Azure
         return
-    with open(path, "xb") as file:  # a contender who sees it still empty counts it as held: see _read
+    with open(path, "xb") as file:  # for a run that reads it while still empty it counts as held: see _read
         file.write(data)
 
 
@@ -185,7 +189,7 @@ def _read(fs: fsspec.AbstractFileSystem, path: str) -> Lease:
     try:
         content: dict[str, Any] = json.loads(fs.cat_file(path))
         return Lease(**content)
-    except FileNotFoundError:  # its creator stepped back
+    except FileNotFoundError:  # the run that created it has removed it: see acquire
         return Lease("unknown", "", 0, 0.0, 0.0, ended=True)
     except (ValueError, TypeError):
         written = fs.modified(path).timestamp()
@@ -197,15 +201,15 @@ def _runs(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's process, but a living one
+    except PermissionError:  # it runs, as another user
         return True
     return True
 
 
 def _taken(warehouse: str, lease: Lease) -> str:
-    silent = time.time() - lease.alive
+    age = time.time() - lease.alive
     return (
         f"warehouse {warehouse} is in use by run {lease.run_id} (process {lease.pid} on {lease.machine.split('/')[0]}, "
-        f"last sign of life {silent:.0f} s ago); wait until it ends: should it be dead, its lease expires "
-        f"{EXPIRES_S:.0f} s after that sign"
+        f"last heartbeat {age:.0f} s ago); wait until it ends. If it has died, its lease expires {EXPIRES_S:.0f} s "
+        "after that heartbeat"
     )

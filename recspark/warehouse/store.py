@@ -1,14 +1,11 @@
-"""The only table I/O: where a table lies, how a slice of it is replaced, and at which version it is read."""
+"""All table I/O: the location of a table, replacing a slice of it, reading a version of it, fingerprints."""
 
 import hashlib
 import json
-import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from delta.tables import DeltaTable
@@ -21,25 +18,31 @@ from recspark import columns as c
 from recspark.config.schema import Config
 from recspark.errors import DataError, SchemaError
 
-log = logging.getLogger(__name__)
-
 USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
-# Operations that leave the rows as they are; a fingerprint must not move when maintenance ran.
-HOUSEKEEPING = ("OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "FSCK", "COMPUTE STATS")
+# Version of fingerprints and model folders, in a commit's metadata; commits of the first version have none.
+FORMAT, WRITTEN_FORMAT = "format", 2
+# Operations that change no row: maintenance must not change a fingerprint.
+HOUSEKEEPING = (
+    "OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "FSCK", "COMPUTE STATS", "ADD CONSTRAINT",
+    "DROP CONSTRAINT",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table's contract: columns in order (DDL), the key that is unique, and the folder columns if it has any."""
+    """A table's contract: columns in order (DDL), the unique key, partition columns and check constraints."""
 
     noun: str
     ddl: str
     key: tuple[str, ...]
     partition_by: tuple[str, ...] = ()
+    checks: tuple[tuple[str, str], ...] = ()  # (name, condition), for tables created from now on
 
     @property
     def schema(self) -> T.StructType:
-        return T.StructType.fromDDL(self.ddl)
+        schema = T.StructType.fromDDL(self.ddl)
+        assert isinstance(schema, T.StructType)
+        return schema
 
     @property
     def columns(self) -> list[str]:
@@ -47,8 +50,10 @@ class Table:
 
     @property
     def ranged(self) -> list[str]:
-        """Columns whose range in every file Delta notes, for filters: key and dates. Its default is the first 32, which
-        costs as much as writing them."""
+        """Columns with minimum and maximum in Delta's file statistics: key and dates.
+
+        Delta's default is the first 32 columns, which takes as long as writing them.
+        """
         wanted = {*self.key, *(field.name for field in self.schema if isinstance(field.dataType, T.DateType))}
         return [name for name in self.columns if name in wanted and name not in self.partition_by]
 
@@ -65,21 +70,21 @@ class Store:
         self._history: dict[str, list[Any]] = {}
         self._digests: dict[tuple[str, int, tuple[str, ...]], dict[str, str]] = {}
 
-    # -- places ------------------------------------------------------------------------------------------------------
+    # -- locations ---------------------------------------------------------------------------------------------------
 
     def name(self, noun: str) -> str:
-        """`catalog.schema.table`, or the table's folder."""
+        """`catalog.schema.table`; without a catalog, the table's folder."""
         table = self._names.get(noun, noun)
         return f"{self._catalog}.{table}" if self._catalog else f"{self.warehouse}/{table}"
 
     def models(self, noun: str) -> str:
-        """The folder of all models of one noun."""
+        """The folder of all model folders of one artefact."""
         return f"{self.warehouse}/models/{noun}"
 
     def exists(self, table: Table) -> bool:
         if self._catalog:
             return self.spark.catalog.tableExists(self.name(table.noun))
-        return DeltaTable.isDeltaTable(self.spark, self.name(table.noun))
+        return bool(DeltaTable.isDeltaTable(self.spark, self.name(table.noun)))
 
     def delta(self, table: Table) -> DeltaTable:
         """The table's handle, for maintenance."""
@@ -89,9 +94,9 @@ class Store:
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def read(self, table: Table, version: int | None = None) -> DataFrame:
-        """All rows, as of a version if one is given.
+        """All rows, of the given version or the newest.
 
-        Raises DataError when the table does not exist, naming the job that makes it.
+        Raises: DataError if the table does not exist, naming the job that creates it.
         """
         if not self.exists(table):
             raise DataError(
@@ -104,12 +109,12 @@ class Store:
         return reader.table(name) if self._catalog else reader.load(name)
 
     def events(self, table: Table, start: date | None, end: date) -> DataFrame:
-        """Interactions with start <= event_time < end (UTC days). Nothing else reads that table."""
+        """Interactions with start <= event_time < end (UTC days). All other code reads that table through this."""
         rows = self.read(table).where(F.col(c.EVENT_DATE) < F.lit(end))
         return rows if start is None else rows.where(F.col(c.EVENT_DATE) >= F.lit(start))
 
     def files(self, table: Table, version: int, slices: Mapping[str, object] | None = None) -> list[str]:
-        """The data files of one version, of one folder slice if given: exactly what a reader outside Spark may open."""
+        """The data files of one version, or of one partition of it: the files that a reader outside Spark must open."""
         paths = self.read(table, version).inputFiles()
         wanted = [f"/{name}={value}/" for name, value in (slices or {}).items()]
         return sorted(p for p in paths if all(part in p for part in wanted))
@@ -124,9 +129,9 @@ class Store:
         metadata: Mapping[str, Any] | None = None,
         txn: tuple[str, int] | None = None,
     ) -> int:
-        """Replace the rows that match `where` (all without it) in one commit; returns the new version.
+        """Replace the rows that match `where` (all rows without it) in one commit; returns the new version.
 
-        Raises SchemaError when the table on disk has other columns.
+        Raises: SchemaError if the table on disk has other columns.
         """
         writer = self._writer(table, rows)
         if txn is not None:
@@ -158,15 +163,18 @@ class Store:
         assert found == expected, f"{table.noun}: built {found}, the contract is {expected}"
         writer = rows.write.format("delta")
         if not self.exists(table):
-            # feed.py reads the files themselves, so a deleted row must be gone from its file
+            # training/feed reads the files without Delta, so a deleted row must not remain in its file
             writer = writer.option("delta.enableDeletionVectors", "false").partitionBy(*table.partition_by)
             writer = writer.option("delta.dataSkippingStatsColumns", ",".join(table.ranged))
+            for check, condition in table.checks:
+                writer = writer.option(f"delta.constraints.{check}", condition)
         return writer
 
     @contextmanager
     def _stamped(self, metadata: Mapping[str, Any] | None) -> Iterator[None]:
-        """Commits inside carry the metadata. Set on the session: saveAsTable loses the option when it makes a table."""
-        stamp = json.dumps({"run_id": self.run_id, **(metadata or {})}, sort_keys=True, default=str)
+        """Add the metadata to the commits inside. Set on the session: saveAsTable drops the option for a new table."""
+        values = {c.RUN_ID: self.run_id, FORMAT: WRITTEN_FORMAT, **(metadata or {})}
+        stamp = json.dumps(values, sort_keys=True, default=str)
         self.spark.conf.set(USER_METADATA, stamp)
         try:
             yield
@@ -205,31 +213,30 @@ class Store:
         return int(self.history(table)[0].version)
 
     def token(self, table: Table) -> str:
-        """Names the table's present content: its id and last data-changing version; `absent` without a table."""
+        """A name of the table's present content: its id and newest version with changed rows; `absent` without it."""
         if not self.exists(table):
             return "absent"
         return f"{self.delta(table).detail().select('id').first()[0]}@{self.version(table)}"
 
-    def stamp(self, table: Table, **wanted: object) -> dict[str, Any] | None:
-        """Metadata of the newest commit whose metadata has all the wanted values."""
+    def stamp(self, table: Table, **values: object) -> dict[str, Any] | None:
+        """Metadata of the newest commit whose metadata has all these values, and its `version`."""
         if not self.exists(table):
             return None
         for row in self.history(table):
             found = json.loads(row.userMetadata) if row.userMetadata else {}
-            if all(found.get(key) == str(value) for key, value in wanted.items()):
+            if all(found.get(key) == str(value) for key, value in values.items()):
                 return {**found, "version": int(row.version)}
         return None
 
     def is_fresh(self, table: Table, fingerprint: str, **slice_: object) -> bool:
-        """Was this slice last written from the same inputs by the same code and configuration?"""
+        """Has the newest commit of this slice the same fingerprint (inputs, code and configuration)?"""
         newest = self.stamp(table, **slice_) if slice_ else self.stamp(table)
         return newest is not None and newest.get("fingerprint") == fingerprint
 
     def digest(self, table: Table, date_column: str, before: date, without: tuple[str, ...] = ()) -> str:
-        """Content hash of the rows whose date is before a date, some columns left out: a past as_of keeps it when new
-        days arrive.
+        """Hash of the content of all rows before a date, without some columns; new days do not change it.
 
-        One aggregation over the table a night; the driver holds one row a day.
+        One aggregation over the table for each run; the driver holds one row for each day.
         """
         key = (table.noun, self.version(table), without)
         if key not in self._digests:
@@ -238,30 +245,17 @@ class Store:
         return hashlib.sha256(json.dumps(days, sort_keys=True).encode()).hexdigest()[:16]
 
     def remember_days(self, table: Table, days: dict[str, str]) -> None:
-        """`day_digests` of the table's present rows, for whoever has just written them."""
+        """Set the `day_digests` of the table's present rows; called by the code that has just written them."""
         self._digests[table.noun, self.version(table), ()] = days
-
-    @cached_property
-    def code_hash(self) -> str:
-        """Hash of the package's sources: other code, other fingerprints."""
-        root = Path(__file__).resolve().parents[1]
-        digest = hashlib.sha256()
-        for file in sorted(root.rglob("*.py")):
-            digest.update(file.relative_to(root).as_posix().encode() + file.read_bytes())
-        return digest.hexdigest()[:16]
-
-    def fingerprint(self, *inputs: object) -> str:
-        """Hash of a stage's inputs and of the code."""
-        return hashlib.sha256(json.dumps([self.code_hash, *map(str, inputs)]).encode()).hexdigest()[:16]
 
 
 def row_hash(rows: DataFrame) -> Any:
-    """64-bit hash of all columns. Spark's hash skips nulls, so which columns are null goes in as well."""
+    """64-bit hash of all columns. Spark's hash skips nulls, so the list of null columns is hashed as well."""
     return F.xxhash64(*map(_hashable, rows.schema), F.array(*(_quoted(name).isNull() for name in rows.columns)))
 
 
 def _hashable(field: T.StructField) -> Any:
-    """A map goes in as sorted entries, since it has no order; what may hold maps deeper down as JSON."""
+    """A column as it is hashed: a map as its sorted entries, since maps have no order; other nested types as JSON."""
     column, nested = _quoted(field.name), (T.MapType, T.StructType, T.ArrayType)
     if isinstance(field.dataType, T.MapType) and not isinstance(field.dataType.valueType, nested):
         return F.sort_array(F.map_entries(column))
@@ -273,11 +267,11 @@ def _quoted(name: str) -> Any:
 
 
 def day_digests(rows: DataFrame, date_column: str) -> dict[str, str]:
-    """day -> `count:hash`, whatever the order and the files."""
+    """day -> `count:hash` of its rows, which depends on neither their order nor the files."""
     days = rows.groupBy(F.col(date_column).cast("date").cast("string").alias("day"))
     return {str(r.day): f"{r.n}:{r.h}" for r in days.agg(F.count("*").alias("n"), rows_hash(rows).alias("h")).collect()}
 
 
 def rows_hash(rows: DataFrame) -> Any:
-    """Aggregate: the rows' hashes, summed without overflow as decimals."""
+    """An aggregate: the sum of the rows' hashes, as decimals, which do not overflow."""
     return F.sum(row_hash(rows).cast("decimal(38,0)"))

@@ -1,4 +1,4 @@
-"""Audio files of every form and fault; the contract is in test_contract.py."""
+"""Audio files of many formats, and broken ones; the contract is in test_contract.py."""
 
 import io
 import struct
@@ -64,7 +64,7 @@ def test_channels_are_averaged():
     np.testing.assert_allclose(audio.decode(tiny.wav([left, right]), 16_000), (left + right) / 2, atol=1e-4)
 
 
-def test_only_the_first_seconds_are_heard(monkeypatch):
+def test_only_the_first_seconds_are_used(monkeypatch):
     monkeypatch.setattr(audio, "MAX_SECONDS", 1)
     wave_S = tiny.tone(300, 2.5)
     np.testing.assert_allclose(audio.decode(tiny.wav(wave_S), 16_000), wave_S[:16_000], atol=1e-4)
@@ -75,10 +75,10 @@ def test_frames_of_a_clip(encoder):
     assert [audio.num_frames(encoder.model.config, n) for n in (399, 400, 719, 720, 16_000)] == [0, 1, 1, 2, 49]
 
 
-def test_faults_have_reasons_and_harm_no_other(encoder):
+def test_broken_files_have_reasons_and_do_not_affect_others(encoder):
     whole = tiny.wav(tiny.tone(440, 0.3))
-    silent_film = tiny.clip([tiny.picture(0)] * 3)
-    cells = [whole, b"", whole[:30], tiny.wav(np.zeros(0)), tiny.wav(np.zeros(399)), silent_film,
+    video_only = tiny.clip([tiny.picture(0)] * 3)
+    cells = [whole, b"", whole[:30], tiny.wav(np.zeros(0)), tiny.wav(np.zeros(399)), video_only,
              whole[:24] + struct.pack("<I", 4_000_000_000) + whole[28:], bytes(1000), whole]  # fmt: skip
     vectors, reasons = encoder.encode_with_reasons(cells)
     short = [None if why is None else why.removeprefix("item audio: ") for why in reasons]
@@ -89,20 +89,20 @@ def test_faults_have_reasons_and_harm_no_other(encoder):
 
 
 def test_a_header_that_claims_ten_gigabytes_is_not_believed():
-    """Recorders that do not know the length yet write the largest; what is there is heard."""
+    """Recorders that do not know the length yet write the largest one; the samples in the file are used."""
     whole = tiny.wav(tiny.tone(440, 0.3))
     claimed = whole[:4] + b"\xff" * 4 + whole[8:40] + b"\xff" * 4 + whole[44:]
     np.testing.assert_allclose(audio.decode(claimed, 16_000), audio.decode(whole, 16_000), atol=1e-6)
 
 
-def test_a_wav_file_that_is_cut_off_is_heard_as_far_as_it_goes():
+def test_an_incomplete_wav_file_is_used_up_to_its_end():
     wave_S = tiny.tone(440, 0.3)
     found = audio.decode(tiny.wav(wave_S)[: 44 + 2 * 3000], 16_000)  # 44 bytes of header, 2 a sample
     np.testing.assert_allclose(found, wave_S[:3000], atol=1e-4)
 
 
 @pytest.mark.parametrize("rate", [999, 768_001])
-def test_rates_that_no_file_can_mean(rate):
+def test_rates_that_are_not_plausible(rate):
     with pytest.raises(Unreadable, match="cannot be decoded"):
         audio.decode(tiny.wav(np.zeros(1000), rate), 16_000)
 

@@ -1,4 +1,4 @@
-"""Cells in chunks: reasons for what cannot be read, a chunk ahead, and nothing read that is not needed."""
+"""Cells in chunks: reasons for what cannot be read, and the next chunk read in advance, no more than that."""
 
 import threading
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from recspark.encoders import batches
-from recspark.encoders.batches import EMPTY, Unreadable, encode_cells, one_ahead
+from recspark.encoders.batches import EMPTY, Unreadable, encode_cells, prefetch
 from recspark.errors import ConfigError
 
 
@@ -62,14 +62,14 @@ def test_a_vector_that_is_not_finite_is_null(bad):
     assert reasons == ["item number: vector not finite", None]
 
 
-def test_the_next_chunk_is_made_while_one_is_used():
+def test_the_next_chunk_is_computed_while_one_is_used():
     done = [threading.Event() for _ in range(3)]
 
     def work(chunk: int) -> tuple[int, int]:
         done[chunk].set()
         return chunk, threading.get_ident()
 
-    for turn, (chunk, thread) in enumerate(one_ahead(work, range(3))):
+    for turn, (chunk, thread) in enumerate(prefetch(work, range(3))):
         assert chunk == turn and thread != threading.get_ident()
         if turn < 2:
             assert done[turn + 1].wait(10)  # without asking for it
@@ -77,14 +77,14 @@ def test_the_next_chunk_is_made_while_one_is_used():
 
 
 def test_one_chunk_needs_no_thread_and_errors_arrive():
-    assert list(one_ahead(lambda _: threading.get_ident(), [0])) == [threading.get_ident()]
-    assert list(one_ahead(str, [])) == []
+    assert list(prefetch(lambda _: threading.get_ident(), [0])) == [threading.get_ident()]
+    assert list(prefetch(str, [])) == []
     with pytest.raises(ZeroDivisionError):
-        list(one_ahead(lambda chunk: 1 // chunk, [1, 0, 1]))
+        list(prefetch(lambda chunk: 1 // chunk, [1, 0, 1]))
 
 
-def test_a_cell_may_say_where_its_file_lies(tmp_path, monkeypatch):
-    """A path, URIs with a scheme and with the content itself; a file too large, an empty one, one that is gone."""
+def test_a_cell_may_be_the_path_or_uri_of_a_file(tmp_path, monkeypatch):
+    """A path, URIs with a scheme and with the content itself; a file too large, an empty one, a missing one."""
     (tmp_path / "three").write_bytes(b"3")
     (tmp_path / "long").write_bytes(b"12345")
     (tmp_path / "none").write_bytes(b"")

@@ -1,4 +1,4 @@
-"""Principal components and what they cost."""
+"""Principal components, and their cost in neighbours."""
 
 import math
 
@@ -28,7 +28,7 @@ def test_one_direction_is_all_there_is():
     ],
 )
 def test_recall_by_hand(after, expected):
-    """Of four vectors the first two and the last two are nearest; the row without content asks nothing."""
+    """Of four vectors the first two and the last two are nearest; the row without content does not count."""
     before = np.array([[1, 0.1], [1, 0], [-1, 0.1], [-1, 0], [0, 0]], np.float32)
     after = np.array([*after, [5.0]], np.float32)
     assert compact.recall(before, after, nearest=1) == expected

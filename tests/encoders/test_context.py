@@ -1,4 +1,4 @@
-"""Sentences of a moment, each derived by hand."""
+"""Sentences about the context of an event, each derived by hand."""
 
 import numpy as np
 import pytest

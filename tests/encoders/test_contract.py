@@ -1,4 +1,4 @@
-"""What every encoder promises, each against the direct use of transformers, on tiny models with random weights."""
+"""The contract of every encoder, compared with the direct use of transformers, on tiny models with random weights."""
 
 import io
 from collections.abc import Callable

@@ -1,14 +1,27 @@
 """Graph embeddings: figures by hand, and planted facts that can be known from others."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
+from recspark.config.content import FactEmbedding
 from recspark.encoders import graph
-from recspark.encoders.graph import Facts, Settings
+from recspark.encoders.graph import Facts
 from recspark.errors import TrainingError
 
 KINDS, MAKERS, PER_MAKER = 4, 5, 12
-SETTINGS = Settings(dim=16, negatives=32, batch_facts=128)
+SETTINGS = FactEmbedding(dim=16)
+Trained = tuple[Facts, np.ndarray, graph.Model]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_batches() -> Iterator[None]:
+    """For few facts: fewer negatives and smaller batches than the product's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph, "NEGATIVES", 32)
+        patch.setattr(graph, "BATCH_FACTS", 128)
+        yield
 
 
 def facts_of(triples: list[tuple[int, int, int]], sizes: tuple[int, int, int]) -> Facts:
@@ -29,15 +42,15 @@ def planted(seed: int = 0) -> Facts:
 
 
 @pytest.fixture(scope="module")
-def trained() -> tuple[Facts, np.ndarray, graph.Model]:
-    """All facts, which of them were held out, and what was learnt from the others."""
+def trained() -> Trained:
+    """All facts, which of them were held out, and the model trained on the others."""
     facts = planted()
     held = graph.hold_out(facts, 0.1, np.random.default_rng(1))
     return facts, held, graph.fit(facts.take(~held), SETTINGS, 0, print)[0]
 
 
 def test_ranks_by_hand() -> None:
-    """Item 0 is asked for entities 1 and 3 and is known to have 4; item 1 for 0, which it scores like all others."""
+    """Held out: entities 1 and 3 of item 0, which has 4 in training; entity 0 of item 1, where all scores are equal."""
     known = facts_of([(0, 0, 4), (1, 1, 2)], (2, 2, 5))
     asked = facts_of([(0, 0, 1), (0, 0, 3), (1, 0, 0)], (2, 2, 5))
     table = np.array([[2.0, 3.0, 0.0, 1.0, 9.0], [5.0, 5.0, 5.0, 5.0, 5.0]])
@@ -51,12 +64,13 @@ def test_ranks_by_hand() -> None:
     assert graph.evaluate(lambda item, relation: table, known, asked.take(np.zeros(3, bool)))["mrr"] == 0.0
 
 
-def test_not_a_number_is_never_first() -> None:
+def test_not_a_number_is_never_first(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = facts_of([(0, 0, 1)], (1, 1, 4))
     found = graph.evaluate(lambda item, relation: np.full((1, 4), np.nan), asked.take(np.zeros(1, bool)), asked)
     assert found["mrr"] <= 1 / 4
+    monkeypatch.setattr(graph, "LEARNING_RATE", float("inf"))
     with pytest.raises(TrainingError, match="diverged in epoch 2"):
-        graph.fit(planted(), Settings(dim=4, max_epochs=2, negatives=8, learning_rate=float("inf")), 0, print)
+        graph.fit(planted(), FactEmbedding(dim=4, max_epochs=2), 0, print)
 
 
 def test_what_would_be_left_without_a_fact_is_not_held_out() -> None:
@@ -66,8 +80,8 @@ def test_what_would_be_left_without_a_fact_is_not_held_out() -> None:
         assert not held[[0, 2, 3]].any()  # the only fact of entity 0, of item 1, of item 2
 
 
-def test_held_out_facts_are_known_from_the_others(trained) -> None:  # type: ignore[no-untyped-def]
-    """A kind and a maker can be told, of the words none is more likely than the kind's others."""
+def test_held_out_facts_are_known_from_the_others(trained: Trained) -> None:
+    """A kind and a maker can be predicted; of a kind's words none is more likely than the others."""
     facts, held, model = trained
     known, asked = facts.take(~held), facts.take(held)
     kinds = asked.take(asked.relation == 0)
@@ -79,7 +93,7 @@ def test_held_out_facts_are_known_from_the_others(trained) -> None:  # type: ign
     assert found > 1.5 * graph.evaluate(lambda item, relation: popular[relation], known, asked)["mrr"]
 
 
-def test_an_item_that_came_later_is_put_where_training_would(trained) -> None:  # type: ignore[no-untyped-def]
+def test_an_item_that_came_later_is_put_where_training_would(trained: Trained) -> None:
     """From its facts alone each item comes next to its own trained vector: a cosine near 1, far above other items'."""
     facts, _, model = trained
     placed = graph.from_entities(model, facts.item, facts.relation, facts.entity, facts.num_items)
@@ -94,7 +108,7 @@ def test_an_item_that_came_later_is_put_where_training_would(trained) -> None:  
     )
 
 
-def test_unknown_entities_do_not_count(trained) -> None:  # type: ignore[no-untyped-def]
+def test_unknown_entities_do_not_count(trained: Trained) -> None:
     model = trained[2]
     owner, relation = np.array([0, 0, 2, 2]), np.array([0, 2, 0, -1])
     found = graph.from_entities(model, owner, relation, np.array([1, -1, -1, 3]), 3)
@@ -104,7 +118,7 @@ def test_unknown_entities_do_not_count(trained) -> None:  # type: ignore[no-unty
 
 
 def test_the_same_seed_gives_the_same_vectors() -> None:
-    short = Settings(dim=4, max_epochs=2, negatives=8)
+    short = FactEmbedding(dim=4, max_epochs=2)
     one, same, other = (graph.fit(planted(), short, seed, print)[0] for seed in (0, 0, 1))
     np.testing.assert_array_equal(one.items_ID, same.items_ID)
     assert not np.allclose(one.items_ID, other.items_ID)
@@ -112,5 +126,5 @@ def test_the_same_seed_gives_the_same_vectors() -> None:
 
 def test_too_few_facts_to_hold_any_out() -> None:
     facts = facts_of([(0, 0, 0), (1, 0, 0)], (3, 1, 1))
-    model, figures = graph.fit(facts, Settings(dim=2, max_epochs=1), 0, print)
+    model, figures = graph.fit(facts, FactEmbedding(dim=2, max_epochs=1), 0, print)
     assert figures["mrr"] == 0.0 and not model.items_ID[2].any()

@@ -1,4 +1,4 @@
-"""Image files of every form and fault; the contract is in test_contract.py."""
+"""Image files of many formats, and broken ones; the contract is in test_contract.py."""
 
 import io
 import struct
@@ -109,7 +109,7 @@ def test_of_an_animation_the_first_frame():
     np.testing.assert_array_equal(np.asarray(image.decode(cell)), tiny.picture(1))
 
 
-def test_faults_have_reasons_and_harm_no_other(encoder):
+def test_broken_files_have_reasons_and_do_not_affect_others(encoder):
     whole = saved(Image.fromarray(tiny.picture(3, 200, 200)), "JPEG")
     cells = [whole, b"", whole[: len(whole) // 2], whole[:20], png_header(60_000, 60_000), png_header(7_100, 7_100),
              png_header(10, 10), bytes(1000), whole]  # fmt: skip
@@ -123,7 +123,7 @@ def test_faults_have_reasons_and_harm_no_other(encoder):
     np.testing.assert_allclose(vectors[0], vectors[-1], atol=1e-6)
 
 
-def test_a_form_that_would_start_another_program_is_not_opened():
+def test_a_format_that_would_start_another_program_is_not_opened():
     cell = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n"
     assert Image.open(io.BytesIO(cell)).format == "EPS"
     with pytest.raises(UnidentifiedImageError):

@@ -1,4 +1,4 @@
-"""Packed layers give what torch's give, and only plain ones are packed."""
+"""Packed layers have the outputs of torch's, and only plain ones are packed."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ needs_onednn = pytest.mark.skipif(not packed.can_pack(), reason="this torch has 
 
 
 class Other(nn.Linear):
-    """Stands for layers whose weights others read."""
+    """For layers whose weights other code reads."""
 
 
 @needs_onednn

@@ -275,7 +275,7 @@ def test_half_precision_weights_run_in_float32(tiny):
     assert {p.dtype for p in encoder.model.parameters()} == {torch.float32}
 
 
-def test_blank_text_has_no_content_whatever_the_tokenizer_makes_of_it(tiny):
+def test_blank_text_has_no_content_with_any_tokenizer(tiny):
     tokenizer = json.loads((tiny / "tokenizer.json").read_text())
     (tiny / "tokenizer.json").write_text(json.dumps(tokenizer | {"pre_tokenizer": None}))  # " " becomes a token
     found = text.load(str(tiny), device="cpu")

@@ -1,4 +1,4 @@
-"""Clips made on the spot: which frames are taken, and faults; the contract is in test_contract.py."""
+"""Clips made by the tests: which frames are used, and broken files; the contract is in test_contract.py."""
 
 import io
 from collections.abc import Iterator
@@ -62,7 +62,7 @@ def test_version_is_not_that_of_the_image_encoder(encoder, tmp_path):
     assert video.load(folder, device="cpu", num_frames=5).version != encoder.version
 
 
-def test_faults_have_reasons_and_harm_no_other(encoder):
+def test_broken_files_have_reasons_and_do_not_affect_others(encoder):
     whole = tiny.clip([tiny.picture(i, 64, 48) for i in range(12)])
     sound = tiny.wav(tiny.tone(440, 0.3))
     vectors, reasons = encoder.encode_with_reasons([whole, b"", whole[: len(whole) // 2], sound, bytes(1000), whole])

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 WORDS = ["red", "green", "lamp", "mug", "Red"]
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 TEXT = SHAPE | {"vocab_size": 9, "max_position_embeddings": 12}
-# The kernels and strides of the published models, so that a frame stands for the same 20 ms.
+# The kernels and strides of the published models, so that a frame is the same 20 ms.
 SPEECH = SHAPE | {"conv_dim": (8,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
 T5 = hf.T5Config(vocab_size=9, decoder_start_token_id=0, d_model=16, d_ff=32, d_kv=8, num_layers=2, num_heads=2)
 
@@ -47,14 +47,14 @@ MODELS: dict[str, Callable[[], Any]] = {
     "unispeech": lambda: _speech(hf.UniSpeechModel, hf.UniSpeechConfig, "group"),
     "ast": lambda: hf.ASTModel(hf.ASTConfig(**SHAPE, max_length=64, num_mel_bins=32)),
 }
-PREPARE: dict[str, Callable[[], Any]] = {  # what makes the inputs; texts have `ENDS`
+PREPARE: dict[str, Callable[[], Any]] = {  # the processors of the inputs; texts have `ENDS`
     **dict.fromkeys(("vit", "beit"), lambda: hf.ViTImageProcessorPil(size={"height": 32, "width": 32})),
     "resnet": lambda: hf.ConvNextImageProcessorPil(size={"shortest_edge": 32}),
     **dict.fromkeys(("wav2vec2", "hubert", "unispeech"), hf.Wav2Vec2FeatureExtractor),
     "wav2vec2-layer": lambda: hf.Wav2Vec2FeatureExtractor(return_attention_mask=True),
     "ast": lambda: hf.ASTFeatureExtractor(max_length=64, num_mel_bins=32),
 }
-ENDS = {  # what stands around a text, and whether the tokenizer knows padding
+ENDS = {  # the tokens around a text, and whether the tokenizer has padding
     "bert": ("[CLS] $A [SEP]", True),
     "roberta": ("[CLS] $A [SEP]", True),
     "distilbert": ("[CLS] $A [SEP]", True),
@@ -67,7 +67,7 @@ ENDS = {  # what stands around a text, and whether the tokenizer knows padding
 
 
 def build(family: str, folder: Path) -> Path:
-    """A folder with weights and what prepares the inputs, as save_pretrained writes it."""
+    """A folder with weights and the processor of the inputs, as save_pretrained writes it."""
     hf.set_seed(1)
     model = MODELS[family]().eval()
     with torch.no_grad():

@@ -1,7 +1,6 @@
 """A night from raw events to the published table on real input, the same night again, and the night after."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,8 @@ from pyspark.sql import functions as F
 
 from recspark import pipeline
 from recspark.warehouse.lease import hold
-from tests.conftest import only_countries
+from tests.nights import RunNight, only_countries
+from tests.paths import ROOT
 
 K = 10
 
@@ -20,7 +20,7 @@ def table(spark: Any, warehouse: Path, noun: str) -> Any:
 
 
 def versions(warehouse: Path) -> dict[str, list[str]]:
-    """Every table's commits: what a rerun must not add to."""
+    """Every table's commits; a rerun must not add any."""
     logs = sorted(warehouse.glob("*/_delta_log"))
     return {log.parent.name: sorted(f.name for f in log.glob("*.json")) for log in logs}
 
@@ -29,8 +29,8 @@ def data_files(warehouse: Path) -> set[str]:
     return {str(f.relative_to(warehouse)) for f in warehouse.rglob("*.parquet") if "_delta_log" not in f.parts}
 
 
-def test_every_eligible_user_gets_exactly_k(spark: Any, published: Any) -> None:
-    warehouse, _ = published
+def test_every_eligible_user_gets_exactly_k(spark: Any, published_night: Any) -> None:
+    warehouse, _ = published_night
     lists = table(spark, warehouse, "recommendations")
     events = table(spark, warehouse, "interactions")
     eligible = events.select("scenario", "user_id").distinct().count()
@@ -50,22 +50,22 @@ def test_every_eligible_user_gets_exactly_k(spark: Any, published: Any) -> None:
     )
 
 
-def test_no_seen_item_unless_repeated(spark: Any, published: Any) -> None:
-    warehouse, _ = published
+def test_no_seen_item_unless_repeated(spark: Any, published_night: Any) -> None:
+    warehouse, _ = published_night
     seen = table(spark, warehouse, "interactions").select("user_id", "item_id").distinct()
     again = table(spark, warehouse, "recommendations").join(seen, on=["user_id", "item_id"], how="inner")
     assert again.where("source <> 'repeat'").count() == 0
 
 
-def test_scores_never_rise_with_rank(spark: Any, published: Any) -> None:
-    warehouse, _ = published
+def test_scores_never_rise_with_rank(spark: Any, published_night: Any) -> None:
+    warehouse, _ = published_night
     lists = table(spark, warehouse, "recommendations")
     later = lists.select("scenario", "user_id", (F.col("rank") - 1).alias("rank"), F.col("score").alias("next"))
     assert lists.join(later, on=["scenario", "user_id", "rank"], how="inner").where("next > score").count() == 0
 
 
-def test_published_runs_and_metrics_tell_the_night(spark: Any, published: Any) -> None:
-    warehouse, night = published
+def test_published_runs_and_metrics_describe_the_night(spark: Any, published_night: Any) -> None:
+    warehouse, night = published_night
     runs = table(spark, warehouse, "published_runs").collect()
     assert [(r.run_id, r.status) for r in runs] == [(night.result["run_id"], "published")]
     metrics = table(spark, warehouse, "model_metrics")
@@ -77,50 +77,39 @@ def test_published_runs_and_metrics_tell_the_night(spark: Any, published: Any) -
     assert decisions.count() > 0
 
 
-def test_the_same_night_again_changes_nothing(nightly: Callable[..., Any], published: Any) -> None:
-    warehouse, _ = published
+def test_the_same_night_again_changes_nothing(run_night: RunNight, published_night: Any) -> None:
+    warehouse, _ = published_night
     before = versions(warehouse), data_files(warehouse)
-    again = nightly(warehouse)
+    again = run_night(warehouse)
     assert again.code == 0, again.stderr[-2000:]
     assert (versions(warehouse), data_files(warehouse)) == before
     states = {name: stage["skipped"] for name, stage in again.result["stages"].items()}
     assert all(states.values()), states
 
 
-def test_the_next_night_keeps_what_has_not_changed(
-    spark: Any, nightly: Callable[..., Any], published: Any, tmp_path: Path
-) -> None:
-    import shutil
-
-    warehouse = tmp_path / "next"
-    shutil.copytree(published[0], warehouse)
-    night = nightly(warehouse, run_date="2011-12-11")
+def test_the_next_night_keeps_what_has_not_changed(spark: Any, run_night: RunNight, own_night: Path) -> None:
+    night = run_night(own_night, run_date="2011-12-11")
     assert night.code == 0, night.stderr[-2000:]
     for stage in ("training_examples", "ranker"):  # the same closed windows: nothing to learn again
         assert night.result["stages"][stage]["skipped"], stage
-    dates = table(spark, warehouse, "recommendations").groupBy("run_date").count().collect()
+    dates = table(spark, own_night, "recommendations").groupBy("run_date").count().collect()
     counts = {str(r.run_date): r["count"] for r in dates}
     assert set(counts) == {"2011-12-10", "2011-12-11"}
     assert counts["2011-12-10"] == counts["2011-12-11"]
 
 
-def test_somebody_elses_candidates_in_our_order(
-    spark: Any, nightly: Callable[..., Any], published: Any, tmp_path: Path
-) -> None:
-    """Exactly the given rows are ranked: of a known user with items she had and had not, and of a user nobody knows."""
-    import shutil
-
-    warehouse = tmp_path / "given"
-    shutil.copytree(published[0], warehouse)
+def test_given_candidates_are_ranked(spark: Any, run_night: RunNight, own_night: Path, tmp_path: Path) -> None:
+    """Exactly the given rows are ranked: of a known user with seen and unseen items, and of an unknown user."""
+    warehouse = own_night
     known = table(spark, warehouse, "interactions").where("scenario = 'Germany'").orderBy("user_id", "item_id").first()
     items = [row.item_id for row in table(spark, warehouse, "items").orderBy("item_id").limit(14).collect()]
-    asked = {("Germany", known.user_id): {known.item_id, *items[:3]}, ("Mars", "stranger"): set(items)}
-    lines = [f"{s},{u},{i}" for (s, u), given in asked.items() for i in given]
+    given_items = {("Germany", known.user_id): {known.item_id, *items[:3]}, ("Mars", "stranger"): set(items)}
+    lines = [f"{s},{u},{i}" for (s, u), given in given_items.items() for i in given]
     lines += ["Germany,12,no such item", "Germany,,85123A"]
     (tmp_path / "given.csv").write_text("place,who,what\n" + "\n".join(lines) + "\n")
     source = {"format": "csv", "paths": [str(tmp_path / "given.csv")], "options": {"header": "true"}}
     source |= {"scenario": "place", "user_id": "who", "item_id": "what"}
-    night = nightly(warehouse, f"candidates.source={json.dumps(source)}")
+    night = run_night(warehouse, f"candidates.source={json.dumps(source)}", from_="candidates")
     assert night.code == 0, night.stderr[-2000:]
     assert night.result["stages"]["training_examples"]["skipped"] and night.result["stages"]["ranker"]["skipped"]
     stage = night.result["stages"]["candidates"]
@@ -128,45 +117,45 @@ def test_somebody_elses_candidates_in_our_order(
     found: dict[Any, list[Any]] = {}
     for row in table(spark, warehouse, "recommendations").orderBy("rank").collect():
         found.setdefault((row.scenario, row.user_id), []).append(row)
-    assert set(found) == set(asked)
-    assert {row.item_id for row in found["Germany", known.user_id]} == asked["Germany", known.user_id]
+    assert set(found) == set(given_items)
+    assert {row.item_id for row in found["Germany", known.user_id]} == given_items["Germany", known.user_id]
     assert [row.rank for row in found["Mars", "stranger"]] == list(range(1, K + 1))  # of the fourteen
-    had = next(row for row in found["Germany", known.user_id] if row.item_id == known.item_id)
-    assert (had.source, had.reason) == ("given", "given candidate")
+    seen = next(row for row in found["Germany", known.user_id] if row.item_id == known.item_id)
+    assert (seen.source, seen.reason) == ("given", "given candidate")
     reasons = table(spark, warehouse, "rejected_events").where("reason LIKE 'candidate:%'")
     assert {row.reason for row in reasons.collect()} == set(stage["rejected"])
 
 
-def test_two_runs_on_one_warehouse(nightly: Callable[..., Any], tmp_path: Path) -> None:
+def test_two_runs_on_one_warehouse(run_night: RunNight, tmp_path: Path) -> None:
     """The second one stops with one line and changes nothing; afterwards the same command works."""
     warehouse = tmp_path / "w"
     with hold(str(warehouse), "the-other-run"):
-        refused = nightly(warehouse, only="interactions")
+        refused = run_night(warehouse, only="interactions")
     assert refused.code == 2
     assert "the-other-run" in refused.stderr
     assert not (warehouse / "interactions").exists()
-    assert nightly(warehouse, only="interactions").code == 0
+    assert run_night(warehouse, only="interactions").code == 0
 
 
-def test_catalog_tables_are_found_again(spark: Any, nightly: Callable[..., Any], tmp_path: Path) -> None:
-    """A whole night on catalog tables runs in test_cluster; here: what a commit there says is read the next time."""
+def test_catalog_tables_are_found_again(spark: Any, run_night: RunNight, tmp_path: Path) -> None:
+    """A whole night on catalog tables runs in test_cluster; here: the metadata of a commit is read in the next run."""
     spark.sql("CREATE DATABASE IF NOT EXISTS recs")
     settings = ("catalog=spark_catalog.recs", *only_countries("Country = 'Norway'"))
-    first = nightly(tmp_path / "models-only", *settings, only="interactions")
+    first = run_night(tmp_path / "models-only", *settings, only="interactions")
     assert first.code == 0, first.stderr[-3000:]
     rows = spark.table("spark_catalog.recs.interactions").count()
     assert rows == first.result["stages"]["interactions"]["rows_out"]
     assert not (tmp_path / "models-only" / "interactions").exists()
-    again = nightly(tmp_path / "models-only", *settings, only="interactions")
+    again = run_night(tmp_path / "models-only", *settings, only="interactions")
     assert again.result["stages"]["interactions"]["skipped"]
 
 
-def test_only_and_from_and_unknown_stage(nightly: Callable[..., Any], tmp_path: Path) -> None:
-    assert nightly(tmp_path / "w", only="nonsense").code == 2
-    alone = nightly(tmp_path / "w", only="interactions")
+def test_only_and_from_and_unknown_stage(run_night: RunNight, tmp_path: Path) -> None:
+    assert run_night(tmp_path / "w", only="nonsense").code == 2
+    alone = run_night(tmp_path / "w", only="interactions")
     assert alone.code == 0
     assert list(alone.result["stages"]) == ["interactions"]
-    forced = nightly(tmp_path / "w", only="interactions", force=True)
+    forced = run_night(tmp_path / "w", only="interactions", force=True)
     assert not forced.result["stages"]["interactions"]["skipped"]
 
 
@@ -180,14 +169,13 @@ def test_only_and_from_and_unknown_stage(nightly: Callable[..., Any], tmp_path: 
         (("recommendations.k=5000",), {}, "candidates.depth: found 20, expected at least recommendations.k = 5000"),
         ((), {"run_date": "2010-01-01"}, "2010-01-01"),
         ((), {"run_date": "yesterday"}, "YYYY-MM-DD"),
-        (("scenarios.overrides={Atlantis: {seen: allow}}",), {}, "Atlantis"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
-    nightly: Callable[..., Any], tmp_path: Path, overrides: tuple[str, ...], options: dict[str, Any], expected: str
+    run_night: RunNight, tmp_path: Path, overrides: tuple[str, ...], options: dict[str, Any], expected: str
 ) -> None:
     warehouse = tmp_path / "w"
-    bad = nightly(warehouse, *overrides, **options)
+    bad = run_night(warehouse, *overrides, **options)
     assert bad.code == 2, bad.stderr[-2000:]
     errors = [line for line in bad.stderr.splitlines() if line.startswith("error:")]
     assert len(errors) == 1
@@ -196,14 +184,22 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert not (warehouse / "recommendations").exists()
 
 
+def test_a_scenario_without_any_event_is_one_line(run_night: RunNight, own_night: Path) -> None:
+    before = versions(own_night)
+    bad = run_night(own_night, "scenarios.overrides={Atlantis: {seen: allow}}", only="retriever")
+    assert bad.code == 2, bad.stderr[-2000:]
+    (error,) = (line for line in bad.stderr.splitlines() if line.startswith("error:"))
+    assert "scenarios.overrides.Atlantis" in error and "Traceback" not in bad.stderr
+    assert versions(own_night) == before
+
+
 def test_command_line_ends_in_one_json_line() -> None:
     """The command itself, without Spark: a bad file is found before any session starts."""
     import subprocess
     import sys
 
-    root = Path(__file__).resolve().parents[2]
     command = [sys.executable, "jobs/nightly.py", "--config", "conf/missing.yaml"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "conf/missing.yaml does not exist" in done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["status"] == "failed"
@@ -213,10 +209,9 @@ def test_no_java_says_what_to_install() -> None:
     import subprocess
     import sys
 
-    root = Path(__file__).resolve().parents[2]
     command = [sys.executable, "jobs/nightly.py", "--config", "conf/online_retail.yaml"]
     env = {"PATH": "/nonexistent", "HOME": "/nonexistent"}
-    done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
     assert "install a JDK 17" in done.stderr
     assert "Traceback" not in done.stderr

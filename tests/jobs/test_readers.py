@@ -21,8 +21,8 @@ print(rows.num_rows, ",".join(rows.column_names))
 """
 
 
-def test_duckdb_and_delta_rs_read_the_lists(spark: Any, published: Any) -> None:
-    warehouse, _ = published
+def test_duckdb_and_delta_rs_read_the_lists(spark: Any, published_night: Any) -> None:
+    warehouse, _ = published_night
     uv = shutil.which("uv")
     assert uv, "uv runs the tests, so it is on the PATH"
     packages = [part for name in ("deltalake", "duckdb", "pyarrow") for part in ("--with", name)]

@@ -19,8 +19,8 @@ def test_by_hand() -> None:
     np.testing.assert_allclose(found[:, 0], [(127**2 - 64**2) * 2 / 127**2 + 10, 210.0], rtol=1e-6)
 
 
-def test_inputs_of_unlike_size_are_all_seen() -> None:
-    """An input of 1000 and one of .01 count as much: with one step for both, 1000 / 127, the small one is gone."""
+def test_inputs_of_different_size_all_count() -> None:
+    """An input of 1000 and one of .01 count the same: with one step for both, 1000 / 127, the small one would be 0."""
     rng = np.random.default_rng(0)
     x = torch.from_numpy(rng.uniform(-1, 1, (500, 2)) * [1000, 0.01]).float()
     weight = torch.tensor([[0.001], [100.0]])

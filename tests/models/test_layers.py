@@ -39,8 +39,8 @@ def test_normaliser_gives_normal_scores() -> None:
     np.testing.assert_allclose(placed[:, 0], [-1.5, -0.337, 0, 1.5, -1.5, 1.5], atol=0.01)
 
 
-def test_normaliser_leaves_a_bell_curve_as_it_is() -> None:
-    """But for its place and a spread of a half, as far as the outermost knots."""
+def test_normaliser_keeps_the_shape_of_a_normal_distribution() -> None:
+    """Only its mean and spread (one half) change, up to the outermost knots."""
     bell = 5 + 2 * special.ndtri((np.arange(20_000) + 0.5) / 20_000)[:, None]
     placed = fitted(bell)(torch.tensor([[1.0], [4.0], [5.0], [8.0]]))
     np.testing.assert_allclose(placed[:, 0], [-1, -0.25, 0, 0.75], atol=0.01)
@@ -73,7 +73,7 @@ def test_normaliser_places_every_number_as_a_plain_search_does() -> None:
     np.testing.assert_allclose(alone, found[::50], atol=1e-6, rtol=0)
 
 
-def test_normaliser_says_what_is_missing() -> None:
+def test_normaliser_marks_what_is_missing() -> None:
     sample = np.array([[1.0, NAN, NAN], [2.0, 5.0, NAN], [3.0, 6.0, NAN]])
     layer = fitted(sample)
     assert layer.missing_M.tolist() == [1, 2]
@@ -81,7 +81,7 @@ def test_normaliser_says_what_is_missing() -> None:
     assert torch.isfinite(out).all()
     assert out[:, 3:].tolist() == [[1, 1], [0, 0], [0, 1]]
     assert out[1, 0] == 0 and out[0, 1] == 0
-    assert out[1, 2] == 0  # a feature that training never saw says nothing
+    assert out[1, 2] == 0  # a feature without values in training is always 0
 
 
 def test_look_up_embeds_each_item_once() -> None:
@@ -173,8 +173,8 @@ def test_items_without_content_leave_the_gradient_finite(kind) -> None:
 
 
 @FUSIONS
-def test_training_does_without_a_part_now_and_then_and_never_without_all(kind) -> None:
-    """A batch sees both parts, one, or the other, each exactly as an item that has only that."""
+def test_some_training_batches_leave_out_one_part_and_none_leaves_out_all(kind) -> None:
+    """A batch uses both parts, or one: then its vectors are those of items that have only that part."""
     torch.manual_seed(0)
     fusion = ContentFusion((2, 3), 4, kind)
     both = torch.tensor([[3.0, 4, 5, 0, 0]])

@@ -37,8 +37,7 @@ def test_equals_sorting(case, k) -> None:
 
 @pytest.mark.parametrize("values", ["few", "normal", "constant"])
 def test_many_columns_equal_sorting(values) -> None:
-    """Where only what may be among the best is looked at: also with ties at the cut, rows of hardly anything to choose
-    from, and both zeros."""
+    """With so many columns most are skipped: also with ties at the cut, few allowed columns, and both zeros."""
     rng = np.random.default_rng(1)
     made = {
         "few": rng.integers(-3, 300, (40, 3000)),
@@ -127,7 +126,7 @@ def test_input_stays_as_it_was(case) -> None:
 
 
 def capped_by_sorting(scores, k, code, most, seen, allowed, tie_rank):
-    """The definition, one row at a time: all that may be chosen, best first; what is beyond goes to the end."""
+    """The definition, one row at a time: all allowed items, best first; items over the limit go to the end."""
     rows = []
     for row in by_sorting(scores, scores.shape[1], seen, allowed, tie_rank):
         within, beyond, had = [], [], {}

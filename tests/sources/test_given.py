@@ -1,12 +1,14 @@
-"""candidates.source: which of somebody else's rows can be ranked."""
+"""candidates.source: which of the given rows can be ranked."""
+
+from pyspark.sql import SparkSession
 
 from recspark.sources import given
 
 
-def test_every_row_is_kept_or_has_its_reason(spark) -> None:  # type: ignore[no-untyped-def]
+def test_every_row_is_kept_or_has_its_reason(spark: SparkSession) -> None:
     rows = [
         ("shop", "u1", "a"),
-        ("shop", "u1", "z"),  # nobody knows this item
+        ("shop", "u1", "z"),  # no such item
         (None, "u1", "a"),
         ("shop", " ", "a"),
         ("shop", "u1", None),
@@ -14,7 +16,7 @@ def test_every_row_is_kept_or_has_its_reason(spark) -> None:  # type: ignore[no-
     ]
     frame = spark.createDataFrame(rows, "scenario string, user_id string, item_id string")
     known = spark.createDataFrame([("a", 0), ("b", 1)], "item_id string, item_idx int")
-    found = {(r.scenario, r.user_id, r.item_id): r.reason for r in given.sort_out(frame, known).collect()}
+    found = {(r.scenario, r.user_id, r.item_id): r.reason for r in given.with_reason(frame, known).collect()}
     assert found == {
         ("shop", "u1", "a"): None,
         ("shop", "u1", "z"): "candidate: unknown item",

@@ -1,4 +1,4 @@
-"""Reading configured sources: a mistake is one RecsparkError with the key, what was found and how to mend it."""
+"""Reading configured sources: a mistake is one RecsparkError with the key, what was found and how to fix it."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import os
 import pytest
 
 from recspark import expressions
-from recspark.config.schema import Source
+from recspark.config.sources import Source
 from recspark.errors import ConfigError, DataError, SchemaError
 from recspark.sources import raw
 

@@ -6,7 +6,8 @@ import pytest
 from pyspark.sql import functions as F
 
 from recspark import columns as c
-from recspark.config.schema import Config, InteractionSource
+from recspark.config.schema import Config
+from recspark.config.sources import InteractionSource
 from recspark.errors import ConfigError, DataError, SchemaError
 from recspark.sources import events
 from recspark.stages import interactions as stage
@@ -34,7 +35,7 @@ MESSY = {
     GOOD: "accepted",
     "fr,bob,i1,2024-01-02 23:59:59,buy,,2": "accepted",
     "fr,ann,i1,2024-01-03 00:00:00,buy,1,1": "later",
-    ",,,2024-01-03 00:00:00,,,": "later",  # not judged before its day
+    ",,,2024-01-03 00:00:00,,,": "later",  # not checked before its day
     "fr,,i1,2024-01-01 10:00:00,buy,1,1": "null user_id",
     'fr,ann," ",2024-01-01 10:00:00,buy,1,1': "null item_id",
     ",ann,i1,2024-01-01 10:00:00,buy,1,1": "null scenario",
@@ -64,8 +65,8 @@ def config_of(tmp_path, **sections):
     return Config.model_validate({**tree, **sections})
 
 
-def night(spark, tmp_path, run_date=RUN_DATE, force=False, **sections):
-    """One run by a new process: a new Store, since the old one remembers what it read."""
+def run_stage(spark, tmp_path, run_date=RUN_DATE, force=False, **sections):
+    """One run as by a new process: with a new Store, since a Store caches what it has read."""
     config = config_of(tmp_path, **sections)
     store = Store(spark, config, "run")
     return refresh(store, config, run_date, force), store
@@ -75,7 +76,7 @@ def events_of(store):
     return sorted((r.user_id, str(r.event_date)) for r in store.read(TABLE).collect())
 
 
-def test_every_row_has_one_fate(spark):
+def test_every_row_is_counted_exactly_once(spark):
     rows = rows_of(spark, [*MESSY, GOOD])
     items = spark.createDataFrame([("i1",), ("i2",)], "item_id string")
     with building(rows, SOURCE, RUN_DATE, items) as built:
@@ -86,7 +87,7 @@ def test_every_row_has_one_fate(spark):
         raw=len(MESSY) + 1,
         accepted=wanted.count("accepted"),
         merged=0,
-        duplicates=1,  # GOOD stands there twice
+        duplicates=1,  # GOOD occurs twice
         later=wanted.count("later"),
         rejected={r: wanted.count(r) for r in wanted if r not in ("accepted", "later")},
     )
@@ -167,19 +168,19 @@ def test_changed_days_leave_what_is_later_alone():
 def test_nights(spark, tmp_path):
     """First night, the same again, a new day, a late event, a lost day, and an earlier run_date."""
     write(tmp_path / "raw1.csv", [GOOD, "fr,bob,i1,2024-01-02 10:00:00,buy,1,1", ",bad,i1,2024-01-02,buy,1,1"])
-    summary, store = night(spark, tmp_path)
+    summary, store = run_stage(spark, tmp_path)
     assert (summary.rows_in, summary.rows_out, summary.rejected) == (3, 2, {"null scenario": 1})
     first_files = store.files(TABLE, 0)
     assert len(first_files) == 1
 
-    skipped, store = night(spark, tmp_path)
+    skipped, store = run_stage(spark, tmp_path)
     assert skipped.skipped and skipped.note == summary.note and store.version(TABLE) == 0
-    forced, store = night(spark, tmp_path, force=True)
+    forced, store = run_stage(spark, tmp_path, force=True)
     assert not forced.skipped
     assert [store.version(t) for t in (TABLE, REJECTED, index.USER_INDEX, index.SCENARIO_INDEX)] == [0, 0, 0, 0]
 
     write(tmp_path / "raw2.csv", ["fr,cid,i1,2024-01-03 09:00:00,buy,1,1"])
-    _, store = night(spark, tmp_path, date(2024, 1, 4))
+    _, store = run_stage(spark, tmp_path, date(2024, 1, 4))
     assert events_of(store) == [("ann", "2024-01-01"), ("bob", "2024-01-02"), ("cid", "2024-01-03")]
     second_files = store.files(TABLE, 1)
     assert set(first_files) < set(second_files) and len(second_files) == 2
@@ -187,11 +188,11 @@ def test_nights(spark, tmp_path):
     assert store.read(REJECTED).count() == 1 and store.version(REJECTED) == 0
 
     write(tmp_path / "raw3.csv", ["fr,late,i1,2024-01-03 01:00:00,buy,1,1"])
-    _, store = night(spark, tmp_path, date(2024, 1, 4))
+    _, store = run_stage(spark, tmp_path, date(2024, 1, 4))
     assert ("late", "2024-01-03") in events_of(store) and set(first_files) < set(store.files(TABLE, 2))
 
     write(tmp_path / "raw1.csv", [GOOD])
-    _, store = night(spark, tmp_path, date(2024, 1, 3))  # earlier: it judges the days before the 3rd only
+    _, store = run_stage(spark, tmp_path, date(2024, 1, 3))  # earlier: only the days before the 3rd are compared
     assert events_of(store) == [("ann", "2024-01-01"), ("cid", "2024-01-03"), ("late", "2024-01-03")]
     assert set(store.files(TABLE, 2)) - set(first_files) <= set(store.files(TABLE, 3))
 
@@ -211,16 +212,16 @@ def built_again(monkeypatch):
 
 @pytest.mark.slow
 def test_only_changed_days_are_built_again(spark, tmp_path, monkeypatch):
-    """And what comes out is what a night that builds all days makes of the same files."""
+    """The result equals that of a night that builds all days from the same files."""
     merged = built_again(monkeypatch)
     lines = [GOOD, GOOD, "fr,bob,i1,2024-01-02 10:00:00,buy,1,1", "fr,cid,i1,2024-01-03 09:00:00,buy,1,1"]
     bad = [",bad,i1,2024-01-02 10:00:00,buy,1,1", "fr,ann,i1,yesterday,buy,1,1"]
     write(tmp_path / "raw1.csv", lines + bad)
-    summary, _ = night(spark, tmp_path)
+    summary, _ = run_stage(spark, tmp_path)
     assert summary.note == "6 raw = 2 accepted + 0 merged + 2 rejected + 1 duplicates + 1 later"
     late = ["fr,ann,i1,2024-01-01 10:00:00,buy,4,1", "fr,ann,i1,tomorrow,buy,1,1"]  # same key as GOOD: it is merged
     write(tmp_path / "raw2.csv", late)
-    summary, store = night(spark, tmp_path, date(2024, 1, 4))
+    summary, store = run_stage(spark, tmp_path, date(2024, 1, 4))
     assert summary.note == "8 raw = 3 accepted + 1 merged + 3 rejected + 1 duplicates + 0 later"
     assert merged == [{"2024-01-01", "2024-01-02"}, {"2024-01-01", "2024-01-03"}]
     assert summary.rejected == {"null scenario": 1, "unparsable event_time": 2}
@@ -232,7 +233,7 @@ def test_only_changed_days_are_built_again(spark, tmp_path, monkeypatch):
     other.mkdir()
     for number, part in enumerate((lines + bad, late)):
         write(other / f"raw{number}.csv", part)
-    fresh, at_once = night(spark, other, date(2024, 1, 4))
+    fresh, at_once = run_stage(spark, other, date(2024, 1, 4))
     assert fresh.note == summary.note
     assert store.digest(TABLE, c.EVENT_DATE, date(2024, 1, 4)) == at_once.digest(TABLE, c.EVENT_DATE, date(2024, 1, 4))
     assert day_digests(store.read(TABLE), c.EVENT_DATE) == day_digests(at_once.read(TABLE), c.EVENT_DATE)
@@ -242,15 +243,19 @@ def test_only_changed_days_are_built_again(spark, tmp_path, monkeypatch):
 def test_all_days_are_built_again_where_the_table_was_touched(spark, tmp_path, monkeypatch):
     merged = built_again(monkeypatch)
     write(tmp_path / "raw.csv", [GOOD, "fr,bob,i1,2024-01-02 10:00:00,buy,1,1"])
-    _, store = night(spark, tmp_path)
+    _, store = run_stage(spark, tmp_path)
     store.delta(TABLE).delete("user_id = 'ann'")
-    _, store = night(spark, tmp_path, date(2024, 1, 4))
+    _, store = run_stage(spark, tmp_path, date(2024, 1, 4))
     assert merged[1] == {"2024-01-01", "2024-01-02"}
     assert events_of(store) == [("ann", "2024-01-01"), ("bob", "2024-01-02")]
 
     write(tmp_path / "raw.csv", [GOOD, "fr,bob,i1,2024-01-02 10:00:00,buy,1,1"])
-    night(spark, tmp_path, date(2024, 1, 4), interactions={"event_weights": {"buy": 2.0}})  # read in another way
-    assert merged[2] == {"2024-01-01", "2024-01-02"}
+    run_stage(spark, tmp_path, date(2024, 1, 4), interactions={"event_weights": {"buy": 2.0}})  # no part of these rows
+    assert merged[2] == set()
+
+    source = config_of(tmp_path).source.interactions.model_copy(update={"value": "2 * CAST(amount AS DOUBLE)"})
+    run_stage(spark, tmp_path, date(2024, 1, 4), source={"interactions": source.model_dump()})  # read in another way
+    assert merged[3] == {"2024-01-01", "2024-01-02"}
 
 
 @pytest.mark.slow
@@ -261,10 +266,10 @@ def test_an_item_that_becomes_known_brings_its_days_back(spark, tmp_path, monkey
     settings = {"source": source, "interactions": {"unknown_items": "reject"}}
     write(tmp_path / "raw.csv", [GOOD, "fr,bob,i2,2024-01-02 10:00:00,buy,1,1"])
     write(tmp_path / "items.csv", ["i1"], header="id")
-    summary, _ = night(spark, tmp_path, **settings)
+    summary, _ = run_stage(spark, tmp_path, **settings)
     assert summary.rejected == {"unknown item": 1}
     write(tmp_path / "items.csv", ["i1", "i2"], header="id")
-    summary, store = night(spark, tmp_path, **settings)
+    summary, store = run_stage(spark, tmp_path, **settings)
     assert summary.rejected == {} and merged[1] == {"2024-01-02"}
     assert events_of(store) == [("ann", "2024-01-01"), ("bob", "2024-01-02")]
 
@@ -272,7 +277,7 @@ def test_an_item_that_becomes_known_brings_its_days_back(spark, tmp_path, monkey
 def test_given_users_and_unknown_items_need_their_sources(spark, tmp_path):
     write(tmp_path / "raw.csv", [GOOD])
     with pytest.raises(ConfigError, match=r"unknown_items: reject needs source\.items"):
-        night(spark, tmp_path, interactions={"unknown_items": "reject"})
+        run_stage(spark, tmp_path, interactions={"unknown_items": "reject"})
 
     write(tmp_path / "users.csv", ["de,zoe", ",nobody"], header="where,who")
     config = config_of(tmp_path)
@@ -282,7 +287,7 @@ def test_given_users_and_unknown_items_need_their_sources(spark, tmp_path):
     items = {**csv, "paths": [str(tmp_path / "items.csv")], "item_id": "id"}
     source = {**config.source.model_dump(exclude={"items", "users"}), "users": users, "items": items}
     write(tmp_path / "raw.csv", [GOOD, "fr,bob,i2,2024-01-01,buy,1,1"])
-    summary, store = night(spark, tmp_path, source=source, interactions={"unknown_items": "reject"})
+    summary, store = run_stage(spark, tmp_path, source=source, interactions={"unknown_items": "reject"})
     assert summary.rejected == {"unknown item": 1}
     assert {r.user_id for r in store.read(index.USER_INDEX).collect()} == {"bob", "zoe"}
     assert {r.scenario: r.scenario_idx for r in store.read(index.SCENARIO_INDEX).collect()} == {"de": 1, "fr": 2}
@@ -291,7 +296,7 @@ def test_given_users_and_unknown_items_need_their_sources(spark, tmp_path):
 def test_all_events_on_one_day_in_many_files(spark, tmp_path, monkeypatch):
     monkeypatch.setattr(stage, "ROWS_A_FILE", 2)
     write(tmp_path / "raw.csv", [f"fr,u{i},i1,2024-01-0{1 + i % 2} 10:00:00,buy,1,1" for i in range(4)])
-    _, store = night(spark, tmp_path)
+    _, store = run_stage(spark, tmp_path)
     assert 1 <= len(store.files(TABLE, 0)) <= 2
     assert store.read(TABLE).count() == 4
 
@@ -299,7 +304,7 @@ def test_all_events_on_one_day_in_many_files(spark, tmp_path, monkeypatch):
 def test_a_failed_night_leaves_no_table(spark, tmp_path):
     write(tmp_path / "raw.csv", ["fr,ann,i1,2024-02-01,buy,1,1"])
     with pytest.raises(DataError):
-        night(spark, tmp_path)
+        run_stage(spark, tmp_path)
     assert not (tmp_path / "warehouse").exists()
 
 

@@ -1,4 +1,4 @@
-"""Facts of hand-made items: which rows they give, that unchanged items give no work, and each mistake as one line."""
+"""Facts of hand-made items: their rows, no work for unchanged items, and each mistake as one line."""
 
 from datetime import date
 
@@ -8,7 +8,7 @@ from recspark.errors import ConfigError, SchemaError
 from recspark.stages import item_facts as stage
 from recspark.tables import item_facts, items
 from recspark.warehouse.store import Store
-from tests.stages import night
+from tests.stages import hand_made
 
 TONIGHT = date(2024, 3, 1)
 RELATIONS = {
@@ -33,7 +33,7 @@ FACTS = {
 
 
 def config(warehouse, relations=RELATIONS):
-    return night.config(warehouse, item_facts=relations and {"relations": relations})
+    return hand_made.config(warehouse, item_facts=relations and {"relations": relations})
 
 
 @pytest.fixture
@@ -59,12 +59,12 @@ def test_trimmed_without_blanks_and_each_once(store):
     assert summary.note == "genre 2, brand 1, stock 1, word 2"
 
 
-def test_made_anew_only_when_items_or_expressions_change(store):
+def test_rebuilt_only_when_items_or_expressions_change(store):
     settings = config(store.warehouse)
     stage.refresh(store, settings, TONIGHT)
     assert stage.refresh(store, settings, TONIGHT).skipped
     assert not stage.refresh(store, settings, TONIGHT, force=True).skipped
-    write(store, [("a", None, {"brand": "y"}), *ITEMS[1:]])  # what is no longer so, goes
+    write(store, [("a", None, {"brand": "y"}), *ITEMS[1:]])  # facts that no longer hold are removed
     assert not stage.refresh(store, settings, TONIGHT).skipped
     assert found(store) == [("a", "brand", "y"), ("b", "stock", "5")]
     fewer = config(store.warehouse, {"brand": RELATIONS["brand"]})
@@ -78,7 +78,7 @@ def test_without_the_section_there_is_no_work_and_no_table(store):
 
 
 @pytest.mark.parametrize(
-    ("sql", "error", "said"),
+    ("sql", "error", "message"),
     [
         ("genres", SchemaError, r"item_facts.relations.r: column genres is not in the table items; .* first_seen"),
         ("split(text", ConfigError, r"item_facts.relations.r: `split\(text` is not Spark SQL"),
@@ -88,7 +88,7 @@ def test_without_the_section_there_is_no_work_and_no_table(store):
         ("split(text, '(')", ConfigError, r"item_facts.relations.r: cannot be evaluated over the table items"),
     ],
 )
-def test_mistakes_name_the_key(store, sql, error, said):
-    with pytest.raises(error, match=said) as raised:
+def test_mistakes_name_the_key(store, sql, error, message):
+    with pytest.raises(error, match=message) as raised:
         stage.refresh(store, config(store.warehouse, {"r": sql}), TONIGHT)
     assert raised.value.exit_code == 2 and len(str(raised.value).splitlines()) == 1

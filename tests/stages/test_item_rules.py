@@ -10,7 +10,7 @@ from recspark.errors import ConfigError, SchemaError
 from recspark.stages import item_rules as rules
 from recspark.tables import index, items
 from recspark.warehouse.store import Store
-from tests.stages import night
+from tests.stages import hand_made
 
 TONIGHT = date(2024, 3, 1)
 STOCK = "CAST(attributes['stock'] AS INT) > 0"
@@ -27,7 +27,7 @@ ITEMS = [
 
 @pytest.fixture(scope="module")
 def store(spark, tmp_path_factory):
-    made = Store(spark, night.config(tmp_path_factory.mktemp("rules")), "run")
+    made = Store(spark, hand_made.config(tmp_path_factory.mktemp("rules")), "run")
     write(made, ITEMS)
     return made
 
@@ -41,7 +41,7 @@ def write(store, rows):
 
 def config(store, default=None, **overrides):
     scenarios = {"default": default or ScenarioRule(), "overrides": overrides}
-    return night.config(store.warehouse, scenarios=scenarios)
+    return hand_made.config(store.warehouse, scenarios=scenarios)
 
 
 def where(sql):
@@ -51,20 +51,20 @@ def where(sql):
 def test_arrays_by_hand(store):
     deny, young = "item_id NOT IN ('a', 'e')", "first_seen >= date_sub(run_date, 30)"
     limit = AtMost(items=2, of=BRAND)
-    asked = config(store, where(deny), DE=ScenarioRule(where=STOCK, at_most=limit), FR=where(young), IT=where(STOCK))
-    path = rules.refresh(store, asked, TONIGHT)
+    ruled = config(store, where(deny), DE=ScenarioRule(where=STOCK, at_most=limit), FR=where(young), IT=where(STOCK))
+    path = rules.refresh(store, ruled, TONIGHT)
     found = rules.open_rules(path)
-    # by number: 0 e, 1 b, 2 nobody, 3 a, 4 d
+    # by number: 0 e, 1 b, 2 no item, 3 a, 4 d
     assert {sql: array.tolist() for sql, array in found.allowed.items()} == {
         deny: [False, True, False, False, True],
-        STOCK: [False, False, False, True, False],  # neither a word nor nothing is more than 0
+        STOCK: [False, False, False, True, False],  # neither a text nor null is more than 0
         young: [True, True, False, False, True],
     }
-    e, b, nobody, a, d = found.code[BRAND].tolist()
-    assert e == nobody == -1 and a == d >= 0 and b >= 0 and b != a
+    e, b, no_item, a, d = found.code[BRAND].tolist()
+    assert e == no_item == -1 and a == d >= 0 and b >= 0 and b != a
     assert found.code[BRAND].dtype == np.int32
-    assert rules.limit_of(asked.scenarios, path, "DE").items == 2
-    assert rules.limit_of(asked.scenarios, path, "FR") is None
+    assert rules.limit_of(ruled.scenarios, path, "DE").items == 2
+    assert rules.limit_of(ruled.scenarios, path, "FR") is None
 
 
 def test_without_rules_nothing_is_written(store):
@@ -74,7 +74,7 @@ def test_without_rules_nothing_is_written(store):
 
 
 def test_other_items_or_rules_make_another_folder(spark, tmp_path):
-    made = Store(spark, night.config(tmp_path), "run")
+    made = Store(spark, hand_made.config(tmp_path), "run")
     write(made, ITEMS)
     first = rules.refresh(made, config(made, where(STOCK)), TONIGHT)
     assert rules.refresh(made, config(made, DE=where(STOCK)), TONIGHT) == first  # the same expression
@@ -85,7 +85,7 @@ def test_other_items_or_rules_make_another_folder(spark, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rule", "error", "said"),
+    ("rule", "error", "message"),
     [
         (where("stok > 0"), SchemaError, r"overrides.DE.where: column stok is not in the table items; .* run_date"),
         (where("item_id NOT IN ("), ConfigError, r"overrides.DE.where: `item_id NOT IN \(` is not Spark SQL"),
@@ -96,7 +96,7 @@ def test_other_items_or_rules_make_another_folder(spark, tmp_path):
         (ScenarioRule(at_most=AtMost(items=1, of="attributes")), SchemaError, r"expected one plain value"),
     ],
 )
-def test_mistakes_name_the_key(store, rule, error, said):
-    with pytest.raises(error, match=said) as raised:
+def test_mistakes_name_the_key(store, rule, error, message):
+    with pytest.raises(error, match=message) as raised:
         rules.refresh(store, config(store, DE=rule), TONIGHT)
     assert raised.value.exit_code == 2 and len(str(raised.value).splitlines()) == 1

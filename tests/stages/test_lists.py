@@ -1,4 +1,4 @@
-"""The order of lists: silence, repeats, ties; the same in any block. No Spark."""
+"""The order of lists: missing scores, repeats, limits, ties; the same in any block. No Spark."""
 
 import numpy as np
 import pytest
@@ -16,14 +16,14 @@ def final(scores, popular=None, repeat=None, list_idx=None):
     return lists.final_scores(list_idx, int(list_idx.max()) + 1, scores, popular, repeat)
 
 
-def test_what_a_retriever_is_silent_on_follows_by_popularity():
-    # lowest score 2.0; silent rows are 2 - 2 + share of their popularity range: 4 -> 1, 1 -> 0
+def test_rows_without_a_score_of_the_retriever_follow_by_popularity():
+    # lowest score 2.0; rows without a score get 2 - 2 + share of their popularity range: 4 -> 1, 1 -> 0
     found = final([5.0, NAN, 2.0, NAN], popular=[9.0, 1.0, 9.0, 4.0])
     np.testing.assert_allclose(found, [5.0, 0.0, 2.0, 1.0])
     assert lists.ordered(np.zeros(4, int), found, np.arange(4)).tolist() == [0, 2, 3, 1]
 
 
-def test_a_list_that_a_retriever_says_nothing_on_is_the_popular_one():
+def test_a_list_without_any_score_is_ordered_by_popularity():
     found = final([NAN, NAN, NAN], popular=[1.0, 3.0, 2.0])
     np.testing.assert_allclose(found, [-2.0, -1.0, -1.5])
 
@@ -42,24 +42,24 @@ def test_repeats_come_last_in_their_own_order():
 
 
 def limited(scores, code, most, repeat=None, list_idx=None):
-    """With equal scores, the row that stands first is first."""
+    """`lists.limited`; of rows with equal scores the first one comes first."""
     n = len(scores)
     list_idx = np.zeros(n, dtype=int) if list_idx is None else np.array(list_idx)
     before = final(scores, repeat=repeat, list_idx=list_idx)
-    had = np.zeros(n, dtype=bool) if repeat is None else np.array(repeat)
+    is_repeat = np.zeros(n, dtype=bool) if repeat is None else np.array(repeat)
     code, most = np.array(code), np.full(n, most)
-    return lists.limited(list_idx, int(list_idx.max()) + 1, before, np.arange(n), had, code, most)
+    return lists.limited(list_idx, int(list_idx.max()) + 1, before, np.arange(n), is_repeat, code, most)
 
 
-def test_what_is_beyond_the_limit_comes_last_in_its_own_order():
-    # one of code 0 and one of code 1; the last has no code. 4 and 3 are beyond: 4 goes to 1 - 1, 3 keeps its distance
+def test_items_over_the_limit_come_last_in_their_own_order():
+    # one of code 0 and one of code 1; the last has no code. 4 and 3 are over: 4 goes to 1 - 1, 3 keeps its distance
     np.testing.assert_allclose(limited([5.0, 4.0, 3.0, 2.0, 1.0], [0, 0, 0, 1, -1], 1), [5.0, 0.0, -1.0, 2.0, 1.0])
     np.testing.assert_allclose(limited([5.0, 4.0, 3.0], [0, 0, 0], 2), [5.0, 4.0, 3.0])  # 3 is last already: 4 - 1
     np.testing.assert_allclose(limited([5.0, 5.0, 1.0], [0, 0, 1], 1), [5.0, 0.0, 1.0])  # of equals the first
 
 
-def test_unseen_items_beyond_the_limit_stay_above_repeats():
-    # repeats first go below 1: 9 to 0, 8 to -1. The one at 0 is the second of code 1, so it is beyond as 4.5 is:
+def test_unseen_items_over_the_limit_stay_above_repeats():
+    # repeats first go below 1: 9 to 0, 8 to -1. The one at 0 is the second of code 1, so it is over, as 4.5 is:
     # 4.5 to 1 - 1 = 0, above the repeats; of these, the one of code 2 stays at 0 - 1 = -1, the other goes to -2
     found = limited([5.0, 4.5, 1.0, 9.0, 8.0], [0, 0, 1, 1, 2], 1, repeat=[False, False, False, True, True])
     np.testing.assert_allclose(found, [5.0, 0.0, 1.0, -2.0, -1.0])
@@ -86,13 +86,13 @@ def test_lists_are_numbered_by_user_and_scenario_the_default_user_too():
 
 
 @pytest.mark.parametrize("popular", [True, False])
-def test_a_list_is_the_same_alone_and_in_company(popular):
+def test_a_list_is_the_same_alone_and_beside_others(popular):
     rng = np.random.default_rng(0)
     list_idx = np.sort(rng.integers(0, 20, 300))
     scores = np.where(rng.random(300) < 0.3, NAN, rng.normal(size=300))
     by, repeat = rng.random(300).astype(np.float32), rng.random(300) < 0.2
-    together = lists.final_scores(list_idx, 20, scores, by if popular else None, repeat)
+    in_one_block = lists.final_scores(list_idx, 20, scores, by if popular else None, repeat)
     for one in range(20):
         at = list_idx == one
         alone = lists.final_scores(np.zeros(at.sum(), int), 1, scores[at], by[at] if popular else None, repeat[at])
-        np.testing.assert_array_equal(alone, together[at])
+        np.testing.assert_array_equal(alone, in_one_block[at])

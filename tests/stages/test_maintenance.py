@@ -1,4 +1,4 @@
-"""What stays, what goes, and that readers notice neither."""
+"""What maintenance deletes and keeps, without a change for readers."""
 
 import json
 from datetime import date, timedelta
@@ -34,7 +34,7 @@ def test_recent_nights_and_every_window_of_a_kept_night_stay(tmp_path):
     assert min(mondays) >= min(needed) - timedelta(days=7)
 
 
-def test_old_model_folders_go_and_unknown_ones_stay(spark, tmp_path):
+def test_old_model_folders_are_deleted_and_unknown_ones_kept(spark, tmp_path):
     names = ["2024-06-13-abc", "2023-01-02-abc", "2023-01-03-abc", "notes"]
     for name in names:
         folder = tmp_path / "models/retriever" / name
@@ -46,8 +46,8 @@ def test_old_model_folders_go_and_unknown_ones_stay(spark, tmp_path):
     assert sorted(p.name for p in (tmp_path / "models/retriever").iterdir()) == ["2024-06-13-abc", "notes"]
 
 
-def test_vectors_go_with_the_last_retriever_that_read_them(spark, tmp_path):
-    """`base` is read by a kept night and `loose` by none yet: both stay. `adapter` was read by expired nights only."""
+def test_vectors_are_deleted_with_the_last_retriever_that_used_them(spark, tmp_path):
+    """`base` is used by a kept night and `loose` by none yet: both stay. `adapter` was used by expired nights only."""
     settings = config(tmp_path)
     store = Store(spark, settings, "run")
     read_by = {"2024-06-13-abc": ["base", "new"], "2023-01-03-abc": ["base", "adapter"], "2023-01-04-abc": ["adapter"]}
@@ -60,7 +60,7 @@ def test_vectors_go_with_the_last_retriever_that_read_them(spark, tmp_path):
     assert maintenance.drop_embeddings(store, RUN_DATE, settings) == 1
     assert {row.encoder for row in store.read(item_embeddings.TABLE).collect()} == {"base", "new", "loose"}
     (tmp_path / "models/retriever/2024-06-13-abc/manifest.json").unlink()
-    assert maintenance.drop_embeddings(store, RUN_DATE, settings) == 0  # with no night kept, nobody knows what is used
+    assert maintenance.drop_embeddings(store, RUN_DATE, settings) == 0  # no kept night: what is used is unknown
 
 
 def test_compaction_and_vacuum_keep_the_rows_and_the_version(spark, tmp_path):
@@ -77,7 +77,7 @@ def test_compaction_and_vacuum_keep_the_rows_and_the_version(spark, tmp_path):
     files = [p for p in (tmp_path / "small").rglob("*.parquet") if "_delta_log" not in p.parts]
     assert len(files) == 1
     assert sorted(r.n for r in store.read(SMALL).collect()) == [0, 1, 2, 3, 4]
-    assert Store(spark, config(tmp_path), "run").token(SMALL) == token  # housekeeping makes no stage run again
+    assert Store(spark, config(tmp_path), "run").token(SMALL) == token  # maintenance causes no stage to run again
     commits = len(list((tmp_path / "small/_delta_log").glob("*.json")))
     assert maintenance.compact(store, SMALL) == 0
     assert len(list((tmp_path / "small/_delta_log").glob("*.json"))) == commits

@@ -13,33 +13,29 @@ from recspark.errors import DataError, PublishError
 from recspark.stages import item_rules as rules
 from recspark.stages import lists, recommendations
 from recspark.stages.ranker import scorer
-from recspark.stages.retriever import stage as retriever
 from recspark.tables import candidates, model_metrics, published_runs
 from recspark.tables.item_facts import TABLE as ITEM_FACTS
 from recspark.tables.recommendations import TABLE
 from recspark.warehouse.store import Store
-from tests.stages import night
+from tests.stages import hand_made
 
-TONIGHT = night.RUN_DATE
+TONIGHT = hand_made.RUN_DATE
 
 
 @pytest.fixture(scope="module")
 def stubs():
-    """Stands for the trained models: `ranker` likes even numbers. The code's hash is fixed."""
+    """A stub of the trained models: `ranker` prefers even item numbers."""
     with pytest.MonkeyPatch.context() as patched:
-        stub = night.StubScorer("models/ranker/stub/published", {"ranker": lambda item: (item % 2 == 0) * 0.5})
-        patched.setattr(scorer, "scorer", lambda *args: stub)
-        patched.setattr(retriever, "folder", lambda store, config, as_of: f"{store.warehouse}/{night.BUNDLE}")
-        patched.setattr(Store, "code_hash", "code")
+        stub = hand_made.StubScorer("models/ranker/stub/published", {"ranker": lambda item: (item % 2 == 0) * 0.5})
+        patched.setattr(scorer, "scorer", lambda store, *args: stub.of(store.warehouse))
         yield
 
 
 @pytest.fixture(scope="module")
-def built(spark, stubs, tmp_path_factory):
+def built(spark, stubs, copy_hand_made):
     """The warehouse before publication, the gate's decision in it: linear in DE, popular in FR."""
-    warehouse = tmp_path_factory.mktemp("night") / "w"
-    night.build(spark, warehouse)
-    decide(Store(spark, night.config(warehouse), "builder"), {"DE": "linear", "FR": "popular"})
+    warehouse = copy_hand_made()
+    decide(Store(spark, hand_made.config(warehouse), "builder"), {"DE": "linear", "FR": "popular"})
     return warehouse
 
 
@@ -70,7 +66,7 @@ def decide(store, modes, fingerprint="metrics-1"):
 
 
 def publish(spark, warehouse, run_id, force=False):
-    config = night.config(warehouse)
+    config = hand_made.config(warehouse)
     return recommendations.refresh(Store(spark, config, run_id), config, TONIGHT, force)
 
 
@@ -84,14 +80,14 @@ def runs(spark, warehouse):
 
 def test_a_night_is_published_with_its_row(spark, published):
     warehouse, summary = published
-    num_lists = len(night.USERS) + 2  # a default list a scenario
-    assert (summary.rows_out, summary.skipped) == (num_lists * night.K, False)
+    num_lists = len(hand_made.USERS) + 2  # one default list for each scenario
+    assert (summary.rows_out, summary.skipped) == (num_lists * hand_made.K, False)
     rows = table(spark, warehouse, "recommendations").collect()
     found = {(r.scenario, r.user_id, r["rank"]): r for r in rows}
-    assert len(found) == len(rows) == num_lists * night.K
-    assert [found["DE", "u0", k].item_id for k in (1, 2, 3)] == ["i6", "i5", "i4"]  # u0 had i0 and i7
+    assert len(found) == len(rows) == num_lists * hand_made.K
+    assert [found["DE", "u0", k].item_id for k in (1, 2, 3)] == ["i6", "i5", "i4"]  # u0 has seen i0 and i7
     assert [found["FR", "u4", k].item_id for k in (1, 2, 3)] == ["i0", "i1", "i2"]
-    # linear knows nothing of the default user: the popular items, with finite scores
+    # linear does not score the default user: the popular items, with finite scores
     assert [found["DE", c.DEFAULT_USER, k].item_id for k in (1, 2, 3)] == ["i0", "i1", "i2"]
     assert {r.model for r in rows if r.scenario == "DE"} == {"linear"}
     assert found["DE", "u0", 1].reason == "bought with THING 0"
@@ -100,18 +96,18 @@ def test_a_night_is_published_with_its_row(spark, published):
     run = runs(spark, warehouse)["run1"]
     assert (run.status, run.run_date) == ("published", TONIGHT)
     assert set(run.input_versions) == {"interactions", "items", "candidates", "model_metrics"}
-    stamp = Store(spark, night.config(warehouse), "reader").stamp(TABLE, run_date=TONIGHT)
+    stamp = Store(spark, hand_made.config(warehouse), "reader").stamp(TABLE, run_date=TONIGHT)
     assert (stamp["run_id"], stamp["config_hash"]) == ("run1", run.config_hash)
 
 
 @pytest.mark.slow
 def test_a_shared_fact_is_the_reason_and_its_path_is_kept(spark, warehouse):
-    """i6 and u0's i0 are by one maker; nobody has reasons without item_facts.reasons."""
-    store = Store(spark, night.config(warehouse), "facts")
+    """i6 and u0's i0 are by the same maker; without item_facts.reasons no list has such a reason."""
+    store = Store(spark, hand_made.config(warehouse), "facts")
     facts = spark.createDataFrame([("i0", "maker", "A"), ("i6", "maker", "A")], ITEM_FACTS.schema)
     store.replace(ITEM_FACTS, facts)
-    said = {"relations": {"maker": "item_id"}, "reasons": {"maker": "by {entity}, as {item}"}}
-    config = night.config(warehouse, item_facts=said)
+    facts_section = {"relations": {"maker": "item_id"}, "reasons": {"maker": "by {entity}, as {item}"}}
+    config = hand_made.config(warehouse, item_facts=facts_section)
     assert not recommendations.refresh(store, config, TONIGHT).skipped
     rows = table(spark, warehouse, "recommendations").where("user_id = 'u0'").orderBy("rank").collect()
     assert [row.reason for row in rows] == ["by A, as THING 0", "bought with THING 0", "bought with THING 0"]
@@ -137,7 +133,7 @@ def test_the_same_inputs_are_skipped_and_force_is_a_new_run(spark, warehouse):
 
 @pytest.mark.slow
 def test_a_failed_check_holds_the_night(spark, warehouse):
-    store = Store(spark, night.config(warehouse), "breaker")
+    store = Store(spark, hand_made.config(warehouse), "breaker")
     store.delta(candidates.TABLE).delete(F.expr(f"as_of = '{TONIGHT}' AND user_idx = 0"))
     with pytest.raises(PublishError, match="held: 1 eligible users without a list; readers keep") as error:
         publish(spark, warehouse, "run2", force=True)
@@ -162,9 +158,9 @@ def test_killed_between_commit_and_row(spark, built, tmp_path, monkeypatch):
     with monkeypatch.context() as patched, pytest.raises(Killed):
         patched.setattr(published_runs, "write", die)
         publish(spark, warehouse, "run1")
-    assert table(spark, warehouse, "recommendations").count() == (len(night.USERS) + 2) * night.K
+    assert table(spark, warehouse, "recommendations").count() == (len(hand_made.USERS) + 2) * hand_made.K
     assert not (warehouse / "published_runs").exists()
-    store = Store(spark, night.config(warehouse), "run2")
+    store = Store(spark, hand_made.config(warehouse), "run2")
     recommendations.repair(store)
     run = runs(spark, warehouse)["run1"]
     assert (run.status, run.run_date) == ("published", TONIGHT)
@@ -172,13 +168,13 @@ def test_killed_between_commit_and_row(spark, built, tmp_path, monkeypatch):
     assert set(run.input_versions) == {"interactions", "items", "candidates", "model_metrics"}
     assert abs(run.published_at.replace(tzinfo=timezone.utc) - datetime.now(timezone.utc)).total_seconds() < 24 * 3600
     assert publish(spark, warehouse, "run2").skipped  # it is there
-    recommendations.repair(store)  # and whole: nothing is added
+    recommendations.repair(store)  # nothing is missing, so nothing is added
     assert set(runs(spark, warehouse)) == {"run1"}
 
 
 def test_without_candidates_or_metrics_it_says_which_job_to_run(spark, published):
-    config = night.config(published[0])
-    with pytest.raises(DataError, match=r"candidates has nothing for 2024-03-02; run jobs/candidates.py"):
+    config = hand_made.config(published[0])
+    with pytest.raises(DataError, match=r"candidates has no rows for 2024-03-02; run jobs/candidates.py"):
         recommendations.refresh(Store(spark, config, "run1"), config, date(2024, 3, 2))
 
 
@@ -188,7 +184,7 @@ def unlimited(scenario):
 
 def top(frame, modes, answer=None):
     """item numbers and scores in order of rank, by scenario and user."""
-    scoring = night.StubScorer(None, answer or {})
+    scoring = hand_made.StubScorer(None, answer or {})
     found = recommendations.top_lists(frame, scoring, modes, 3, lambda: np.arange(8), unlimited)
     lists_ = {}
     for r in sorted(found.collect(), key=lambda r: r["rank"]):
@@ -234,8 +230,8 @@ def test_the_top_of_a_block_by_hand():
 
 
 def test_the_top_of_a_block_under_a_limit_by_hand():
-    """DE shows one item of a code: 0, 1 and 2 share one, 3 has another. Two are within it, so the third place goes to
-    the best one beyond, 0.8 moved to 0.1 - 1. FR has no limit."""
+    """DE shows one item of a code: 0, 1 and 2 share one, 3 has another. Two are within the limit, so the third place
+    goes to the best item over it, 0.8 moved to 0.1 - 1. FR has no limit."""
     scores = [0.9, 0.8, 0.7, 0.1]
     rows = [(s, 0, at, "linear", 5, 1.0, "gbdt", x) for s in ("DE", "FR") for at, x in enumerate(scores)]
     limits = {"DE": rules.Limit(np.array([4, 4, 4, 2], dtype=np.int32), 1)}

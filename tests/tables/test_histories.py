@@ -48,7 +48,7 @@ def test_a_small_scenario_joins_group_0_and_an_empty_one_is_none(tables) -> None
 
 
 def test_an_earlier_date_sees_what_had_happened_then(tables) -> None:
-    """bob had done nothing, and ann had not been in de."""
+    """Before day 2 bob had no event, and ann none in de."""
     (ann,) = built(tables, day=DAY_2).collect()
     assert (ann.user_idx, ann.scenarios, ann.time, ann.scenario_idx) == (7, ["fr"], [1.25], [0])
     assert (ann.item_idx, ann.weight, ann.value) == ([1], [-1.0], [-3.0])
@@ -56,7 +56,7 @@ def test_an_earlier_date_sees_what_had_happened_then(tables) -> None:
 
 @pytest.mark.parametrize("day", [DAY_3, DAY_2])
 def test_what_came_later_changes_nothing(tables, day) -> None:
-    """The beginning of the whole histories is what would be gathered from the earlier events alone."""
+    """The beginning of all histories is the same as the histories of the earlier events alone."""
     events, users, items, index = tables
     rules = Scenarios(overrides={"fr": ScenarioRule(users="all")})
     alone = built((events.where(F.col("event_date") < F.lit(day)), users, items, index), rules, day)

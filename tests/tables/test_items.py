@@ -5,7 +5,8 @@ from datetime import date
 import pytest
 
 from recspark import columns as c
-from recspark.config.schema import Config, ItemSource
+from recspark.config.schema import Config
+from recspark.config.sources import ItemSource
 from recspark.errors import SchemaError
 from recspark.sources import catalogue
 from recspark.stages import interactions as interactions_stage

@@ -1,4 +1,4 @@
-"""What counts as a hit: done by the first task, due a list, and new to the user where seen items are hidden."""
+"""What counts as a hit: a positive of an eligible user, of an unseen item where the rule excludes seen ones."""
 
 from datetime import date, datetime
 
@@ -27,19 +27,19 @@ def test_a_returned_purchase_is_not_done(spark):
     assert found == [("DE", "u1", "b"), ("FR", "u1", "b")]
 
 
-def test_truth_is_new_to_the_user_and_owed_to_him(spark):
+def test_truth_is_new_to_eligible_users(spark):
     before = events(spark, ("DE", "u1", "a", 1, "purchase"), ("open", "u1", "c", 1, "return"))
     done = events(
         spark,
-        ("DE", "u1", "a", 9, "purchase"),  # had it
+        ("DE", "u1", "a", 9, "purchase"),  # seen
         ("DE", "u1", "b", 9, "purchase"),
-        ("DE", "u1", "c", 9, "purchase"),  # had it in another scenario: any event makes it seen
+        ("DE", "u1", "c", 9, "purchase"),  # seen in another scenario: any event counts
         ("open", "u1", "a", 9, "purchase"),  # seen items may return here
-        ("DE", "u2", "b", 9, "purchase"),  # was not due a list
-        ("DE", "u3", "b", 9, "purchase"),  # due one, without any history
+        ("DE", "u2", "b", 9, "purchase"),  # not eligible
+        ("DE", "u3", "b", 9, "purchase"),  # eligible, without any history
     )
-    owed = spark.createDataFrame([("DE", "u1"), ("open", "u1"), ("DE", "u3")], "scenario string, user_id string")
-    found = table.truth(table.positives(done, TASK, WEIGHTS), before, owed, RULES)
+    expected = spark.createDataFrame([("DE", "u1"), ("open", "u1"), ("DE", "u3")], "scenario string, user_id string")
+    found = table.truth(table.positives(done, TASK, WEIGHTS), before, expected, RULES)
     assert sorted(tuple(r) for r in found.collect()) == [
         ("DE", "u1", "b", False),
         ("DE", "u3", "b", True),

@@ -1,13 +1,21 @@
-"""Reasons, who is owed a list, and that every check finds the fault that it is named after."""
+"""Reasons, who is expected to get a list, and that every check finds the fault that it is named after."""
 
+from dataclasses import replace
 from datetime import date
+from pathlib import Path
+from typing import Any
 
+import pytest
+from py4j.protocol import Py4JJavaError
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from recspark import columns as c
 from recspark.config.schema import ScenarioRule, Scenarios
 from recspark.tables import recommendations as table
 from recspark.tables.recommendations import TABLE, TOP
+from recspark.warehouse.store import Store
+from tests.stages import hand_made
 
 RUN_DATE = date(2024, 3, 1)
 K = 3
@@ -28,11 +36,11 @@ def good_list(scenario: str = "shop", user: str = "u1") -> list[dict]:
     ]
 
 
-def check(spark, rows, owed):
-    """u1 had `d`; u2 had `a`; the items a, b, c, d are known."""
+def check(spark, rows, expected):
+    """u1 has interacted with `d`, u2 with `a`; the items a, b, c, d are known."""
     return table.check(
         spark.createDataFrame([tuple(row[name] for name in TABLE.columns) for row in rows], TABLE.schema),
-        spark.createDataFrame(list(owed), PAIRS),
+        spark.createDataFrame(list(expected), PAIRS),
         spark.createDataFrame([("u1", "d"), ("u2", "a")], "user_id string, item_id string"),
         spark.createDataFrame([(item,) for item in "abcd"], "item_id string"),
         RULES,
@@ -42,7 +50,7 @@ def check(spark, rows, owed):
 
 
 def test_a_good_night_passes(spark):
-    # u2 had `a`, which `open` allows again; u1 had `d`, which ends the list as a repeat
+    # `a`, which u2 has seen, may return in `open`; `d`, which u1 has seen, ends the list as a repeat
     repeat = good_list("other")
     repeat[2] |= {"item_id": "d", "source": "repeat"}
     rows = [*good_list("shop", "u1"), *good_list("open", "u2"), *repeat]
@@ -51,7 +59,7 @@ def test_a_good_night_passes(spark):
 
 
 def test_given_candidates_may_make_short_lists(spark):
-    """u1 was given two rows, one of which she had before; u2 was due three."""
+    """u1 was given two rows, one of them of a seen item; u2 was to get three."""
     short = good_list("shop", "u1")[:2]
     short[1] |= {"item_id": "d", "source": "given"}
     rows = spark.createDataFrame([tuple(row[n] for n in TABLE.columns) for row in short], TABLE.schema)
@@ -72,8 +80,8 @@ FAULTS = {
     "infinite": (2, {"score": -float("inf")}, "scores that are not finite"),
     "nan": (0, {"score": float("nan")}, "scores that are not finite"),
     "unknown": (2, {"item_id": "z"}, "items that are not known"),
-    "seen": (2, {"item_id": "d"}, "items that the user had"),
-    "unseen": (2, {"source": "repeat"}, "repeats that the user never had"),
+    "seen": (2, {"item_id": "d"}, "items that the user has interacted with"),
+    "unseen": (2, {"source": "repeat"}, "repeats that the user has not interacted with"),
     "early": (1, {"item_id": "d", "source": "repeat", "score": 0.6}, "lists with a repeat before a new item"),
     "barred": (2, {}, "items that their scenario's `where` leaves out"),  # c
     "dated": (0, {"run_date": date(2024, 2, 1)}, "rows of another run_date"),
@@ -87,7 +95,7 @@ def test_every_fault_is_found_and_counted(spark):
         broken = good_list(name)
         broken[place] |= changes
         rows += broken
-    owed = [("missing", "u1"), ("short", "u1"), *((name, "u1") for name in FAULTS)]
+    eligible = [("missing", "u1"), ("short", "u1"), *((name, "u1") for name in FAULTS)]
     expected |= {
         "eligible users without a list": 1,  # missing
         "lists for users who are not eligible": 1,  # nobody
@@ -95,9 +103,9 @@ def test_every_fault_is_found_and_counted(spark):
         "lists without ranks 1 to 3": 1 + 1,  # gap, short
         "scores that are not finite": 1 + 1,  # infinite, nan
         "items that are not known": 1 + 1,  # unknown, and `B` of untidy
-        "repeats that the user never had": 1 + 1,  # unseen, and `B` of untidy
+        "repeats that the user has not interacted with": 1 + 1,  # unseen, and `B` of untidy
     }
-    found = check(spark, rows, owed)
+    found = check(spark, rows, eligible)
     assert found.failures == expected
     assert (found.num_rows, found.num_lists) == (3 + 2 + 3 * len(FAULTS), 2 + len(FAULTS))
 
@@ -107,8 +115,8 @@ def test_nothing_at_all_is_no_night(spark):
 
 
 def test_the_reason_names_counts():
-    found = table.Checked(10, 2, {"items that the user had": 1234, "rows with a null": 1})
-    assert found.reason == "1,234 items that the user had; 1 rows with a null"
+    found = table.Checked(10, 2, {"items that are not known": 1234, "rows with a null": 1})
+    assert found.reason == "1,234 items that are not known; 1 rows with a null"
 
 
 def test_eligible_own_all_given_and_default(spark):
@@ -173,3 +181,42 @@ def test_build_leaves_nulls_for_the_checks(spark):
     modes = spark.createDataFrame([], "scenario string, model string")
     built = table.build(top, modes, users, items, RUN_DATE, "run1")
     assert built.where(F.col(c.USER_ID).isNull() & F.col(c.ITEM_ID).isNull() & F.col(c.MODEL).isNull()).count() == 1
+
+
+def listed(spark: SparkSession, *changes: dict[str, Any]) -> DataFrame:
+    """The first row of a good list, once with each of the changes."""
+    rows = [good_list()[0] | change for change in changes]
+    return spark.createDataFrame([tuple(row[name] for name in TABLE.columns) for row in rows], TABLE.schema)
+
+
+@pytest.mark.parametrize(
+    ("check", "column", "good", "bad"),
+    [
+        ("rank_from_1", c.RANK, [1, 2], [0, -1, None]),
+        ("finite_score", c.SCORE, [0.0, -3.5, 1e300], [float("nan"), float("inf"), -float("inf"), None]),
+    ],
+)
+def test_what_the_table_refuses(spark: SparkSession, check: str, column: str, good: list, bad: list) -> None:
+    condition = F.coalesce(F.expr(dict(TABLE.checks)[check]), F.lit(False))  # for Delta, null is broken as well
+    rows = listed(spark, *({column: value} for value in good + bad))
+    assert [row[0] for row in rows.select(condition).collect()] == [True] * len(good) + [False] * len(bad)
+
+
+def test_delta_refuses_it_when_the_table_is_made_and_later(spark: SparkSession, tmp_path: Path) -> None:
+    store = Store(spark, hand_made.config(tmp_path), "run1")
+    with pytest.raises(Py4JJavaError, match="CHECK constraint finite_score"):
+        store.replace(TABLE, listed(spark, {"score": float("nan")}))
+    assert store.replace(TABLE, listed(spark, {})) == 0
+    with pytest.raises(Py4JJavaError, match="CHECK constraint rank_from_1"):
+        store.append(TABLE, listed(spark, {"rank": 0}))
+    assert (store.version(TABLE), store.read(TABLE).count()) == (0, 1)
+
+
+def test_a_table_without_constraints_stays_without(spark: SparkSession, tmp_path: Path) -> None:
+    """An older version of recspark made it. A constraint that somebody adds by hand is no change of its rows."""
+    store = Store(spark, hand_made.config(tmp_path), "run1")
+    store.replace(replace(TABLE, checks=()), listed(spark, {}))
+    assert store.append(TABLE, listed(spark, {"score": float("nan")})) == 1
+    before = store.token(TABLE)
+    spark.sql(f"ALTER TABLE delta.`{store.name(TABLE.noun)}` ADD CONSTRAINT by_hand CHECK (rank >= 1)")
+    assert Store(spark, hand_made.config(tmp_path), "run2").token(TABLE) == before

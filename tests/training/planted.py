@@ -2,23 +2,32 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recspark import model_folder
+from recspark.config.schema import Ranker, Task
 from recspark.histories import finish, save_shard
-from recspark.training.ranking.job import Job, Model, Window
+from recspark.training.ranking.job import CHECKPOINT_STEPS, RankerJob, RankerModel, Window
 
 FEATURES = ("taste", "noise", "gaps")
-TASKS = (("click", "binary", 1.0), ("spend", "regression", 0.1))
-SETTINGS = {
-    "embedding_dim": 4, "hidden": [16, 8], "history_length": 3, "dropout": 0.2, "learning_rate": 0.01,
-    "weight_decay": 1e-5, "batch_size": 256, "max_epochs": 3, "patience": 2,
-    "model": "shared_bottom", "cross_layers": 0, "task_weighting": "fixed", "int8": False, "fusion": "attention",
-    "min_item_rows": 1, "item_buckets": None,
-}  # fmt: skip
+
+
+def task(
+    name: str, kind: Literal["binary", "regression"] = "binary", loss_weight: float = 1.0, given: str | None = None
+) -> Task:
+    """The rows below have their labels, so the SQL that would make them does not matter."""
+    return Task(name=name, kind=kind, sql="none", loss_weight=loss_weight, given=given)
+
+
+TASKS = (task("click"), task("spend", "regression", 0.1))
+SETTINGS = Ranker(
+    embedding_dim=4, hidden=(16, 8), history_length=3, dropout=0.2, learning_rate=0.01, batch_size=256, max_epochs=3,
+    patience=2, min_item_rows=1,
+)  # fmt: skip
 NUM_ITEMS, NUM_USERS, DAY = 20, 50, 15000
 
 
@@ -77,6 +86,14 @@ def window(
     return Window(day, tuple(files), histories, bundle)
 
 
-def job(models: tuple[Model, ...], **changes: object) -> Job:
-    settings = {**SETTINGS, **changes}
-    return Job(models, FEATURES, TASKS, settings, seed=3, reader="arrow", threads=1)
+def job(
+    models: tuple[RankerModel, ...],
+    tasks: tuple[Task, ...] = TASKS,
+    checkpoint_steps: int = CHECKPOINT_STEPS,
+    **changes: object,
+) -> RankerJob:
+    """`changes`: of SETTINGS, not validated."""
+    settings = SETTINGS.model_copy(update=changes)
+    return RankerJob(
+        models, FEATURES, tasks, settings, seed=3, reader="arrow", threads=1, checkpoint_steps=checkpoint_steps
+    )

@@ -1,4 +1,4 @@
-"""The lease under the faults that it is for: two at once, a dead holder, a slow one, a storage without local files."""
+"""The lease under the faults that it is for: two runs at once, a dead or slow holder, a storage that is not local."""
 
 import json
 import os
@@ -8,6 +8,7 @@ import threading
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -16,10 +17,10 @@ from recspark.errors import DataError
 from recspark.warehouse import lease
 
 
-def expired(warehouse: Path, number: int = 1, **changes: object) -> lease.Lease:
-    """Leave the lease of a run on another machine that fell silent two minutes ago."""
+def expired(warehouse: Path, number: int = 1, **changes: Any) -> lease.Lease:
+    """Write the lease of a run on another machine whose last heartbeat was two minutes ago."""
     then = time.time() - 2 * lease.EXPIRES_S
-    left = replace(lease.Lease("gone", "elsewhere", 1, then, then), **changes)  # type: ignore[arg-type]
+    left = replace(lease.Lease("gone", "elsewhere", 1, then, then), **changes)
     folder = warehouse / lease.FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{number:08d}.json").write_text(json.dumps(asdict(left)))
@@ -43,7 +44,7 @@ def test_a_run_can_wait_for_the_other(tmp_path: Path) -> None:
         pass
 
 
-def test_a_failed_run_lets_go(tmp_path: Path) -> None:
+def test_a_failed_run_gives_its_lease_back(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="broken"), lease.hold(str(tmp_path), "first"):
         raise ValueError("broken")
     with lease.hold(str(tmp_path), "second"):
@@ -70,7 +71,7 @@ def test_exactly_one_of_many_takes_an_expired_lease_over(tmp_path: Path) -> None
         assert all(one.run_id != "gone" for one in found if isinstance(one, lease.Lease))
 
 
-def test_a_contender_with_an_old_listing_steps_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_with_an_old_listing_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # it saw number 1; meanwhile 2, 3 and 4 came, and 2 was cleared away so that creating it succeeds
     expired(tmp_path, 1)
     for number in (3, 4):
@@ -86,7 +87,7 @@ def test_a_contender_with_an_old_listing_steps_back(tmp_path: Path, monkeypatch:
 
 def test_a_killed_holder_on_this_machine_is_replaced_at_once(tmp_path: Path) -> None:
     code = (
-        "import os; from recspark.tables import lease; "
+        "import os; from recspark.warehouse import lease; "
         f"holding = lease.hold({str(tmp_path)!r}, 'killed'); holding.__enter__(); os._exit(9)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
@@ -96,7 +97,7 @@ def test_a_killed_holder_on_this_machine_is_replaced_at_once(tmp_path: Path) -> 
         pass
 
 
-def test_a_silent_holder_elsewhere_keeps_it_until_it_expires(tmp_path: Path) -> None:
+def test_a_holder_elsewhere_without_heartbeats_keeps_it_until_it_expires(tmp_path: Path) -> None:
     recent = time.time() - lease.EXPIRES_S + 10
     expired(tmp_path, alive=recent)
     assert isinstance(lease.acquire(str(tmp_path), "next"), lease.Lease)
@@ -113,7 +114,7 @@ def test_heartbeats_keep_a_long_run_alive(tmp_path: Path, monkeypatch: pytest.Mo
         assert isinstance(lease.acquire(str(tmp_path), "next"), lease.Lease)
 
 
-def test_a_run_that_slept_too_long_finds_out(tmp_path: Path) -> None:
+def test_a_run_that_slept_too_long_is_told(tmp_path: Path) -> None:
     with lease.hold(str(tmp_path), "sleeper") as held:
         expired(tmp_path, held.number, run_id="sleeper")
         other = lease.acquire(str(tmp_path), "other")
@@ -122,14 +123,14 @@ def test_a_run_that_slept_too_long_finds_out(tmp_path: Path) -> None:
             held.check()
 
 
-def test_a_torn_file_counts_as_held_since_it_was_written(tmp_path: Path) -> None:
+def test_a_partial_file_counts_as_held_since_it_was_written(tmp_path: Path) -> None:
     folder = tmp_path / lease.FOLDER
     folder.mkdir()
-    torn = folder / "00000001.json"
-    torn.write_bytes(b'{"run_id": "x"')
+    partial = folder / "00000001.json"
+    partial.write_bytes(b'{"run_id": "x"')
     assert isinstance(lease.acquire(str(tmp_path), "next"), lease.Lease)
     long_ago = time.time() - 2 * lease.EXPIRES_S
-    os.utime(torn, (long_ago, long_ago))
+    os.utime(partial, (long_ago, long_ago))
     assert isinstance(lease.acquire(str(tmp_path), "next"), lease.Held)
 
 

@@ -1,7 +1,8 @@
-"""A factorisation machine and a small network over the same embeddings (Guo et al. 2017, DeepFM): the chance of a label
-from categorical fields.
+"""DeepFM: the probability of a label from categorical fields, by a factorisation machine and a small network that share
+their embeddings.
 
-Shapes: N rows, F fields, D numbers of an embedding.
+Shapes: N rows, F fields, D embedding dimensions.
+Reference: Guo et al. 2017, DeepFM.
 """
 
 import copy
@@ -9,9 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from sklearn.metrics import log_loss
 from torch import nn
-
-from recspark.metrics import logloss
 
 PATIENCE = 2  # epochs
 
@@ -62,9 +62,9 @@ def fit(
     settings: Settings,
     seed: int,
 ) -> DeepFM:
-    """Learn labels 0 / 1 (N,) by Adam; the epoch with the lowest log loss on `valid` (codes, labels) is kept.
+    """Learn labels 0 / 1 (N,) by Adam and keep the epoch with the lowest log loss on `valid` (codes, labels).
 
-    The global generator is left as it was.
+    The state of torch's global random generator is not changed.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -77,7 +77,7 @@ def fit(
             adam.zero_grad()
             nn.functional.binary_cross_entropy_with_logits(model(codes[at]), y[at]).backward()
             adam.step()
-        figure = logloss(valid[1], predict(model, valid[0]))
+        figure = log_loss(valid[1], predict(model, valid[0]).astype(np.float64), labels=(0, 1))
         waited = 0 if figure < best else waited + 1
         if figure < best:
             best, kept = figure, copy.deepcopy(model.state_dict())
@@ -89,6 +89,6 @@ def fit(
 
 @torch.inference_mode()
 def predict(model: DeepFM, codes_NF: np.ndarray) -> np.ndarray:
-    """Chances float32 (N,)."""
+    """Probabilities float32 (N,)."""
     model.eval()
     return torch.cat([model(part).sigmoid() for part in torch.from_numpy(codes_NF).split(65536)]).numpy()

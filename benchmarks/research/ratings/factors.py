@@ -1,8 +1,10 @@
-"""Bayesian matrix factorisation by Gibbs sampling (Salakhutdinov and Mnih 2008, Bayesian Probabilistic Matrix
-Factorization using MCMC), with features of users and items as prior means (Simm et al. 2017, Macau) and, on request,
-values as ordered classes of a normal latent one (Albert and Chib 1993; Rendle et al. 2019 measure what both give).
+"""Bayesian matrix factorisation by Gibbs sampling, with features of users and items as prior means.
 
-Shapes: n ratings, R users or items, K factors, F features, S kept samples, C classes; B, L as in observed.py.
+With `ordered` the values are ordered classes of a latent normal variable (ordered probit).
+
+Shapes: n ratings, R users or items, K factors, F features, S kept samples, C classes; B, L as in ratings.py.
+Reference: Salakhutdinov and Mnih 2008, Bayesian Probabilistic Matrix Factorization using MCMC; Simm et al. 2017, Macau
+(features); Albert and Chib 1993 (ordered probit); Rendle et al. 2019 measure what features and ordered probit gain.
 """
 
 from dataclasses import dataclass
@@ -10,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from benchmarks.research.ratings.observed import Block, Ratings, blocks
+from benchmarks.research.ratings.ratings import Block, Ratings, blocks
 
-PRIOR_L2 = 10.0  # of the weights of features
+PRIOR_L2 = 10.0  # on the weights of features
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class Model:
-    """Samples `users_SRK`, `items_SRK`, float32; a value is above `values_C`[c] with the chance that a normal around
-    the dot product, of precision `scale_S` squared, is above `cuts_SC`[c]."""
+    """Samples of the posterior, float32.
+
+    A value is above `values_C[c]` if a normal variable is above `cuts_SC[s, c]`; its mean is the dot product of
+    `users_SRK` and `items_SRK`, its precision the square of `scale_S`.
+    """
 
     users_SRK: torch.Tensor
     items_SRK: torch.Tensor
@@ -39,7 +44,7 @@ class Model:
 
 @dataclass
 class Side:
-    """Users or items while sampling."""
+    """The users or the items, during sampling."""
 
     blocks: list[Block]
     f_RF: torch.Tensor
@@ -48,9 +53,9 @@ class Side:
 
 
 def fit(ratings: Ratings, users_RF: np.ndarray, items_RF: np.ndarray, settings: Settings, seed: int) -> Model:
-    """Sample the posterior. `users_RF` and `items_RF`: any number of features, near unit variance, perhaps none.
+    """Sample the posterior. `users_RF` and `items_RF`: any number of features, also none, of about unit variance.
 
-    The same seed gives the same model. A user or item without ratings has what its features say.
+    The same seed gives the same model. A user or item without ratings is drawn from the prior of its features.
     """
     rng = torch.Generator().manual_seed(seed)
     user, item = torch.from_numpy(ratings.user_idx), torch.from_numpy(ratings.item_idx)
@@ -67,7 +72,7 @@ def fit(ratings: Ratings, users_RF: np.ndarray, items_RF: np.ndarray, settings: 
         if settings.ordered:
             cuts = _cuts(f, cuts, shares)
             y = _latent(f, torch.cat([-edge, cuts, edge]), class_n, rng)
-        elif step:  # of so many ratings the noise is known too well for a draw to matter
+        elif step:  # with so many ratings the noise is known well: it is not sampled
             scale = float((y - f).square().mean()) ** -0.5
         _draw(users, items.x_RK, item, y, scale**2, rng)
         _draw(items, users.x_RK, user, y, scale**2, rng)
@@ -77,13 +82,13 @@ def fit(ratings: Ratings, users_RF: np.ndarray, items_RF: np.ndarray, settings: 
 
 
 def predict(model: Model, user_idx: np.ndarray, item_idx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Expected values (n,), and chances of more than each value but the last (n, C - 1); float32, the samples' mean."""
+    """Expected values (n,), and probabilities of more than each value but the last (n, C - 1): the samples' means."""
     user, item = torch.from_numpy(user_idx), torch.from_numpy(item_idx)
-    chances = torch.zeros(len(user), len(model.values_C) - 1)
+    probabilities = torch.zeros(len(user), len(model.values_C) - 1)
     for users, items, scale, cuts in zip(model.users_SRK, model.items_SRK, model.scale_S, model.cuts_SC, strict=True):
         f = torch.einsum("nk,nk->n", users[user], items[item])
-        chances += torch.special.ndtr((f[:, None] - cuts) * scale)
-    above = (chances / len(model.users_SRK)).numpy()
+        probabilities += torch.special.ndtr((f[:, None] - cuts) * scale)
+    above = (probabilities / len(model.users_SRK)).numpy()
     return (model.values_C[0] + above @ np.diff(model.values_C)).astype(np.float32), above
 
 
@@ -98,7 +103,7 @@ def _side(row_idx: np.ndarray, features_RF: np.ndarray, num_factors: int, rng: t
 def _draw(
     side: Side, other_RK: torch.Tensor, other_idx: torch.Tensor, y: torch.Tensor, precision: float, rng: torch.Generator
 ) -> None:
-    """Draw every row given the other side and the values y (n,) of this precision."""
+    """Draw the factors of every row, given those of the other side and the values y (n,) with this precision."""
     mean, prior = _prior(side, rng)
     pull = mean @ prior
     for block in side.blocks:
@@ -113,7 +118,7 @@ def _draw(
 
 
 def _prior(side: Side, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw the rows' prior means (R, K) and common precision (K, K): the features' weights given a Wishart draw."""
+    """Draw the rows' common precision (K, K) from a Wishart distribution, and their prior means (R, K)."""
     num_rows, k = side.x_RK.shape
     weights = torch.cholesky_solve(side.f_RF.T @ side.x_RK, side.factor_FF)
     rest = side.x_RK - side.f_RF @ weights
@@ -127,14 +132,14 @@ def _prior(side: Side, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor
 
 
 def _latent(f: torch.Tensor, bounds: torch.Tensor, class_n: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-    """Draw normal values around f (n,), each between the bounds (C + 1,) of its class."""
+    """Draw normal values with means f (n,), each between the bounds (C + 1,) of its class."""
     low, high = (torch.special.ndtr((bounds[class_n + up] - f).double()) for up in (0, 1))
     share = low + (high - low) * torch.rand(len(f), generator=rng, dtype=torch.float64)
     return f + torch.special.ndtri(share.clamp(1e-12, 1 - 1e-12)).float()
 
 
 def _cuts(f: torch.Tensor, cuts: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-    """Two Newton steps to the cuts (C - 1,) below which values around f (n,) fall as often as was seen."""
+    """Move the cuts (C - 1,) by two Newton steps, so that the classes are as frequent as in the ratings (`shares`)."""
     for _ in range(2):
         gap = cuts[:, None] - f
         density = torch.exp(-0.5 * gap.square()).mean(dim=1) / (2 * torch.pi) ** 0.5

@@ -1,7 +1,7 @@
-"""The mean of what several rankers say of a row, each in units of its own spread within a list.
+"""The mean of several rankers' scores, each divided by its spread within a list.
 
-Nothing is fitted: models that err differently, and are about as good, are better together in equal parts. Lists' own
-spreads are not used: a row's score must not depend on which other rows are scored with it.
+Nothing is fitted: models that are about equally good and make different errors are better together in equal parts. The
+spread is that of the training lists, not of the list being scored: a row's score must not depend on the other rows.
 """
 
 from collections.abc import Sequence
@@ -10,18 +10,20 @@ import numpy as np
 
 from recspark.arrays import Array
 
-NONE = 1e-12  # of spread: a model that says the same of all rows adds nothing
+MIN_SPREAD = 1e-12  # a model that gives all rows the same score has none
 
 
 def spread(lists: Array, scores: Array) -> float:
-    """Standard deviation of scores (n,) around the mean of their list; equal rows of `lists` (n, m) int are a list."""
+    """Standard deviation of scores (n,) around the mean of their list; a list: rows with equal `lists` (n, m) int."""
     _, list_idx, sizes = np.unique(lists, axis=0, return_inverse=True, return_counts=True)
     list_idx = list_idx.ravel()
     around = scores - (np.bincount(list_idx, scores) / sizes)[list_idx]
-    free = len(scores) - len(sizes)  # each list's mean has used up one
-    return float(np.sqrt(np.square(around).sum() / free)) if free else 0.0
+    degrees_of_freedom = len(scores) - len(sizes)  # one less for each list's mean
+    return float(np.sqrt(np.square(around).sum() / degrees_of_freedom)) if degrees_of_freedom else 0.0
 
 
 def blend(scores: Sequence[Array], spreads: Sequence[float]) -> Array:
-    """float64 (n,) from every model's scores (n,): logits, or anything else that a list is ordered by."""
-    return np.mean([score / max(width, NONE) for score, width in zip(scores, spreads, strict=True)], axis=0)
+    """float64 (n,) from every model's scores (n,): logits, or anything else that orders a list."""
+    return np.asarray(
+        np.mean([score / max(width, MIN_SPREAD) for score, width in zip(scores, spreads, strict=True)], 0)
+    )

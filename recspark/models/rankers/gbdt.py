@@ -1,13 +1,18 @@
-"""Gradient boosted trees (LightGBM) that rank lists, by XE-NDCG (Bruch 2021, An Alternative Cross Entropy Loss for
-Learning-to-Rank) or LambdaRank (Burges 2010, From RankNet to LambdaRank to LambdaMART).
+"""Gradient boosted trees (LightGBM) that rank lists, by XE-NDCG or LambdaRank.
 
-Shapes: n rows, F features. Trees learn the order within a list, so a list without any positive teaches nothing and is
-left out, and the sampling weights of such users have no part here.
+Trees learn the order within a list. A list without a positive has no order to learn, so it is left out, and the
+sampling weights of users without positives play no part.
+Shapes: n rows, F features.
+Reference: Bruch 2021, An Alternative Cross Entropy Loss for Learning-to-Rank; Burges 2010, From RankNet to LambdaRank
+to LambdaMART.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.abc import MetaPathFinder
 from typing import Any
 
 import numpy as np
@@ -17,19 +22,37 @@ from recspark.config.schema import Gbdt
 from recspark.errors import DataError, TrainingError
 from recspark.models.rankers.blend import spread
 
-if "sklearn" in sys.modules:
-    import lightgbm
-else:  # LightGBM imports scikit-learn for wrappers that nobody needs here: 2 s of every worker process
-    sys.modules["sklearn"] = None  # type: ignore[assignment]
+
+class _NoSklearn(MetaPathFinder):
+    """Makes scikit-learn look not installed to the imports of one thread; other threads import it as usual."""
+
+    def __init__(self) -> None:
+        self._thread = threading.get_ident()
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: object = None) -> None:
+        if fullname == "sklearn" and threading.get_ident() == self._thread:
+            raise ModuleNotFoundError("left out: LightGBM's own classes do not need it", name=fullname)
+
+
+@contextmanager
+def _without_sklearn() -> Iterator[None]:
+    finder = _NoSklearn()
+    sys.meta_path.insert(0, finder)
     try:
-        import lightgbm
+        yield
     finally:
-        del sys.modules["sklearn"]
+        sys.meta_path.remove(finder)
+
+
+# LightGBM imports scikit-learn for wrapper classes that are not used here: 1.1 to 1.7 s of every Python worker. If it
+# is loaded already, LightGBM uses it; if not, the wrappers (LGBMClassifier ...) do not work in this process.
+with _without_sklearn():
+    import lightgbm
 
 BOOSTER = "booster.txt"
-STOP_AT = 50  # NDCG@50 stops the training: steadier than @10, which few users decide
+STOP_AT = 50  # early stopping is on NDCG@50: @10 depends on few users and varies more
 PATIENCE = 50  # rounds
-SPREAD_ROWS = 50_000  # by which a model's spread is measured: whole lists but the last
+SPREAD_ROWS = 50_000  # rows that a model's spread is measured on: whole lists, except the last
 PARAMS = {
     "metric": "ndcg",
     "eval_at": [STOP_AT],
@@ -46,12 +69,12 @@ PARAMS = {
 
 @dataclass(frozen=True)
 class Model:
-    """The trees, the features that they expect (in order), and how they came about."""
+    """The trees, the features that they expect (in order), and figures of the training."""
 
     booster: lightgbm.Booster
     features: tuple[str, ...]
     num_rounds: int
-    num_rows: int  # learnt from
+    num_rows: int  # of the training
     spread: float  # of its scores within a list; see blend.py
 
 
@@ -67,12 +90,13 @@ def fit(
     num_threads: int = 0,
     weights: Array | None = None,
 ) -> Model:
-    """Learn to rank lists; the same rows in any order give the same model.
+    """Train on lists; the same rows in any order give the same model.
 
-    `features` (n, F) float32, nan = unknown; `labels` (n,): positive where above 0; `keys` (n, 4) int: as_of, scenario,
-    user, item, of which the first three name the list; `holdout` (n,) bool: rows of the users that stop the training
-    early. With `num_rounds` there is no early stopping and the held-out rows are learnt from too. `weights` (n,): what
-    rows count, the same within a list. `num_threads` 0 = all cores. Raises DataError when no list has a positive.
+    `features` (n, F) float32, NaN = unknown; `labels` (n,): positive where above 0; `keys` (n, 4) int: as_of, scenario,
+    user, item, of which the first three identify the list; `holdout` (n,) bool: rows of the users for early stopping.
+    With `num_rounds` there is no early stopping, and the held-out rows are trained on too. `weights` (n,): of rows, the
+    same within a list. `num_threads` 0 = all cores.
+    Raises: DataError when no list has a positive.
     """
     order = np.lexsort(keys.T[::-1])
     sorted_keys = keys[order]
@@ -81,15 +105,15 @@ def fit(
     if not positive.any():
         raise DataError(f"gbdt: found no positive in {len(labels)} examples, expected some; widen the label windows")
     useful = np.bincount(list_idx, positive)[list_idx] > 0
-    stops = holdout[order] & useful if num_rounds is None else np.zeros(len(order), dtype=bool)
-    learns = useful & ~stops
-    if not learns.any():  # everybody who did something is held out
-        stops, learns = np.zeros_like(stops), useful
-    learns &= _sampled(list_idx, learns, settings.max_rows, seed)
-    train = _dataset(features, positive, order, list_idx, learns, weights)
+    valid = holdout[order] & useful if num_rounds is None else np.zeros(len(order), dtype=bool)
+    trained = useful & ~valid
+    if not trained.any():  # all users with a positive are held out
+        valid, trained = np.zeros_like(valid), useful
+    trained &= _sampled(list_idx, trained, settings.max_rows, seed)
+    train = _dataset(features, positive, order, list_idx, trained, weights)
     booster = _boost(
         train,
-        _dataset(features, positive, order, list_idx, stops, None, train) if stops.any() else None,
+        _dataset(features, positive, order, list_idx, valid, None, train) if valid.any() else None,
         {
             **PARAMS,
             "objective": settings.objective,
@@ -101,14 +125,14 @@ def fit(
         num_threads,
     )
     rounds = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
-    some = order[learns][:SPREAD_ROWS]
-    said = booster.predict(features[some], num_iteration=rounds, num_threads=num_threads)
-    return Model(booster, tuple(names), rounds, int(learns.sum()), spread(keys[some][:, :3], said))
+    some = order[trained][:SPREAD_ROWS]
+    scores = booster.predict(features[some], num_iteration=rounds, num_threads=num_threads)
+    return Model(booster, tuple(names), rounds, int(trained.sum()), spread(keys[some][:, :3], scores))
 
 
-def _sampled(list_idx: Array, learns: Array, max_rows: int, seed: int) -> Array:
-    """Rows of a seeded sample of whole lists, bool (n,): at most `max_rows`, and one list at least."""
-    sizes = np.bincount(list_idx[learns], minlength=int(list_idx[-1]) + 1)
+def _sampled(list_idx: Array, trained: Array, max_rows: int, seed: int) -> Array:
+    """bool (n,): a seeded sample of whole lists, of at most `max_rows` of the `trained` rows, and at least one list."""
+    sizes = np.bincount(list_idx[trained], minlength=int(list_idx[-1]) + 1)
     drawn = np.random.default_rng(seed).permutation(len(sizes))
     within = np.cumsum(sizes[drawn]) <= max_rows
     kept = np.zeros(len(sizes), dtype=bool)
@@ -127,7 +151,7 @@ def _dataset(
     weights: Array | None,
     reference: lightgbm.Dataset | None = None,
 ) -> lightgbm.Dataset:
-    """The chosen rows, list by list; `positive`, `list_idx` and `chosen` are in sorted order already."""
+    """The chosen rows, list by list; `positive`, `list_idx` and `chosen` are already in the order of `order`."""
     sizes = np.bincount(list_idx[chosen])
     rows = order[chosen]
     return lightgbm.Dataset(
@@ -141,17 +165,20 @@ def _dataset(
 
 def _boost(
     train: lightgbm.Dataset,
-    stop: lightgbm.Dataset | None,
+    valid: lightgbm.Dataset | None,
     params: Mapping[str, Any],
     num_rounds: int,
     num_threads: int,
 ) -> lightgbm.Booster:
-    """Train; with `stop` until its NDCG stalls for `PATIENCE` rounds. Raises TrainingError when LightGBM fails."""
-    callbacks = [lightgbm.early_stopping(PATIENCE, verbose=False)] if stop is not None else []
-    valid = [stop] if stop is not None else []
+    """Train; with `valid` until its NDCG has not risen for `PATIENCE` rounds.
+
+    Raises: TrainingError when LightGBM fails.
+    """
+    callbacks = [lightgbm.early_stopping(PATIENCE, verbose=False)] if valid is not None else []
+    valid_sets = [valid] if valid is not None else []
     settings = {**params, "num_threads": num_threads}
     try:
-        return lightgbm.train(settings, train, num_rounds, valid_sets=valid, callbacks=callbacks)
+        return lightgbm.train(settings, train, num_rounds, valid_sets=valid_sets, callbacks=callbacks)
     except lightgbm.basic.LightGBMError as error:
         raise TrainingError(f"gbdt: LightGBM stopped with: {error}") from error
 
@@ -159,7 +186,7 @@ def _boost(
 def predict(model: Model, features: Array, num_threads: int = 0) -> Array:
     """Scores float64 (n,), comparable within a list only; a row's score depends on that row alone.
 
-    Raises DataError when the number of features is not the model's.
+    Raises: DataError when the number of features is not the model's.
     """
     if features.shape[1] != len(model.features):
         raise DataError(
@@ -168,17 +195,17 @@ def predict(model: Model, features: Array, num_threads: int = 0) -> Array:
         )
     if not len(features):
         return np.zeros(0)
-    return model.booster.predict(features, num_iteration=model.num_rounds, num_threads=num_threads)
+    return np.asarray(model.booster.predict(features, num_iteration=model.num_rounds, num_threads=num_threads))
 
 
 def to_texts(model: Model) -> tuple[dict[str, Any], dict[str, str]]:
-    """(manifest for JSON, file name -> content): the trees in LightGBM's text format, only the rounds that count."""
-    manifest: dict[str, Any] = {
+    """(manifest for JSON, file name -> content): the trees in LightGBM's text format, up to the best round."""
+    manifest = {
         "features": list(model.features),
         "num_rounds": model.num_rounds,
         "num_rows": model.num_rows,
+        "spread": model.spread,
     }
-    manifest["spread"] = model.spread
     return manifest, {BOOSTER: model.booster.model_to_string(num_iteration=model.num_rounds)}
 
 

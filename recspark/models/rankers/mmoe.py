@@ -1,6 +1,6 @@
-"""Multi-gate mixture of experts (Ma et al. 2018, Modeling Task Relationships in Multi-task Learning with MMoE).
+"""Multi-gate mixture of experts: every task of every scenario has a gate that mixes the same experts.
 
-Every task of every scenario has a gate that mixes the same experts, so scenarios share what they agree on.
+Reference: Ma et al. 2018, Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts.
 
 Shape suffixes: B rows, T tasks, E experts, H hidden units.
 """
@@ -32,14 +32,15 @@ class MMoE(nn.Module):
         groups = self.router(x.scenario_B)
         gates_BTE = self.gates(rows.x_BX[groups.order_B], groups)[groups.place_B].unflatten(1, (-1, NUM_EXPERTS))
         experts_BEH = torch.stack([expert(rows.x_BX, noise) for expert in self.experts], dim=1)
-        return self.towers(torch.softmax(gates_BTE, dim=2) @ experts_BEH, noise)
+        logits_BT: Tensor = self.towers(torch.softmax(gates_BTE, dim=2) @ experts_BEH, noise)
+        return logits_BT
 
     def fit(self, scenario: Array, targets: Array) -> None:
         self.router.fit(scenario[np.isfinite(targets).any(axis=1)])
 
 
 class TaskTowers(nn.Module):
-    """A perceptron of the last hidden size, where there are several, and a logit for each task."""
+    """For each task a perceptron of the last hidden size, if there are several sizes, and a logit."""
 
     def __init__(self, spec: Spec, num_inputs: int) -> None:
         super().__init__()

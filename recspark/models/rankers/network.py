@@ -1,4 +1,4 @@
-"""A torch ranker: the feature encoder, the body that its name chooses, cross layers if asked for, and the funnel.
+"""A torch ranker: the feature encoder, the body of the configured model, optional cross layers, and the funnel.
 
 Shape suffixes: B rows, T tasks; the others are in recspark/models/layers.py.
 """
@@ -13,13 +13,16 @@ from torch import Tensor, nn
 from recspark.arrays import Array
 from recspark.models.layers import Cross, FeatureEncoder, Inputs, RowNoise, missing_features
 from recspark.models.rankers.catalogue import BODIES
-from recspark.models.rankers.spec import Spec
+from recspark.models.rankers.spec import Body, Spec
 
-SCENARIO_DROPOUT = 0.1  # share of training rows whose scenario is hidden, where the body has a part for unknown ones
+SCENARIO_DROPOUT = 0.1  # share of training rows whose scenario is hidden, if the body has a part for unknown ones
 
 
 class Network(nn.Module):
-    """Logits of all tasks: (B, T); a regression's is its standardised target."""
+    """Logits of all tasks (B, T); that of a regression predicts the standardised target."""
+
+    target_mean_T: Tensor
+    target_std_T: Tensor
 
     def __init__(self, spec: Spec) -> None:
         super().__init__()
@@ -35,12 +38,12 @@ class Network(nn.Module):
             spec.content_parts,
             spec.fusion,
         )
-        self.body = BODIES[spec.model](spec, self.encoder.dim)
+        self.body: Body = BODIES[spec.model](spec, self.encoder.dim)
         num_tasks = len(spec.tasks)
         if spec.cross_layers:
             self.cross = Cross(self.encoder.dim, spec.cross_layers)
             self.cross_head = nn.Linear(self.encoder.dim, num_tasks, bias=False)
-        # Logarithm of each task's noise variance (Kendall et al. 2018), which the loss is weighed by and learns.
+        # Logarithm of each task's noise variance, learnt; it weighs the task in the loss (Kendall et al. 2018).
         self.log_variance_T = nn.Parameter(torch.zeros(num_tasks)) if spec.task_weighting == "uncertainty" else None
         self.register_buffer("target_mean_T", torch.zeros(num_tasks))
         self.register_buffer("target_std_T", torch.ones(num_tasks))
@@ -57,9 +60,9 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def fit(self, dense: Array, scenario: Array, targets: Array) -> None:
-        """Constants from a sample of training rows: quantiles, targets' mean and spread, what the body asks for.
+        """Set constants from a sample of training rows: quantiles, mean and spread of targets, those of the body.
 
-        `dense` (n, F), `scenario` (n,), `targets` (n, T) as the loss sees them, nan = no label.
+        `dense` (n, F), `scenario` (n,), `targets` (n, T) as the loss gets them, NaN = no label.
         """
         self.encoder.normaliser.fit(dense)
         for task, kind in enumerate(self.spec.kinds):
@@ -70,10 +73,11 @@ class Network(nn.Module):
 
 
 def funnel(logits_BT: Tensor, given: Sequence[int]) -> Tensor:
-    """Logits of steps given the step before -> logits of having come so far (Ma et al. 2018, Entire Space Multi-Task
-    Model): the probability is the product along the chain, so every step learns from all rows.
+    """Logits of each step given the step before it -> logits of all steps up to this one.
 
-    `given`: per task the number of the task before it, -1 = none; without circles.
+    The probability is the product along the chain, so every step learns from all rows. `given`: for each task the
+    number of the task before it, -1 = none; without circles.
+    Reference: Ma et al. 2018, Entire Space Multi-Task Model.
     """
     done: dict[int, Tensor] = {}
 
@@ -91,12 +95,12 @@ def funnel(logits_BT: Tensor, given: Sequence[int]) -> Tensor:
 
 
 def build(spec: Spec, seed: int) -> Network:
-    """Seeded initial weights; the global generator is left as it was."""
+    """A network with seeded initial weights; the state of the global generator does not change."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Network(spec)
 
 
 def num_missing(dense: Array) -> int:
-    """How many missing-indicators a sample asks for; see Spec."""
+    """The number of features that need a missing-indicator, by a sample; see Spec."""
     return len(missing_features(dense))

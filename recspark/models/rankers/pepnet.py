@@ -1,7 +1,7 @@
-"""Parameter and embedding personalised network (Chang et al. 2023, PEPNet).
+"""PEPNet: the scenario scales the embedding (EPNet); candidate and history scale every hidden layer of every task
+(PPNet). All weights are shared: a scenario costs one row of an embedding.
 
-The scenario scales the embedding (EPNet); candidate and history scale every hidden layer of every task (PPNet). All
-weights are shared: a scenario costs one row of an embedding.
+Reference: Chang et al. 2023, PEPNet: Parameter and Embedding Personalized Network.
 
 Shape suffixes: B rows, T tasks, P prior, S scenario dimensions, X inputs, H hidden units.
 """
@@ -30,23 +30,27 @@ class PepNet(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(sizes[-1], 1) for _ in spec.tasks)
 
     def forward(self, rows: Encoded, x: Inputs, noise: RowNoise | None = None) -> Tensor:
-        # The gates read the embeddings without teaching them, as in the paper.
+        # No gradient flows through the gates into the embeddings, as in the paper.
         x_BX = rows.x_BX * self.embedding_gate(torch.cat((rows.scenario_BS, rows.x_BX.detach()), dim=1))
         prior_BP = torch.cat((rows.item_BD, rows.history_BD, x_BX.detach()), dim=1)
-        hidden = [x_BX for _ in self.heads]
-        for gate, linears, norms in zip(self.layer_gates, self.linears, self.norms, strict=True):
+        hidden: list[Tensor] = [x_BX for _ in self.heads]
+        for layer, gate in enumerate(self.layer_gates):
             gates = gate(prior_BP).chunk(len(hidden), dim=1)
-            parts = zip(hidden, linears, norms, gates, strict=True)
-            hidden = [torch.relu(norm(linear(x_BH))) * gate_BH for x_BH, linear, norm, gate_BH in parts]
+            hidden = [self._layer(layer, task, x_BH) * gates[task] for task, x_BH in enumerate(hidden)]
             hidden = [dropout(x_BH, self.drop, noise) for x_BH in hidden]
         return torch.cat([head(x_BH) for head, x_BH in zip(self.heads, hidden, strict=True)], dim=1)
 
+    def _layer(self, layer: int, task: int, x_BH: Tensor) -> Tensor:
+        linears, norms = self.linears[layer], self.norms[layer]
+        assert isinstance(linears, nn.ModuleList) and isinstance(norms, nn.ModuleList)
+        return torch.relu(norms[task](linears[task](x_BH)))
+
     def fit(self, scenario: Array, targets: Array) -> None:
-        """Nothing to learn from the sample."""
+        """No constants to set."""
 
 
 class Gate(nn.Module):
-    """The paper's Gate NU: two linear layers, then factors between 0 and 2; 1 leaves a unit as it is."""
+    """The paper's Gate NU: two linear layers that give factors between 0 and 2; 1 leaves a unit unchanged."""
 
     def __init__(self, num_inputs: int, num_outputs: int) -> None:
         super().__init__()

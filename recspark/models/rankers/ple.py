@@ -1,8 +1,9 @@
-"""Progressive layered extraction (Tang et al. 2020, PLE: A Novel Multi-Task Learning Model for Personalized
-Recommendations), with the scenarios in the place of the paper's tasks.
+"""Progressive layered extraction, with scenarios instead of the paper's tasks.
 
-Each level has experts that all scenarios share and one that is the scenario's own; a row runs its own scenario's only.
-In the last level every task of every scenario has a gate over them. One level a hidden size but the last.
+Each level has experts that all scenarios share and one expert per scenario; a row runs only that of its own scenario.
+In the last level every task of every scenario has a gate over them. There is one level for each hidden size but the
+last.
+Reference: Tang et al. 2020, Progressive Layered Extraction (PLE): A Novel Multi-Task Learning Model.
 
 Shape suffixes: B rows, T tasks, E experts, H hidden units. All rows of the body are sorted by scenario.
 """
@@ -30,7 +31,7 @@ class Ple(nn.Module):
         num_towers = self.router.num_towers
         widths = list(zip([num_inputs, *sizes], sizes, strict=False))
         self.levels = nn.ModuleList(Level(num_towers, a, b, spec.dropout) for a, b in widths)
-        # What the next level's shared and own experts read; the last level's gates are the tasks'.
+        # These gates make the inputs of the next level's shared and own experts; the last level has the tasks' gates.
         self.shared_gates = nn.ModuleList(nn.Linear(a, NUM_SHARED + 1) for a, _ in widths[:-1])
         self.own_gates = nn.ModuleList(GroupedLinear(num_towers, a, NUM_SHARED + 1) for a, _ in widths[:-1])
         self.task_gates = GroupedLinear(num_towers, widths[-1][0], len(spec.tasks) * (NUM_SHARED + 1))
@@ -49,14 +50,15 @@ class Ple(nn.Module):
             )
         experts_BEH = self.levels[-1](shared_BX, own_BX, groups, noise)
         gates_BTE = self.task_gates(own_BX, groups).unflatten(1, (-1, NUM_SHARED + 1))
-        return self.towers(_mix(gates_BTE, experts_BEH), noise)[groups.place_B]
+        logits_BT: Tensor = self.towers(_mix(gates_BTE, experts_BEH), noise)
+        return logits_BT[groups.place_B]
 
     def fit(self, scenario: Array, targets: Array) -> None:
         self.router.fit(scenario[np.isfinite(targets).any(axis=1)])
 
 
 class Level(nn.Module):
-    """The experts of one level: the scenario's own last."""
+    """The experts of one level: the shared ones, then the scenario's own."""
 
     def __init__(self, num_towers: int, num_inputs: int, size: int, drop: float) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""A tower a scenario: nothing between the encoder and the score is shared. What the sharing rankers are measured by.
+"""One tower per scenario: nothing between the encoder and the score is shared. The baseline of the sharing rankers.
 
-Scenarios without training rows have a tower of their own, which learns from hidden rows of all the others. Items, and
-so their ids' vectors, are the same in every scenario: copies of that table for each would not fit into memory.
+Scenarios without training rows share one more tower, which learns from rows of the others whose scenario is hidden. The
+table of item ids is shared: one copy per scenario would not fit into memory.
 """
 
 import numpy as np
@@ -25,7 +25,8 @@ class Single(nn.Module):
     def forward(self, rows: Encoded, x: Inputs, noise: RowNoise | None = None) -> Tensor:
         groups = self.router(x.scenario_B)
         hidden_BH = self.towers(rows.x_BX[groups.order_B], groups, groups.noise(noise))
-        return self.heads(hidden_BH, groups)[groups.place_B]
+        logits_BT: Tensor = self.heads(hidden_BH, groups)
+        return logits_BT[groups.place_B]
 
     def fit(self, scenario: Array, targets: Array) -> None:
         self.router.fit(scenario[np.isfinite(targets).any(axis=1)])

@@ -1,4 +1,4 @@
-"""What a torch ranker is made of, and what its body has to offer.
+"""The settings that a torch ranker is built from, and the interface of its body.
 
 Shape suffixes: B rows, T tasks.
 """
@@ -14,12 +14,12 @@ from recspark.models.layers import Encoded, Inputs, RowNoise
 
 @dataclass(frozen=True)
 class Spec:
-    """What it takes to rebuild the model; goes into the manifest as JSON."""
+    """Everything needed to rebuild the model; saved in the manifest as JSON."""
 
     features: tuple[str, ...]
-    tasks: tuple[str, ...]  # the first one ranks
+    tasks: tuple[str, ...]  # the first one orders the lists
     kinds: tuple[str, ...]  # binary | regression, per task
-    num_items: int  # item_idx in training are below this
+    num_items: int  # every item_idx in training is below this
     num_scenarios: int
     num_missing: int
     content_dim: int
@@ -29,20 +29,20 @@ class Spec:
     dropout: float
     model: str = "shared_bottom"  # a name of catalogue.BODIES
     cross_layers: int = 0
-    given: tuple[int, ...] = ()  # per task the task before it in a funnel, by number, -1 = none; () = no funnel
+    given: tuple[int, ...] = ()  # for each task the number of the task before it, -1 = none; () = no funnel
     task_weighting: str = "fixed"  # fixed | uncertainty
-    content_parts: tuple[int, ...] = ()  # numbers of a content vector that each encoder gave; () = one gave all
+    content_parts: tuple[int, ...] = ()  # dimensions of the content vector from each encoder; () = one encoder
     fusion: str = "attention"  # of several content parts: attention | gate | concat
-    num_ids: int | None = None  # rows of the table of item ids, the unknown one among them; None = one an item
+    num_ids: int | None = None  # rows of the item id table, with the unknown one; None = one per item
 
 
 class Body(Protocol):
-    """What differs between the rankers: an nn.Module built as `Body(spec, num_inputs)`."""
+    """The part that differs between rankers: an nn.Module built as `Body(spec, num_inputs)`."""
 
-    hides_scenarios: bool  # train some rows as of an unknown scenario, for it to have something to fall back to
+    hides_scenarios: bool  # train some rows as if their scenario were unknown, so that it has a fallback
 
     def __call__(self, rows: Encoded, x: Inputs, noise: RowNoise | None) -> Tensor:
-        """Logits, (B, T); a regression's is its standardised target."""
+        """Logits (B, T); that of a regression predicts the standardised target."""
 
     def fit(self, scenario: Array, targets: Array) -> None:
-        """Constants from a sample: `scenario` (n,), `targets` (n, T) as the loss sees them, nan = no label."""
+        """Set constants from a sample: `scenario` (n,), `targets` (n, T) as the loss gets them, NaN = no label."""

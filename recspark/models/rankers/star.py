@@ -1,8 +1,9 @@
-"""Star topology (Sheng et al. 2021, One Model to Serve All: STAR for Multi-Domain CTR Prediction).
+"""STAR, the star topology: a scenario's weights are the shared ones times its own, its biases the sum of both; the
+logits of a shared auxiliary network are added.
 
-A scenario's weights are the shared ones times its own, its biases the sum of both; an auxiliary network adds what the
-scenario alone says. The paper's partitioned normalisation keeps statistics of batches, with which a score would depend
-on its batch: here it is a LayerNorm whose scale is a product and whose shift is a sum of shared and own.
+The paper's partitioned normalisation uses batch statistics, so a score would depend on its batch. Here it is a
+LayerNorm whose scale is the product, and whose shift is the sum, of shared and own.
+Reference: Sheng et al. 2021, One Model to Serve All: Star Topology Adaptive Recommender (STAR).
 
 Shape suffixes: B rows, G towers, X inputs, H outputs.
 """
@@ -38,8 +39,9 @@ class Star(nn.Module):
         for linear, norm in zip(self.linears, self.norms, strict=True):
             hidden_BH = torch.relu(norm(linear(hidden_BH, groups), groups))
             hidden_BH = dropout(hidden_BH, self.drop, groups.noise(noise))
-        logits_BT = self.head(hidden_BH, groups)[groups.place_B]
-        return logits_BT + self.auxiliary_head(self.auxiliary(rows.x_BX, noise))
+        sorted_BT: Tensor = self.head(hidden_BH, groups)
+        auxiliary_BT: Tensor = self.auxiliary_head(self.auxiliary(rows.x_BX, noise))
+        return sorted_BT[groups.place_B] + auxiliary_BT
 
     def fit(self, scenario: Array, targets: Array) -> None:
         self.router.fit(scenario[np.isfinite(targets).any(axis=1)])

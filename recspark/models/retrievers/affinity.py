@@ -1,4 +1,4 @@
-"""What users had, as sparse matrices: the input of every retriever, from flat histories with offsets.
+"""Which items each user interacted with, as sparse matrices made from flat histories: the input of every retriever.
 
 Shapes: U users, E events, I items; user u owns events offsets[u]:offsets[u + 1].
 """
@@ -7,23 +7,23 @@ import numpy as np
 import scipy.sparse as sp
 
 from recspark.arrays import Array
-from recspark.histories import Histories
-from recspark.models.retrievers.popular import decay
+from recspark.histories import Histories, owners
+from recspark.models.retrievers.popular import exponential_decay
 
-LEVELS = 1024
+LEVELS = 1024  # decayed weights are rounded to whole multiples of 1 / LEVELS
 STRONGEST_CELLS = 1 << 25  # 128 MB of float32 at once
 EPSILON = 1e-9  # weights that cancel in decimals (0.1 + 0.2 - 0.3) must cancel here
 
 
 def seen(offsets: Array, item_idx: Array, num_items: int) -> sp.csr_matrix:
-    """(U, I) with an entry for every item that the user had any event with; sorted, no duplicates."""
+    """float32 (U, I): 1 for every item that the user has any event with; entries sorted, no duplicates."""
     matrix = _sum_events(np.ones(len(item_idx)), offsets, item_idx, num_items)
     matrix.data[:] = 1.0
     return matrix.astype(np.float32)
 
 
 def positives(offsets: Array, item_idx: Array, weight: Array, num_items: int) -> sp.csr_matrix:
-    """Binary float32 (U, I): items whose event weights sum to more than 0; a purchase that was returned is none."""
+    """float32 (U, I): 1 for every item whose event weights add up to more than 0, so not for a returned purchase."""
     net = _sum_events(weight.astype(np.float64), offsets, item_idx, num_items)
     net.data = np.where(net.data > EPSILON, 1.0, 0.0)
     net.eliminate_zeros()
@@ -39,34 +39,40 @@ def recent(
     as_of_days: float,
     half_life_days: float,
 ) -> sp.csr_matrix:
-    """`positives` faded by the age of the last event with the item, float32 (U, I): 1 now, a half after one half-life.
+    """`positives` times the exponential decay of the age, at `as_of_days`, of the user's last event with the item.
 
-    Whole multiples of 1 / LEVELS, so that sums of products are exact in any order; never less than one of them.
+    Returns: float32 (U, I), whole multiples of 1 / LEVELS, so that sums of products are exact in any order; at least
+    one of them.
     """
     matrix = positives(offsets, item_idx, weight, num_items)
     age = as_of_days - last_times(offsets, item_idx, time, matrix)
-    matrix.data = (np.maximum(np.rint(decay(age, half_life_days) * LEVELS), 1) / LEVELS).astype(np.float32)
+    matrix.data = (np.maximum(np.rint(exponential_decay(age, half_life_days) * LEVELS), 1) / LEVELS).astype(np.float32)
     return matrix
 
 
-def faded(histories: Histories, num_items: int, half_life_days: float) -> sp.csr_matrix:
-    """Positives float32 (U, I), each faded by the age of its last event against the user's newest event."""
+def decayed_positives(histories: Histories, num_items: int, half_life_days: float) -> sp.csr_matrix:
+    """`positives` times the exponential decay of the time from the last event with the item to the user's newest event,
+    float32 (U, I)."""
     h = histories
     matrix = positives(h.offsets, h.item_idx, h.weight, num_items)
     if np.isinf(half_life_days):
         return matrix
     last = last_times(h.offsets, h.item_idx, h.time, matrix)
     newest = np.full(matrix.shape[0], -np.inf)
-    owner = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    owner = owners(matrix.indptr)
     np.maximum.at(newest, owner, np.nan_to_num(last, nan=-np.inf))
     age = np.nan_to_num(newest[owner] - last, posinf=0.0, neginf=0.0)
-    matrix.data *= decay(age, half_life_days).astype(np.float32)
+    matrix.data *= exponential_decay(age, half_life_days).astype(np.float32)
     return matrix
 
 
 def strongest(history_UI: sp.csr_matrix, weights_II: Array | sp.csr_matrix) -> Array:
-    """float32 (U, J): for each column the largest of weight x affinity over the user's items, where a product would add
-    them up; zeros for a user without any. `weights_II` (I, J) dense or sparse; dense in chunks of users only."""
+    """The largest of history weight x item weight over the user's items, where a matrix product would add them up.
+
+    `weights_II`: (I, J), dense or sparse; made dense for a chunk of users only.
+
+    Returns: float32 (U, J), zeros for a user without items.
+    """
     out = np.zeros((history_UI.shape[0], weights_II.shape[1]), dtype=np.float32)
     counts = np.diff(history_UI.indptr)
     room = max(1, STRONGEST_CELLS // max(weights_II.shape[1], 1))
@@ -84,19 +90,21 @@ def strongest(history_UI: sp.csr_matrix, weights_II: Array | sp.csr_matrix) -> A
 
 
 def last_times(offsets: Array, item_idx: Array, time: Array, matrix_UI: sp.csr_matrix) -> Array:
-    """When the user last had an event with the item, for each entry of `matrix_UI` in its order, float64 (nnz,).
+    """Time of the user's last event with the item, for each entry of `matrix_UI` in its order, float64 (nnz,).
 
     Events must be sorted by time within a user; every entry must have an event.
     """
     num_items = matrix_UI.shape[1]
-    keys = _owner(offsets) * num_items + item_idx
-    entries = _owner(matrix_UI.indptr) * num_items + matrix_UI.indices
+    keys = owners(offsets) * num_items + item_idx
+    entries = owners(matrix_UI.indptr) * num_items + matrix_UI.indices
     order = np.argsort(keys, kind="stable")  # within a key the last one is the newest
-    return time[order[np.searchsorted(keys[order], entries, side="right") - 1]]
+    return np.asarray(time[order[np.searchsorted(keys[order], entries, side="right") - 1]])
 
 
-def _owner(offsets: Array) -> Array:
-    return np.repeat(np.arange(len(offsets) - 1, dtype=np.int64), np.diff(offsets))
+def places_from_end(owner: Array, num_users: int) -> Array:
+    """How many events of the same user follow each event, (E,); `owner` (E,): the user of each, sorted."""
+    ends = np.cumsum(np.bincount(owner, minlength=num_users))
+    return ends[owner] - 1 - np.arange(len(owner))
 
 
 def _sum_events(values: Array, offsets: Array, item_idx: Array, num_items: int) -> sp.csr_matrix:

@@ -1,4 +1,4 @@
-"""What every retriever is told of the items beside the events."""
+"""What every retriever is given about the items, beside the events."""
 
 from dataclasses import dataclass
 
@@ -9,9 +9,12 @@ from recspark.arrays import Array
 
 @dataclass(frozen=True)
 class Catalogue:
-    """`num_items` and `num_scenarios` bound item_idx and scenario_idx, events or not; `content_ID` float32
-    (num_items, D): what an item is about, a row of zeros where unknown; None where nobody knows. `content_parts`: how
-    many of the D numbers are whose, encoder by encoder; () where one gave all."""
+    """The items and scenarios that exist, and the content embeddings of the items.
+
+    `num_items` and `num_scenarios`: item_idx and scenario_idx are below these, whether they have events or not.
+    `content_ID`: float32 (num_items, D), a row of zeros for an item without content; None if no item has any.
+    `content_parts`: how many of the D numbers each encoder made, in order; () if all are one encoder's.
+    """
 
     num_items: int
     num_scenarios: int
@@ -19,11 +22,9 @@ class Catalogue:
     content_parts: tuple[int, ...] = ()
 
     def parts(self) -> list[Array]:
-        """Of each encoder float32 (num_items, D_p), zeros where it has nothing to say of an item."""
+        """The embeddings of each encoder, float32 (num_items, D_p), zeros where it has none for the item."""
         if self.content_ID is None:
             return []
-        return (
-            np.split(self.content_ID, np.cumsum(self.content_parts)[:-1], axis=1)
-            if self.content_parts
-            else [self.content_ID]
-        )
+        if not self.content_parts:
+            return [self.content_ID]
+        return np.split(self.content_ID, np.cumsum(self.content_parts)[:-1], axis=1)

@@ -1,98 +1,91 @@
-"""What goes together: item-to-item similarity from users' pairs of events, pairs close in time counting more.
+"""Item-to-item similarity from the pairs of a user's events: a cosine with shrunk norms, of the `neighbours` most
+similar items of each item. Memory grows with the events, not with the square of the catalogue.
 
-Cosine with shrunk norms (Deshpande and Karypis 2004, Item-Based Top-N Recommendation Algorithms), kept as the
-`neighbours` best of every item, so memory follows events and not the square of the catalogue.
-Shapes: U users, E events, I items, S scenarios.
+Shapes: U users, E events, I items.
+Reference: Deshpande and Karypis 2004, Item-Based Top-N Recommendation Algorithms.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from recspark.arrays import Array
-from recspark.histories import Histories
+from recspark.config.schema import CoOccurrence
+from recspark.histories import Histories, owners, ranges
 from recspark.models.retrievers import affinity
 from recspark.models.retrievers.catalogue import Catalogue
-from recspark.models.retrievers.popular import decay
+from recspark.models.retrievers.popular import exponential_decay
 
 PAIRS_A_BLOCK = 4_000_000  # pairs worked on at once, which bounds the temporaries
-UNIT = 2.0**30
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What counts how much, and what is kept.
-
-    `pair_half_life_days`: a pair of a user's events this far apart counts half. `half_life_days`: so does a history
-    event this much older than the user's newest one when scores are asked for. `shrinkage` is added to the norms: how
-    many events an item needs to be believed. `history`: the newest events of a user that make pairs, which bounds the
-    cost of the busiest users. `own`: pairs of the asked scenario only, one similarity each. `strongest`: a score is the
-    largest similarity to one of the user's items, not their sum.
-    """
-
-    pair_half_life_days: float = float("inf")
-    half_life_days: float = float("inf")
-    shrinkage: float = 5.0
-    neighbours: int = 500
-    history: int = 100
-    own: bool = False
-    strongest: bool = False
+UNIT = 2.0**30  # weights of pairs are rounded to whole multiples of 1 / UNIT
 
 
 @dataclass(frozen=True)
 class Model:
-    """Similarity of item i in scenario row r: row r * num_items + i of a CSR matrix; one scenario row when pooled."""
+    """A CSR matrix (indptr, indices, data): row r * num_items + i has the items similar to item i in scenario r.
+
+    `own`: every scenario has similarities of its own; if not, r = 0 is all scenarios together. `strongest`: a score is
+    the largest similarity to one of the user's items, not the sum over them.
+    """
 
     indptr: Array
     indices: Array
     data: Array
     num_items: int
-    settings: Settings
+    settings: CoOccurrence
+    own: bool = False
+    strongest: bool = False
 
 
-def fit(histories: Histories, catalogue: Catalogue, settings: Settings, seed: int = 0) -> Model:
-    """Similarities from users' positive events; `seed` changes nothing. Every scenario has a row when `own`."""
+def fit(histories: Histories, catalogue: Catalogue, settings: CoOccurrence, seed: int = 0, own: bool = False) -> Model:
+    """Similarities from users' positive events; `own`: one matrix for each scenario, from pairs of events in it.
+    `seed` changes nothing."""
     num_items = catalogue.num_items
-    rows = catalogue.num_scenarios if settings.own else 1
+    rows = catalogue.num_scenarios if own else 1
     total = sp.csr_matrix((rows * num_items, num_items), dtype=np.float64)
-    for part in pair_weights(histories, settings, rows, num_items):
+    for part in pair_weights(histories, settings, num_items, rows, own):
         total += part
     events = np.flatnonzero(histories.weight > 0)
-    row = histories.scenario_idx[events] if settings.own else np.zeros(len(events), dtype=np.int64)
+    row = histories.scenario_idx[events] if own else np.zeros(len(events), dtype=np.int64)
     count = np.bincount(row.astype(np.int64) * num_items + histories.item_idx[events], minlength=rows * num_items)
     strips = []
     for r in range(rows):
-        own = slice(r * num_items, (r + 1) * num_items)
-        strips.append(similarity(total[own], count[own], count[own], settings))
-    return assemble(sp.vstack(strips, format="csr"), num_items, settings)
+        part = slice(r * num_items, (r + 1) * num_items)
+        strips.append(similarity(total[part], count[part], count[part], settings))
+    return assemble(sp.vstack(strips, format="csr"), num_items, settings, own)
 
 
-def similarity(weight_RI: sp.csr_matrix, count_R: Array, count_I: Array, settings: Settings) -> sp.csr_matrix:
-    """The best neighbours of some items from their summed pair weights, (R, I) sparse; `count`: events of each item."""
+def similarity(weight_RI: sp.csr_matrix, count_R: Array, count_I: Array, settings: CoOccurrence) -> sp.csr_matrix:
+    """The most similar items of R items from the sums of their pair weights, (R, I) sparse; `count_R`, `count_I`:
+    events of each item."""
     norm_R, norm_I = (1.0 / np.sqrt(np.maximum(n + settings.shrinkage, 1.0)) for n in (count_R, count_I))
     cosine = weight_RI.tocsr(copy=True)
-    cosine.data *= norm_R[np.repeat(np.arange(len(norm_R)), np.diff(cosine.indptr))]
+    cosine.data *= norm_R[owners(cosine.indptr)]
     cosine.data *= norm_I[cosine.indices]
     return _best(cosine, settings.neighbours)
 
 
-def assemble(kept: sp.csr_matrix, num_items: int, settings: Settings) -> Model:
-    """The model of all items' neighbours."""
-    return Model(kept.indptr.astype(np.int64), kept.indices, kept.data.astype(np.float32), num_items, settings)
+def assemble(kept: sp.csr_matrix, num_items: int, settings: CoOccurrence, own: bool = False) -> Model:
+    """The model of all items' most similar items."""
+    return Model(kept.indptr.astype(np.int64), kept.indices, kept.data.astype(np.float32), num_items, settings, own)
 
 
-def pair_weights(h: Histories, settings: Settings, rows: int, num_items: int) -> Iterator[sp.csr_matrix]:
-    """Parts that add up to the weights of all ordered pairs of a user's newest positive events, (rows x I, I).
+def pair_weights(
+    h: Histories, settings: CoOccurrence, num_items: int, rows: int = 1, own: bool = False
+) -> Iterator[sp.csr_matrix]:
+    """Matrices (rows x I, I) that add up to the weights of all ordered pairs of a user's newest positive events.
 
-    Whole multiples of 1 / UNIT, so that parts of different users add up exactly in any order."""
-    owner = np.repeat(np.arange(len(h.offsets) - 1, dtype=np.int64), np.diff(h.offsets))
+    `own`: pairs within a scenario only, in the scenario's row. Weights are whole multiples of 1 / UNIT, so the sum over
+    users is exact in any order.
+    """
+    owner = owners(h.offsets)
     newest = h.offsets[owner + 1] - np.arange(len(owner)) <= settings.history
     kept = np.flatnonzero((h.weight > 0) & newest)
     item, time, owner = h.item_idx[kept].astype(np.int64), h.time[kept], owner[kept]
-    row = h.scenario_idx[kept].astype(np.int64) if settings.own else np.zeros(len(kept), dtype=np.int64)
+    row = h.scenario_idx[kept].astype(np.int64) if own else np.zeros(len(kept), dtype=np.int64)
     shape = (rows * num_items, num_items)
     if np.isinf(settings.pair_half_life_days):  # every pair counts 1: a product of sparse matrices
         ones, side = np.ones(len(kept)), (len(h.offsets) - 1, num_items)
@@ -119,20 +112,19 @@ def _pairs(size: Array, owner: Array) -> Iterator[tuple[Array, Array]]:
         high = max(low + 1, int(np.searchsorted(ends, (ends[low - 1] if low else 0) + PAIRS_A_BLOCK, side="right")))
         partners = size[owner[low:high]]
         left = np.repeat(np.arange(low, high), partners)
-        within = np.arange(len(left)) - np.repeat(np.cumsum(partners) - partners, partners)
-        yield left, start[owner[left]] + within
+        yield left, start[owner[left]] + ranges(partners)
         low = high
 
 
 def _closeness(gap_days: Array, half_life_days: float) -> Array:
-    """Weight of a gap; an unknown time is no reason to count less."""
-    return np.rint(decay(np.nan_to_num(np.abs(gap_days)), half_life_days) * UNIT) / UNIT
+    """Weight of a pair of events that far apart; 1 where a time is unknown."""
+    return np.asarray(np.rint(exponential_decay(np.nan_to_num(np.abs(gap_days)), half_life_days) * UNIT) / UNIT)
 
 
 def _best(matrix: sp.csr_matrix, neighbours: int) -> sp.csr_matrix:
-    """The `neighbours` largest entries of every row, columns in order; equal ones: the lower column."""
+    """The `neighbours` largest entries of every row, columns in order; of equal entries the lower column."""
     matrix.sum_duplicates()
-    row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    row = owners(matrix.indptr)
     order = np.lexsort((matrix.indices, -matrix.data, row))
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order)) - matrix.indptr[row]
@@ -142,17 +134,20 @@ def _best(matrix: sp.csr_matrix, neighbours: int) -> sp.csr_matrix:
 
 
 def scores(model: Model, histories: Histories, scenario_idx: Array, time: Array) -> Array:
-    """float32 (U, I): similarities to the user's items, summed; 0 says nothing. `time` (U,): events count by their age
-    against the user's newest one, so the asked moment changes no order and is not used."""
-    history_UI = affinity.faded(histories, model.num_items, model.settings.half_life_days)
+    """Sum of the similarities to the user's items, float32 (U, I); 0: not scored.
+
+    `scenario_idx`, `time` (U,): of the query. Events are decayed by their age against the user's newest one, so `time`
+    changes no order and is not used.
+    """
+    history_UI = affinity.decayed_positives(histories, model.num_items, model.settings.half_life_days)
     similarity_II = matrix(model)
-    if not model.settings.own:
-        return _weigh(history_UI, similarity_II, model.settings)
+    if not model.own:
+        return _weigh(history_UI, similarity_II, model.strongest)
     out = np.zeros(history_UI.shape, dtype=np.float32)
     for scenario in np.unique(scenario_idx):
         users = np.flatnonzero(scenario_idx == scenario)
         part = similarity_II[scenario * model.num_items : (scenario + 1) * model.num_items]
-        out[users] = _weigh(history_UI[users], part, model.settings)
+        out[users] = _weigh(history_UI[users], part, model.strongest)
     return out
 
 
@@ -162,19 +157,21 @@ def matrix(model: Model) -> sp.csr_matrix:
     return sp.csr_matrix((model.data, model.indices, model.indptr), shape=shape, copy=False)
 
 
-def _weigh(history_UI: sp.csr_matrix, similarity_II: sp.csr_matrix, settings: Settings) -> Array:
-    if settings.strongest:
+def _weigh(history_UI: sp.csr_matrix, similarity_II: sp.csr_matrix, strongest: bool) -> Array:
+    if strongest:
         return affinity.strongest(history_UI, similarity_II)
-    return (history_UI @ similarity_II).toarray().astype(np.float32, copy=False)
+    return np.asarray((history_UI @ similarity_II).toarray(), dtype=np.float32)
 
 
 def to_arrays(model: Model) -> tuple[dict[str, Any], dict[str, Array]]:
-    """(manifest, arrays) for training/checkpoint.py."""
+    """(manifest, arrays) of a model folder."""
     arrays = {"indptr": model.indptr, "indices": model.indices, "data": model.data}
-    return {"num_items": model.num_items, "settings": asdict(model.settings)}, arrays
+    manifest = {"num_items": model.num_items, "settings": model.settings.model_dump()}
+    return {**manifest, "own": model.own, "strongest": model.strongest}, arrays
 
 
 def from_arrays(manifest: Mapping[str, Any], arrays: Mapping[str, Array]) -> Model:
     """The inverse of `to_arrays`."""
-    settings = Settings(**manifest["settings"])
-    return Model(arrays["indptr"], arrays["indices"], arrays["data"], manifest["num_items"], settings)
+    settings = CoOccurrence(**manifest["settings"])
+    rest = {name: manifest[name] for name in ("num_items", "own", "strongest")}
+    return Model(arrays["indptr"], arrays["indices"], arrays["data"], settings=settings, **rest)

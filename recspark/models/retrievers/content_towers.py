@@ -1,97 +1,93 @@
-"""Two towers over content embeddings: what a user had says what they are after, in the same space as every item's
-content, so an item of tonight without any event is found like any other.
+"""Two towers over content embeddings: the content of the user's items predicts the content of the next one, so a new
+item without any event is found like any other.
 
-Both towers are linear and start as one projection to the leading directions of the content, where the score is the
-plain content similarity; what people had next then bends them apart (sampled softmax, negatives drawn evenly from the
-items of the target's scenario).
+Both towers are linear and start as the same projection on the leading directions of the content, where the score is
+the plain content similarity. Training on users' next items moves them apart (sampled softmax, negatives drawn
+uniformly from the items of the target's scenario).
 
 Shapes: U users, E events, I items, C content numbers, D numbers of a vector, T training targets, N negatives.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from recspark.arrays import Array
+from recspark.config.schema import ContentTowers
 from recspark.errors import DataError
-from recspark.histories import Histories
+from recspark.histories import Histories, owners
+from recspark.models.retrievers.affinity import places_from_end
 from recspark.models.retrievers.catalogue import Catalogue
 from recspark.models.retrievers.content import unit
-from recspark.models.retrievers.transitions import recency
 
 if TYPE_CHECKING:
     import torch
 
 
-@dataclass(frozen=True)
-class Settings:
-    """`fade`: what an event counts against the one after it; `reach`: a user's last events that count; `sharpness`:
-    what a cosine is multiplied with at the start."""
-
-    dim: int = 128
-    fade: float = 0.7
-    reach: int = 20
-    negatives: int = 1024
-    batch_targets: int = 1024
-    learning_rate: float = 1e-3
-    sharpness: float = 10.0
-    max_epochs: int = 5
+DECAY_PER_EVENT = 0.7  # weight of an event relative to the next one: exponential decay by place
+NEWEST_EVENTS = 20  # of a user that count
+BATCH_TARGETS = 1024
+LOGIT_SCALE = 10.0  # a logit is this times the score, which starts as a cosine
 
 
 @dataclass(frozen=True)
 class Model:
-    """`content_IC` float32, rows of length 1 or zeros; the towers `recent_CD`, `last_CD` (user) and `item_CD`."""
+    """`content_IC`: float32, rows of length 1 or zeros. `recent_CD`, `last_CD`: the user's tower. `item_CD`: the
+    item's."""
 
-    settings: Settings
+    settings: ContentTowers
     content_IC: Array
     recent_CD: Array
     last_CD: Array
     item_CD: Array
 
 
-def fit(histories: Histories, catalogue: Catalogue, settings: Settings, seed: int) -> Model:
-    """Learn from what each user had next. Raises DataError when the catalogue has no content."""
-    import torch  # here: who only scores need not load it
+def fit(histories: Histories, catalogue: Catalogue, settings: ContentTowers, seed: int) -> Model:
+    """Train on the next item of each event.
+
+    Raises: DataError if the catalogue has no content.
+    """
+    import torch  # here: scoring does not need it
 
     if catalogue.content_ID is None or not catalogue.content_ID.any():
-        raise DataError("content_towers: found no content in the catalogue; give items a text, or leave it out")
+        raise DataError("content_towers: found no content in the catalogue; give items a text, or turn it off")
     content = unit(catalogue.content_ID)
     basis = _leading(content, settings.dim)
     towers = [torch.nn.Parameter(torch.from_numpy(basis * scale)) for scale in (0.5, 0.5, 1.0)]
     optimizer = torch.optim.Adam(towers, lr=settings.learning_rate)
-    before, last, target, scenario = _examples(histories, content, settings)
+    before, last, target, scenario = _examples(histories, content)
     pools = {s: np.unique(target[scenario == s]) for s in np.unique(scenario)}
     for number in range(settings.max_epochs):
         rng = np.random.default_rng((seed, number))
-        for s, rows in _batches(scenario, settings.batch_targets, rng):
+        for s, rows in _batches(scenario, BATCH_TARGETS, rng):
             drawn = rng.choice(pools[s], settings.negatives)
-            loss = _loss(towers, content, before[rows], last[rows], target[rows], drawn, settings.sharpness)
+            loss = _loss(towers, content, before[rows], last[rows], target[rows], drawn)
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
     return Model(settings, content, *(tower.detach().numpy().copy() for tower in towers))
 
 
 def _leading(content_IC: Array, dim: int) -> Array:
-    """Orthonormal directions of most content, float32 (C, <= dim)."""
+    """Orthonormal directions of the largest variance of the content, float32 (C, <= dim)."""
     values, vectors = np.linalg.eigh((content_IC.T @ content_IC).astype(np.float64))
     return np.ascontiguousarray(vectors[:, np.argsort(-values)[:dim]], dtype=np.float32)
 
 
-def _examples(histories: Histories, content_IC: Array, settings: Settings) -> tuple[sp.csr_matrix, Array, Array, Array]:
-    """Of every event with content that follows another: faded events before it (T, I), the one before it, its item and
-    its scenario (T,)."""
+def _examples(histories: Histories, content_IC: Array) -> tuple[sp.csr_matrix, Array, Array, Array]:
+    """For every event with content that follows another one: the decayed events before it (T, I), the item of the event
+    before it, its own item and its scenario (T,)."""
     owner, item, scenario = _known(histories, len(content_IC))
     place = np.arange(len(owner))
     rows, columns, weights = [], [], []
-    for step in range(1, settings.reach + 1):
+    for step in range(1, NEWEST_EVENTS + 1):
         same = np.flatnonzero(owner[step:] == owner[:-step])
         rows.append(same + step)
         columns.append(item[same])
-        weights.append(np.full(len(same), settings.fade ** (step - 1), np.float32))
+        weights.append(np.full(len(same), DECAY_PER_EVENT ** (step - 1), np.float32))
     shape = (len(owner), len(content_IC))
     parts = (np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns)))
     follows = np.diff(owner, prepend=-1) == 0
@@ -101,14 +97,14 @@ def _examples(histories: Histories, content_IC: Array, settings: Settings) -> tu
 
 
 def _known(histories: Histories, num_items: int) -> tuple[Array, Array, Array]:
-    """(user, item, scenario) of the positive events that name a known item."""
-    owner = np.repeat(np.arange(len(histories.offsets) - 1), np.diff(histories.offsets))
+    """(user, item, scenario) of the positive events with a known item."""
+    owner = owners(histories.offsets)
     kept = (histories.weight > 0) & (histories.item_idx >= 0) & (histories.item_idx < num_items)
     return owner[kept], histories.item_idx[kept], histories.scenario_idx[kept]
 
 
 def _batches(scenario: Array, size: int, rng: np.random.Generator) -> list[tuple[int, Array]]:
-    """Targets of one scenario a batch, batches in random order."""
+    """Batches of targets of one scenario, in random order."""
     found = []
     for s in np.unique(scenario):
         rows = rng.permutation(np.flatnonzero(scenario == s))
@@ -123,9 +119,8 @@ def _loss(
     last_T: Array,
     target_T: Array,
     drawn_N: Array,
-    sharpness: float,
 ) -> "torch.Tensor":
-    """Mean cross entropy of the target among the drawn; a target that was drawn is left out."""
+    """Mean cross entropy of the target against the drawn negatives; a negative that is the target is left out."""
     import torch
 
     recent_CD, last_CD, item_CD = towers
@@ -134,17 +129,17 @@ def _loss(
     own_T1 = (user_TD * (torch.from_numpy(content_IC[target_T]) @ item_CD)).sum(dim=1, keepdim=True)
     other_TN = user_TD @ (torch.from_numpy(content_IC[drawn_N]) @ item_CD).T
     other_TN = other_TN.masked_fill(torch.from_numpy(drawn_N[None] == target_T[:, None]), -torch.inf)
-    logits = sharpness * torch.cat((own_T1, other_TN), dim=1)
+    logits = LOGIT_SCALE * torch.cat((own_T1, other_TN), dim=1)
     return torch.nn.functional.cross_entropy(logits, torch.zeros(len(target_T), dtype=torch.long))
 
 
 def queries(model: Model, histories: Histories, scenario_idx: Array, time: Array) -> Array:
-    """float32 (U, D): what the user is after; zeros for one without an item with content. The scenario and the moment
-    asked about change nothing."""
+    """The user's tower, float32 (U, D); zeros for a user without an item with content. The query's scenario and time
+    change nothing."""
     num_users = len(histories.offsets) - 1
     owner, item, _ = _known(histories, len(model.content_IC))
-    back = recency(owner, num_users)
-    weight = np.where(back < model.settings.reach, model.settings.fade**back, 0.0).astype(np.float32)
+    back = places_from_end(owner, num_users)
+    weight = np.where(back < NEWEST_EVENTS, DECAY_PER_EVENT**back, 0.0).astype(np.float32)
     shape = (num_users, len(model.content_IC))
     recent = unit(np.asarray(sp.csr_matrix((weight, (owner, item)), shape=shape) @ model.content_IC))
     last = np.zeros_like(recent)
@@ -158,17 +153,16 @@ def vectors(model: Model) -> Array:
 
 
 def scores(model: Model, histories: Histories, scenario_idx: Array, time: Array) -> Array:
-    """float32 (U, I): likeness in content to what the user is after; 0, which says nothing, where one of them has no
-    content."""
-    return queries(model, histories, scenario_idx, time) @ vectors(model).T
+    """The product of the two towers, float32 (U, I); 0 (not scored) where one of them has no content."""
+    return np.asarray(queries(model, histories, scenario_idx, time) @ vectors(model).T)
 
 
 def to_arrays(model: Model) -> tuple[dict[str, Any], dict[str, Array]]:
-    """(manifest, arrays) for the checkpoint."""
+    """(manifest, arrays) of a model folder."""
     arrays = {name: array for name, array in vars(model).items() if name != "settings"}
-    return {"settings": asdict(model.settings)}, arrays
+    return {"settings": model.settings.model_dump()}, arrays
 
 
 def from_arrays(manifest: Mapping[str, Any], arrays: Mapping[str, Array]) -> Model:
     """The inverse of `to_arrays`: the same scores to the last bit."""
-    return Model(settings=Settings(**manifest["settings"]), **arrays)
+    return Model(settings=ContentTowers(**manifest["settings"]), **arrays)

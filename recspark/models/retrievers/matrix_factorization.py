@@ -1,30 +1,24 @@
-"""Few latent factors: truncated SVD of the user-item matrix, popular items and busy users scaled down (Cremonesi et al.
-2010, PureSVD; Nikolakopoulos et al. 2019, EigenRec). A user is folded in from the history, so nobody is new to it.
+"""Latent factors: truncated SVD of the user-item matrix, with popular items and busy users scaled down.
 
-The factors come from scikit-learn's randomised SVD. Shapes: U users, I items, F factors.
+A user's factors are computed from the history (folded in), so new users need no training. The SVD is scikit-learn's
+randomised one.
+
+Shapes: U users, I items, F factors.
+Reference: Cremonesi et al. 2010 (PureSVD); Nikolakopoulos et al. 2019 (EigenRec).
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from recspark.arrays import Array
+from recspark.config.schema import MatrixFactorization
 from recspark.histories import Histories
 from recspark.models.retrievers import affinity
 from recspark.models.retrievers.catalogue import Catalogue
-
-
-@dataclass(frozen=True)
-class Settings:
-    """`num_factors`; `item_power`: items are divided by their count to this power; `half_life_days`: a history event
-    this much older than the user's newest one counts half."""
-
-    num_factors: int = 128
-    item_power: float = 0.5
-    half_life_days: float = float("inf")
 
 
 @dataclass(frozen=True)
@@ -32,12 +26,13 @@ class Model:
     """`items_IF` float32 (I, F), orthonormal columns."""
 
     items_IF: Array
-    settings: Settings
+    settings: MatrixFactorization
 
 
-def fit(histories: Histories, catalogue: Catalogue, settings: Settings, seed: int = 0) -> Model:
-    """Factors of users' positives, the same for the same seed; fewer than asked where the data has no more."""
-    from sklearn.utils.extmath import randomized_svd  # here: who only scores need not load it
+def fit(histories: Histories, catalogue: Catalogue, settings: MatrixFactorization, seed: int = 0) -> Model:
+    """Factors of users' positives, the same for the same seed; fewer than `num_factors` if there are fewer users or
+    items."""
+    from sklearn.utils.extmath import randomized_svd  # here: scoring does not need it
 
     h = histories
     matrix = affinity.positives(h.offsets, h.item_idx, h.weight, catalogue.num_items).astype(np.float64)
@@ -51,9 +46,10 @@ def fit(histories: Histories, catalogue: Catalogue, settings: Settings, seed: in
 
 
 def queries(model: Model, histories: Histories, scenario_idx: Array, time: Array) -> Array:
-    """float32 (U, F): the history projected on the factors; zeros without history. Scenario and moment asked about
-    change nothing."""
-    return np.asarray(affinity.faded(histories, len(model.items_IF), model.settings.half_life_days) @ model.items_IF)
+    """The history projected on the factors, float32 (U, F); zeros without history. The query's scenario and time change
+    nothing."""
+    history_UI = affinity.decayed_positives(histories, len(model.items_IF), model.settings.half_life_days)
+    return np.asarray(history_UI @ model.items_IF)
 
 
 def vectors(model: Model) -> Array:
@@ -62,15 +58,15 @@ def vectors(model: Model) -> Array:
 
 
 def scores(model: Model, histories: Histories, scenario_idx: Array, time: Array) -> Array:
-    """float32 (U, I): the history projected on the factors and back; zeros, which say nothing, without history."""
-    return queries(model, histories, scenario_idx, time) @ vectors(model).T
+    """The history projected on the factors and back, float32 (U, I); zeros (not scored) without history."""
+    return np.asarray(queries(model, histories, scenario_idx, time) @ vectors(model).T)
 
 
 def to_arrays(model: Model) -> tuple[dict[str, Any], dict[str, Array]]:
-    """(manifest, arrays) for training/checkpoint.py."""
-    return {"settings": asdict(model.settings)}, {"items_IF": model.items_IF}
+    """(manifest, arrays) of a model folder."""
+    return {"settings": model.settings.model_dump()}, {"items_IF": model.items_IF}
 
 
 def from_arrays(manifest: Mapping[str, Any], arrays: Mapping[str, Array]) -> Model:
     """The inverse of `to_arrays`."""
-    return Model(arrays["items_IF"], Settings(**manifest["settings"]))
+    return Model(arrays["items_IF"], MatrixFactorization(**manifest["settings"]))

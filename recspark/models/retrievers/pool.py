@@ -1,4 +1,4 @@
-"""Several retrievers' lists as one pool of candidates, and which item of the history speaks for each.
+"""Several retrievers' lists as one pool of candidates, and the item of the user's history that explains each of them.
 
 Shapes: L lists (one user in one scenario), k places, R retrievers, n pooled rows.
 """
@@ -11,13 +11,17 @@ import scipy.sparse as sp
 
 from recspark.arrays import Array
 
-NOBODY = -1  # `best` of a row that no retriever found; `because` without an item
+NO_RETRIEVER = -1  # `best` of a row that no retriever found
+NO_ITEM = -1  # `explaining_item` of a row that no item explains
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Rows in order of list, then item. `ranks` float32 (n, R) from 1, nan where that retriever did not find the item;
-    `best` (n,): the retriever that ranked it highest, the first one among equals."""
+    """Candidate rows in order of list, then item.
+
+    `ranks`: float32 (n, R) from 1, NaN where that retriever did not find the item. `best`: (n,) the retriever that
+    ranked it highest, the first one if several did; NO_RETRIEVER if none found it.
+    """
 
     list_pos: Array
     item_idx: Array
@@ -26,7 +30,7 @@ class Pool:
 
 
 def pool(tops: Sequence[Array], num_lists: int, num_items: int) -> Pool:
-    """The union of R lists of item numbers, each (L, k) best first with -1 for an empty place."""
+    """The union of R lists of item numbers, each (L, k), best first, with -1 for an empty place."""
     places = [np.nonzero(top >= 0) for top in tops]
     keys = [row.astype(np.int64) * num_items + top[row, place] for top, (row, place) in zip(tops, places, strict=True)]
     distinct = np.unique(np.concatenate(keys))
@@ -38,17 +42,17 @@ def pool(tops: Sequence[Array], num_lists: int, num_items: int) -> Pool:
 
 
 def append(rows: Pool, list_pos: Array, item_idx: Array) -> Pool:
-    """Add rows that no retriever found (`best` is -1), and put all in order again."""
+    """Add rows that no retriever found, and sort all rows again."""
     list_pos, item_idx = np.concatenate((rows.list_pos, list_pos)), np.concatenate((rows.item_idx, item_idx))
     added = len(list_pos) - len(rows.list_pos)
     ranks = np.concatenate((rows.ranks, np.full((added, rows.ranks.shape[1]), np.nan, dtype=np.float32)))
-    best = np.concatenate((rows.best, np.full(added, NOBODY)))
+    best = np.concatenate((rows.best, np.full(added, NO_RETRIEVER)))
     order = np.lexsort((item_idx, list_pos))
     return Pool(list_pos[order], item_idx[order], ranks[order], best[order])
 
 
 def exactly(rows: Pool, list_pos: Array, item_idx: Array, num_items: int) -> Pool:
-    """Those rows, in order of list and item and no other, with what the pool knows of them."""
+    """Exactly the given rows (sorted by list and item), with the ranks that they have in the pool."""
     pooled, wanted = (
         lists * num_items + items for lists, items in ((rows.list_pos, rows.item_idx), (list_pos, item_idx))
     )
@@ -56,29 +60,31 @@ def exactly(rows: Pool, list_pos: Array, item_idx: Array, num_items: int) -> Poo
     found = at < len(pooled)
     found[found] = pooled[at[found]] == wanted[found]
     ranks = np.full((len(wanted), rows.ranks.shape[1]), np.nan, dtype=np.float32)
-    best = np.full(len(wanted), NOBODY)
+    best = np.full(len(wanted), NO_RETRIEVER)
     ranks[found], best[found] = rows.ranks[at[found]], rows.best[at[found]]
     return Pool(list_pos, item_idx, ranks, best)
 
 
-def because(
+def explaining_item(
     history_UI: sp.csr_matrix,
     user_pos: Array,
     item_idx: Array,
     contribution: Callable[[Array, Array], Array],
     tie_rank: Array,
 ) -> Array:
-    """For every (user, item) row the item of the user's history that contributes most to it, int32 (n,); -1 for none.
+    """For every (user, item) row, the item of the user's history that contributes most to the score.
 
-    Rows must be in order of `user_pos`. `contribution(history items (h,), items (m,))` -> (h, m), called once a user;
-    equal contributions: the lower `tie_rank`.
+    Rows must be in order of `user_pos`. `contribution(history items (h,), items (m,))` -> (h, m) is called once a user;
+    if contributions are equal, the item of the lower `tie_rank` is taken.
+
+    Returns: int32 (n,), NO_ITEM for a user without history.
     """
-    found = np.full(len(user_pos), NOBODY, dtype=np.int32)
+    found = np.full(len(user_pos), NO_ITEM, dtype=np.int32)
     users, starts = np.unique(user_pos, return_index=True)
     ends = np.append(starts, len(user_pos))[1:]
     for user, low, high in zip(users, starts, ends, strict=True):
-        had = history_UI.indices[history_UI.indptr[user] : history_UI.indptr[user + 1]]
-        if len(had):
-            had = had[np.argsort(tie_rank[had])]
-            found[low:high] = had[np.argmax(contribution(had, item_idx[low:high]), axis=0)]
+        known = history_UI.indices[history_UI.indptr[user] : history_UI.indptr[user + 1]]
+        if len(known):
+            known = known[np.argsort(tie_rank[known])]
+            found[low:high] = known[np.argmax(contribution(known, item_idx[low:high]), axis=0)]
     return found

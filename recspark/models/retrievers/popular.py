@@ -1,4 +1,4 @@
-"""What sells now: exponentially decayed counts, every scenario leaning on all of them together.
+"""Popularity: exponentially decayed counts of each scenario, shrunk towards those of all scenarios together.
 
 Shapes: G scenario groups, I items.
 """
@@ -8,16 +8,18 @@ import numpy as np
 from recspark.arrays import Array
 
 
-def decay(age_days: Array, half_life_days: float) -> Array:
-    """What an event of that age counts for: 1 now, a half after one half-life."""
-    return np.exp2(-np.asarray(age_days, dtype=np.float64) / half_life_days)
+def exponential_decay(age_days: Array, half_life_days: float) -> Array:
+    """The weight of an event of that age, float64: 1 for age 0, 1/2 after one half-life."""
+    return np.asarray(np.exp2(-np.asarray(age_days, dtype=np.float64) / half_life_days))
 
 
 def fit(counts_GI: Array, shrinkage: float) -> Array:
-    """Popularity float32 (G, I) of decayed net counts: (count + shrinkage * share of all groups) / (total + shrinkage).
+    """Popularity from decayed net counts: (count + shrinkage * share in all groups) / (total + shrinkage).
 
-    `shrinkage` is how many events the distribution over all groups counts for: a group with few events follows the
-    rest, an empty one is the rest. More returns than purchases count as none, so nothing is negative.
+    `shrinkage`: the number of events that the shares in all groups count for, so a group with few events is close to
+    those shares, and a group without events equals them. A negative count (more returns than purchases) counts as 0.
+
+    Returns: float32 (G, I).
     """
     counts_GI = np.maximum(counts_GI, 0.0)
     total = counts_GI.sum()

@@ -1,10 +1,11 @@
-"""What follows what: items near each other in users' sequences, direct and smoothed through a low-rank spectrum.
+"""Which items follow which: items near each other in users' sequences, as they are and smoothed by a low-rank spectrum.
 
-An item that stands k events after another counts 1 / k for it. The spectral views see further than two items that met:
-they are the leading eigenvectors of the symmetric, degree-normalised graph (as graph filters do, Shen et al. 2021, How
-Powerful is Graph Convolution for Recommendation?). Only the order of events is used, never their time.
+A pair of items k events apart counts 1 / k. The spectral views also relate items that no user has both of: they use
+the leading eigenvectors of the symmetric, degree-normalised graph, as graph filters do. Only the order of events is
+used, not their time.
 
 Shapes: U users, E events, I items, D rank of the spectrum.
+Reference: Shen et al. 2021, How Powerful is Graph Convolution for Recommendation?
 """
 
 from collections.abc import Mapping
@@ -15,13 +16,14 @@ import numpy as np
 import scipy.sparse as sp
 
 from recspark.arrays import Array
-from recspark.histories import Histories
+from recspark.histories import Histories, owners
+from recspark.models.retrievers.affinity import places_from_end
 from recspark.models.retrievers.catalogue import Catalogue
 
 POWER_STEPS = 8  # of the subspace iteration
 OVERSAMPLING = 16
-WEAK = 0.25  # keeps half of the popularity that a cosine (0.5) takes away
-WALKS = {  # view: which events, which matrix, power of the counts that divide
+WEAK = 0.25  # keeps half of the popularity that a cosine (power 0.5) removes
+WALKS = {  # view: which events, which matrix, the power of the counts to divide by
     "forward_recent": ("recent", "forward_II", 0.5),
     "forward_last": ("last", "forward_II", 0.5),
     "forward_weak": ("recent", "forward_II", WEAK),
@@ -36,19 +38,23 @@ VIEWS = (*WALKS, "spectral_recent", "filter_recent", "spectral_last", "filter_la
 
 @dataclass(frozen=True)
 class Settings:
-    """`length`: a user's last events that count; `rank`: D; `fade`: what an event counts against the one after it."""
+    """`length`: how many of a user's newest events count; `rank`: D; `decay_per_event`: the weight of an event relative
+    to the next one (exponential decay by place)."""
 
     length: int = 50
     rank: int = 64
-    fade: float = 0.7
+    decay_per_event: float = 0.7
 
 
 @dataclass(frozen=True)
 class Model:
-    """Sums over all users: `forward_II` j after i, `near_II` either way, both 1 / distance; `whole_II` users with both.
-    float32 CSR. `counts_I` float32: events of an item; `late_I` float32: the same, fading by `fade` a place from their
-    users' ends, which is what sells lately where no time is known. `factors_ID` float32: F F^T is the smoothed
-    `near_II`; `filter_ID` float32, orthonormal columns: the leading directions of `whole_II`."""
+    """Sums over all users, float32.
+
+    `forward_II`, `near_II`, `whole_II` (CSR): pairs with j after i, weighted 1 / distance; the same in either order;
+    users with both items. `counts_I`: events of an item. `late_I`: the same, an event decayed by its places from the
+    user's end: recent popularity where no time is known. `factors_ID`: F F^T is the smoothed `near_II`. `filter_ID`:
+    orthonormal columns, the leading directions of `whole_II`.
+    """
 
     settings: Settings
     forward_II: sp.csr_matrix
@@ -61,7 +67,7 @@ class Model:
 
 
 def fit(histories: Histories, catalogue: Catalogue, settings: Settings, seed: int) -> Model:
-    """Count pairs of positive events of a user; memory: a pair of events 24 bytes, and the pairs of items that met."""
+    """Count the pairs of each user's positive events. Memory: 24 bytes a pair of events, and the pairs of items."""
     owner, item = _recent_events(histories, catalogue.num_items, settings.length)
     first, second, distance = _pairs(owner, item, settings.length)
     shape = (catalogue.num_items, catalogue.num_items)
@@ -69,7 +75,7 @@ def fit(histories: Histories, catalogue: Catalogue, settings: Settings, seed: in
     near = (forward + forward.T).tocsr()
     ones = sp.csr_matrix((np.ones(len(first), np.float32), (first, second)), shape=shape)
     counts = np.bincount(item, minlength=catalogue.num_items).astype(np.float32)
-    weight = settings.fade ** recency(owner, len(histories.offsets) - 1)
+    weight = settings.decay_per_event ** places_from_end(owner, len(histories.offsets) - 1)
     late = np.bincount(item, weight, catalogue.num_items).astype(np.float32)
     whole = (ones + ones.T).tocsr()
     strength, vectors = _spectrum(_scaled(near, counts, 0.5), settings.rank, seed)
@@ -80,21 +86,15 @@ def fit(histories: Histories, catalogue: Catalogue, settings: Settings, seed: in
 
 def _recent_events(histories: Histories, num_items: int, length: int) -> tuple[Array, Array]:
     """(user, item) of the last `length` positive events of each user that name a known item."""
-    owner = np.repeat(np.arange(len(histories.offsets) - 1), np.diff(histories.offsets))
+    owner = owners(histories.offsets)
     known = (histories.weight > 0) & (histories.item_idx >= 0) & (histories.item_idx < num_items)
     owner, item = owner[known], histories.item_idx[known]
-    back = recency(owner, len(histories.offsets) - 1)
+    back = places_from_end(owner, len(histories.offsets) - 1)
     return owner[back < length], item[back < length]
 
 
-def recency(owner: Array, num_users: int) -> Array:
-    """Place of each event from its user's end, 0 = the last one; events in order of user."""
-    ends = np.cumsum(np.bincount(owner, minlength=num_users))
-    return ends[owner] - 1 - np.arange(len(owner))
-
-
 def _pairs(owner: Array, item: Array, length: int) -> tuple[Array, Array, Array]:
-    """Every ordered pair of one user's events: item before, item after, events apart; equal items left out."""
+    """Every ordered pair of one user's events: first item, second item, distance in events; equal items left out."""
     first, second, distance = [item[:0]], [item[:0]], [owner[:0]]
     for step in range(1, length):
         same = (owner[step:] == owner[:-step]) & (item[step:] != item[:-step])
@@ -123,10 +123,10 @@ def _spectrum(matrix_II: sp.csr_matrix, rank: int, seed: int) -> tuple[Array, Ar
 
 
 def views(model: Model, histories: Histories) -> dict[str, Array]:
-    """Every view of a block of users, float32 (U, I) each, named as in `VIEWS`; 0 says nothing.
+    """Every view of a block of users, float32 (U, I) each, named as in `VIEWS`; 0: not scored.
 
-    `recent` weighs an event by `fade` for each one after it, `last` takes the last one only, `whole` all the same;
-    `weak` divides by popularity only half as much.
+    `recent` decays an event by its places from the user's end, `last` uses the last event only, `whole` weighs all
+    events the same; `weak` divides by popularity only half as much.
     """
     histories_of = {kind: _history(model, histories, kind) for kind in ("recent", "last", "whole")}
     dense = {
@@ -151,19 +151,19 @@ def _history(model: Model, histories: Histories, kind: str) -> sp.csr_matrix:
     """(U, I) float32 weights of the user's items."""
     owner, item = _recent_events(histories, len(model.counts_I), model.settings.length)
     num_users = len(histories.offsets) - 1
-    back = recency(owner, num_users)
-    weight = {"recent": model.settings.fade**back, "last": back == 0, "whole": np.ones(len(back))}[kind]
+    back = places_from_end(owner, num_users)
+    weight = {"recent": model.settings.decay_per_event**back, "last": back == 0, "whole": np.ones(len(back))}[kind]
     return sp.csr_matrix((weight.astype(np.float32), (owner, item)), shape=(num_users, len(model.counts_I)))
 
 
 def scores(model: Model, histories: Histories, scenario_idx: Array, time: Array) -> Array:
-    """float32 (U, I): what tends to follow the user's last events; the moment and scenario asked about change nothing.
-    A user without a known item gets zeros."""
+    """How often the item follows the user's last events, float32 (U, I); zeros for a user without a known item. The
+    query's scenario and time change nothing."""
     return _walk(_history(model, histories, "recent"), model.forward_II, model.counts_I, 0.5)
 
 
 def to_arrays(model: Model) -> tuple[dict[str, Any], dict[str, Array]]:
-    """(manifest, arrays) for the checkpoint."""
+    """(manifest, arrays) of a model folder."""
     arrays = {"counts": model.counts_I, "late": model.late_I, "factors": model.factors_ID, "filter": model.filter_ID}
     for name, matrix in (("forward", model.forward_II), ("near", model.near_II), ("whole", model.whole_II)):
         arrays |= {f"{name}_{part}": getattr(matrix, part) for part in ("data", "indices", "indptr")}

@@ -1,4 +1,4 @@
-"""Candidates of a block of users, in numpy over Arrow: score, take each retriever's best, pool, explain, features.
+"""Candidates of a block of users, from Arrow to Arrow: score all items, take each retriever's best, compute features.
 
 Memory of a worker: the retriever bundle (memory-mapped) and a few dense float32 matrices of users of a block x items.
 Shapes: U users of a block, L lists (a user in a scenario), n candidate rows, I items.
@@ -17,20 +17,21 @@ from recspark import columns as c
 from recspark.arrays import Array
 from recspark.config.schema import RETRIEVERS, Scenarios
 from recspark.features import Candidates, ranking_features
-from recspark.histories import from_arrow
+from recspark.histories import from_arrow, owners
 from recspark.models.retrievers.pool import Pool, append, exactly, pool
 from recspark.models.topk import top_k, top_k_capped
-from recspark.stages.candidates.scores import Scores, evidence, explain, of_rows, score
+from recspark.stages.candidates.scores import Scores, explain, score, score_candidates, scores_of_lists
 from recspark.stages.item_rules import Limit, limit_of, open_rules
+from recspark.stages.retriever.bundle import Bundle
 from recspark.stages.retriever.item_stats import group_rows
-from recspark.stages.retriever.stage import Bundle
 from recspark.tables import histories as histories_table
 from recspark.tables.candidates import COLUMNS, GIVEN, REPEAT
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a worker needs to know beside the bundle; `item_rules`: the folder of what `where` and `at_most` say."""
+    """What a worker needs beside the bundle. `depth`: items of each retriever a list; `k`: places on a published list;
+    `item_rules`: the folder with the values of `where` and `at_most`."""
 
     as_of: date
     rules: Scenarios
@@ -42,7 +43,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Lists:
-    """The lists of a block, in order of user: row of the user, scenario (position in `names`), row of its group."""
+    """The lists of a block, in order of user; (L,) each: user, scenario (position in `names`), row of its group."""
 
     user_pos: Array
     name_idx: Array
@@ -61,8 +62,8 @@ def block_candidates(batch: pa.RecordBatch, bundle: Bundle, settings: Settings) 
         rows = exactly(rows, *given_rows(batch, lists), len(bundle.known))
     user_pos = lists.user_pos[rows.list_pos]
     scenario_row = lists.group_row[rows.list_pos]
-    known = of_rows(rows, user_pos, scenario_row, scores, bundle)
-    ranked = Candidates(user_pos, scenario_row, rows.item_idx, known, rows.ranks, rows.list_pos)
+    row_scores = score_candidates(rows, user_pos, scenario_row, scores, bundle)
+    ranked = Candidates(user_pos, scenario_row, rows.item_idx, row_scores, rows.ranks, rows.list_pos)
     features = ranking_features(histories, ranked, bundle.stats, float(bundle.as_of_day))
     num_rows = len(user_pos)
     sources = pa.array([*RETRIEVERS, GIVEN if histories_table.GIVEN_ITEM in batch.schema.names else REPEAT])
@@ -80,34 +81,34 @@ def block_candidates(batch: pa.RecordBatch, bundle: Bundle, settings: Settings) 
 
 
 def lists_of(batch: pa.RecordBatch, bundle: Bundle) -> Lists:
-    """One list for each scenario of each user; a scenario without events yet belongs to the group of small ones."""
+    """One list for each scenario of each user; a scenario without events so far is in the group of small ones."""
     column = batch.column(histories_table.SCENARIOS)
     offsets = column.offsets.to_numpy()
     encoded = column.flatten().dictionary_encode()
     names = encoded.dictionary.to_pylist()
     group = np.array([bundle.scenarios.get(name, 0) for name in names], dtype=np.int32)
     name_idx = encoded.indices.to_numpy()
-    user_pos = np.repeat(np.arange(batch.num_rows), np.diff(offsets))
+    user_pos = owners(offsets)
     return Lists(user_pos, name_idx, names, group_rows(group, bundle.groups)[name_idx])
 
 
 def retrieve(lists: Lists, scores: Scores, bundle: Bundle, settings: Settings) -> Pool:
-    """The union of the retrievers' best `depth` items a list; a list with fewer than k gets seen items as well.
+    """The union of every retriever's best `depth` items for each list; a list with fewer than k gets seen items too.
 
-    A retriever offers an item only with a score above 0; `popular` offers every eligible item, so that a list is short
-    only when its user has seen the rest. `popular` keeps to `at_most` as well, so that a list can be filled under it;
-    of what the others offer, the ranker chooses.
+    A retriever adds only items with a score above 0. `popular` adds any eligible item, so a list is short only if its
+    user has seen the rest. `popular` also respects `at_most`, so that k items within the limit exist; for the other
+    retrievers the limit is applied after ranking.
     """
     num_lists, num_items = len(lists.user_pos), len(bundle.known)
     tops = {name: np.full((num_lists, settings.depth), -1, dtype=np.int32) for name in RETRIEVERS}
     allowed = [eligible(bundle, settings.rules, name, settings.item_rules) for name in lists.names]
     exclude = [settings.rules.rule(name).seen == "exclude" for name in lists.names]
-    for kind, at in _alike(lists, settings.rules):
-        mask, hide = allowed[kind], exclude[kind]
+    for kind, at in _group_by_rule(lists, settings.rules):
+        mask, hide = allowed[kind], exclude[kind]  # eligible items (I,), and whether seen items are left out
         for name in (*scores.user_UI, *scores.list_LD):
-            users, back, said = evidence(name, scores, bundle, at, lists.user_pos)
+            users, back, scores_UI = scores_of_lists(name, scores, bundle, at, lists.user_pos)
             seen_UI = scores.seen_UI[users] if hide else None
-            tops[name][at] = top_k(said, settings.depth, seen_UI, mask, bundle.tie_rank, above=0.0)[0][back]
+            tops[name][at] = top_k(scores_UI, settings.depth, seen_UI, mask, bundle.tie_rank, above=0.0)[0][back]
         for row in np.unique(lists.group_row[at]):
             part = at[lists.group_row[at] == row]
             members, back = np.unique(lists.user_pos[part], return_inverse=True)
@@ -120,9 +121,9 @@ def retrieve(lists: Lists, scores: Scores, bundle: Bundle, settings: Settings) -
 
 
 def with_repeats(rows: Pool, lists: Lists, scores: Scores, bundle: Bundle, settings: Settings) -> Pool:
-    """Fill lists of fewer than k candidates with seen items, the latest first.
+    """Fill lists of fewer than k candidates with seen items, the most recently seen first.
 
-    Under `at_most` they get k: some may be beyond the limit with the unseen items that a list begins with.
+    Under `at_most` a list gets k seen items: together with its unseen items, some of them may exceed the limit.
     """
     k = settings.k
     size = np.bincount(rows.list_pos, minlength=len(lists.user_pos))
@@ -133,7 +134,7 @@ def with_repeats(rows: Pool, lists: Lists, scores: Scores, bundle: Bundle, setti
     seen_UI = scores.seen_UI
     recent = sp.csr_matrix((scores.last_seen, seen_UI.indices, seen_UI.indptr), seen_UI.shape)[users]
     dense = np.full(recent.shape, -np.inf, dtype=np.float32)
-    dense[np.repeat(np.arange(len(short)), np.diff(recent.indptr)), recent.indices] = recent.data
+    dense[owners(recent.indptr), recent.indices] = recent.data
     where = np.searchsorted(short, rows.list_pos)
     pooled = np.isin(rows.list_pos, short)
     dense[where[pooled], rows.item_idx[pooled]] = -np.inf
@@ -151,9 +152,9 @@ def with_repeats(rows: Pool, lists: Lists, scores: Scores, bundle: Bundle, setti
 
 
 def given_rows(batch: pa.RecordBatch, lists: Lists) -> tuple[Array, Array]:
-    """The rows that somebody else asked for: their list and item, (n,) each, in order of list and item."""
+    """The rows of candidates.source: their list and item, (n,) each, in order of list and item."""
     column = batch.column(histories_table.GIVEN_ITEM)
-    user_pos = np.repeat(np.arange(batch.num_rows), np.diff(column.offsets.to_numpy()))
+    user_pos = owners(column.offsets.to_numpy())
     names = batch.column(histories_table.GIVEN_SCENARIO).flatten()
     name_idx = pc.index_in(names, value_set=pa.array(lists.names, pa.string())).to_numpy(zero_copy_only=False)
     keys = lists.user_pos * len(lists.names) + lists.name_idx
@@ -165,7 +166,7 @@ def given_rows(batch: pa.RecordBatch, lists: Lists) -> tuple[Array, Array]:
 
 
 def eligible(bundle: Bundle, rules: Scenarios, scenario: str, item_rules: str | None = None) -> Array:
-    """bool (I,): what may be in a scenario's lists. `item_rules`: where what a `where` leaves is written."""
+    """bool (I,): the items allowed in a scenario's lists. `item_rules`: the folder with the values of `where`."""
     rule, items = rules.rule(scenario), bundle.known
     if rule.items == "own":
         items = bundle.own.get(scenario, np.zeros_like(bundle.known))
@@ -185,8 +186,8 @@ def _best(
     return top_k_capped(scores, k, limit.code, limit.items, seen_UI, allowed, tie_rank)[0]
 
 
-def _alike(lists: Lists, rules: Scenarios) -> Iterator[tuple[int, Array]]:
-    """Lists under the same rule share their top-K: (a scenario that stands for the rule, positions of its lists)."""
+def _group_by_rule(lists: Lists, rules: Scenarios) -> Iterator[tuple[int, Array]]:
+    """Lists under the same rule, which share one top-K: (position in `names` of a scenario with that rule, lists)."""
     kinds: dict[tuple[object, ...], int] = {}
     of_name = np.empty(len(lists.names), dtype=np.int64)
     for i, name in enumerate(lists.names):

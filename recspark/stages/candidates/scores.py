@@ -1,7 +1,7 @@
-"""What every retriever of a bundle says of every item, for a block of users.
+"""Scores of all items by every retriever of a bundle, for a block of users.
 
-Memory: a dense float32 matrix of users x items for each retriever that scores a user; of what depends on the scenario
-asked about (BY_LIST), scores are made a tile at a time.
+Memory: a dense float32 matrix of users x items for each retriever whose scores depend on the user alone; the scores of
+BY_LIST, which depend on the scenario too, are computed a tile at a time.
 Shapes: U users of a block, L lists (a user in a scenario), n candidate rows, I items, D numbers of a vector.
 """
 
@@ -15,18 +15,22 @@ from recspark.arrays import Array
 from recspark.config.schema import RETRIEVERS
 from recspark.histories import Histories, take
 from recspark.models.retrievers import affinity, content, linear
-from recspark.models.retrievers.pool import Pool, because
+from recspark.models.retrievers.pool import Pool, explaining_item
 from recspark.models.topk import Product
-from recspark.stages.retriever.stage import Bundle
+from recspark.stages.retriever.bundle import Bundle
 
-BY_LIST = "sequence"  # what it says of a user depends on the scenario asked about
+BY_LIST = "sequence"  # its scores depend on the list (user and scenario), those of the others on the user alone
 
 
 @dataclass(frozen=True)
 class Scores:
-    """`user_UI`: retriever -> float32 (U, I), 0 says nothing. `list_LD`: retriever -> float32 (L, D), what is asked of
-    its item vectors in each list, nan where it has nothing to say. Users' items: `recent_UI` faded by age, `seen_UI`
-    any event, `last_seen` (its entries) days before the date as a negative number."""
+    """Scores of a block of users, and the items that they interacted with.
+
+    `user_UI`: retriever -> float32 (U, I) scores, 0: not scored. `list_LD`: retriever -> float32 (L, D), the query
+    vector of each list, NaN if the retriever does not score it; a score is its product with an item vector.
+    `recent_UI`: positive items with exponential decay. `seen_UI`: items with any event. `last_seen`: time of the last
+    event for each entry of `seen_UI`, in days relative to the bundle's date, so never above 0.
+    """
 
     recent_UI: sp.csr_matrix
     seen_UI: sp.csr_matrix
@@ -36,7 +40,7 @@ class Scores:
 
 
 def score(histories: Histories, bundle: Bundle, user_pos: Array, scenario_idx: Array) -> Scores:
-    """For users' `histories` and their lists: the user (L,) and the group asked about (L,) of each."""
+    """Score all items for the users of `histories` and their lists; `user_pos`, `scenario_idx` (L,): of each list."""
     h, num_items, day = histories, len(bundle.known), float(bundle.as_of_day)
     seen_UI = affinity.seen(h.offsets, h.item_idx, num_items)
     recent_UI = affinity.recent(h.offsets, h.item_idx, h.weight, h.time, num_items, day, bundle.half_life_days)
@@ -45,75 +49,92 @@ def score(histories: Histories, bundle: Bundle, user_pos: Array, scenario_idx: A
         user_UI["linear"] = linear.scores(recent_UI, bundle.linear)
     list_LD = {}
     num_users = len(h.offsets) - 1
-    for name, learnt in bundle.learnt.items():
+    for name, trained in bundle.trained.items():
         if name == BY_LIST:
             days = np.full(len(user_pos), day)
-            asked = learnt.module.queries(learnt.model, take(h, user_pos), scenario_idx, days).astype(np.float32)
-            if learnt.target is not None:
-                asked[scenario_idx != learnt.target] = np.nan
-            list_LD[name] = asked
+            query_LD = trained.module.queries(trained.model, take(h, user_pos), scenario_idx, days).astype(np.float32)
+            if trained.target is not None:
+                query_LD[scenario_idx != trained.target] = np.nan
+            list_LD[name] = query_LD
         else:
-            nowhere, days = np.zeros(num_users, dtype=np.int64), np.full(num_users, day)
-            user_UI[name] = learnt.module.scores(learnt.model, h, nowhere, days)
+            no_scenario, days = np.zeros(num_users, dtype=np.int64), np.full(num_users, day)
+            user_UI[name] = trained.module.scores(trained.model, h, no_scenario, days)
     last_seen = affinity.last_times(h.offsets, h.item_idx, h.time, seen_UI) - day
     return Scores(recent_UI, seen_UI, last_seen, user_UI, list_LD)
 
 
-def evidence(
+def scores_of_lists(
     name: str, scores: Scores, bundle: Bundle, lists: Array, user_pos: Array
 ) -> tuple[Array, Array, Array | Product]:
-    """What the retriever says of every item in some of the lists: (users (m,), back (l,), scores (m, I)), where the
-    i-th list has row back[i]."""
+    """One retriever's scores of all items in the given `lists` (l,); lists with equal scores share a row.
+
+    Returns: user of each row (m,), row of each list (l,), scores (m, I).
+    """
     if name in scores.user_UI:
-        users, back = np.unique(user_pos[lists], return_inverse=True)
-        return users, back, scores.user_UI[name][users]
+        users, row_of_list = np.unique(user_pos[lists], return_inverse=True)
+        return users, row_of_list, scores.user_UI[name][users]
     return (
         user_pos[lists],
         np.arange(len(lists)),
-        Product(scores.list_LD[name][lists], bundle.learnt[name].vectors_ID.T),
+        Product(scores.list_LD[name][lists], _item_vectors(name, bundle).T),
     )
 
 
-def of_rows(rows: Pool, user_pos: Array, group_row: Array, scores: Scores, bundle: Bundle) -> Array:
-    """Every retriever's score of every row, whoever found it, float32 (n, R); nan where it has nothing to say.
-    `user_pos`, `group_row` (n,): the row's user and group."""
+def score_candidates(rows: Pool, user_pos: Array, group_row: Array, scores: Scores, bundle: Bundle) -> Array:
+    """Every retriever's score of every candidate, also of those that another retriever found.
+
+    `user_pos`, `group_row` (n,): user and scenario group of each candidate.
+    Returns: float32 (n, R); NaN: not scored (a user without positive items, an item without content, a retriever that
+    is turned off).
+    """
     columns = {"popular": bundle.popular[group_row, rows.item_idx]}
-    bought = np.diff(scores.recent_UI.indptr) > 0
-    described = bundle.content.any(axis=1)
+    has_positives = np.diff(scores.recent_UI.indptr) > 0
+    has_content = bundle.content.any(axis=1)
     for name, matrix_UI in scores.user_UI.items():
-        found = matrix_UI[user_pos, rows.item_idx]
         if name in ("content", "content_towers", "content_map"):
-            speaks = described[rows.item_idx] & matrix_UI.any(axis=1)[user_pos]
+            is_scored = has_content[rows.item_idx] & matrix_UI.any(axis=1)[user_pos]
         else:
-            speaks = bought[user_pos]
-        columns[name] = np.where(speaks, found, np.nan)
+            is_scored = has_positives[user_pos]
+        columns[name] = np.where(is_scored, matrix_UI[user_pos, rows.item_idx], np.nan)
     for name, list_LD in scores.list_LD.items():
-        columns[name] = np.einsum("nd,nd->n", list_LD[rows.list_pos], bundle.learnt[name].vectors_ID[rows.item_idx])
-    silent = np.full(len(user_pos), np.nan)
-    return np.stack([columns.get(name, silent) for name in RETRIEVERS], axis=1).astype(np.float32)
+        columns[name] = np.einsum("nd,nd->n", list_LD[rows.list_pos], _item_vectors(name, bundle)[rows.item_idx])
+    not_scored = np.full(len(user_pos), np.nan)
+    return np.asarray(np.stack([columns.get(name, not_scored) for name in RETRIEVERS], axis=1), dtype=np.float32)
 
 
 def explain(rows: Pool, user_pos: Array, scores: Scores, bundle: Bundle) -> Array:
-    """The history item that speaks most for each row, as its best retriever sees it, int32 (n,); -1 for none."""
+    """The item of the user's history that contributes most to the score of each candidate by its best retriever.
+
+    Returns: int32 (n,), -1 for none.
+    """
     found = np.full(len(user_pos), -1, dtype=np.int32)
     for name in (*scores.user_UI, *scores.list_LD):
         at = np.flatnonzero(rows.best == RETRIEVERS.index(name))
-        speaks = _contribution(name, bundle)
-        found[at] = because(scores.recent_UI, user_pos[at], rows.item_idx[at], speaks, bundle.tie_rank)
+        contribution = _contribution(name, bundle)
+        found[at] = explaining_item(scores.recent_UI, user_pos[at], rows.item_idx[at], contribution, bundle.tie_rank)
     return found
 
 
 def _contribution(name: str, bundle: Bundle) -> Callable[[Array, Array], Array]:
-    """(history items (h,), items (m,)) -> (h, m): what one says for the other. Where vectors are learnt: their product,
-    less the item's bias, which no history item brings about."""
+    """A function (history items (h,), items (m,)) -> (h, m): how much one adds to the score of the other.
+
+    For vectors, their product. The item's bias in BY_LIST is left out, since it does not come from the history.
+    """
     if name == "linear":
         weights_II = bundle.linear
         assert weights_II is not None
-        return lambda had, items: weights_II[np.ix_(had, items)]
+        return lambda history, items: weights_II[np.ix_(history, items)]
     if name == "co_occurrence":
-        similarity_II = bundle.learnt[name].module.matrix(bundle.learnt[name].model)
-        return lambda had, items: similarity_II[had][:, items].toarray()
-    vectors_ID = bundle.content if name == "content" else bundle.learnt[name].vectors_ID
+        similarity_II = bundle.trained[name].module.matrix(bundle.trained[name].model)
+        return lambda history, items: similarity_II[history][:, items].toarray()
+    vectors_ID = bundle.content if name == "content" else _item_vectors(name, bundle)
     if name == BY_LIST:
         vectors_ID = vectors_ID[:, :-1]
-    return lambda had, items: vectors_ID[had] @ vectors_ID[items].T
+    return lambda history, items: vectors_ID[history] @ vectors_ID[items].T
+
+
+def _item_vectors(name: str, bundle: Bundle) -> Array:
+    """The item vectors of a retriever whose score is a product with them."""
+    vectors_ID = bundle.trained[name].vectors_ID
+    assert vectors_ID is not None
+    return vectors_ID

@@ -12,134 +12,133 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark import columns as c
-from recspark import model_folder
 from recspark.config.schema import Config
-from recspark.errors import ConfigError, DataError
-from recspark.sources import given as given_table
-from recspark.sources import raw, users
-from recspark.stages import item_rules as rules
+from recspark.errors import ConfigError
+from recspark.sources import given, raw, users
+from recspark.stages import item_rules
 from recspark.stages.candidates.blocks import Settings, block_candidates, eligible
-from recspark.stages.retriever import stage as retriever
-from recspark.stages.retriever.stage import Bundle, open_bundle
+from recspark.stages.retriever.bundle import Bundle, open_bundle
 from recspark.summary import Summary
-from recspark.tables import histories as histories_table
-from recspark.tables import index
+from recspark.tables import histories, index
 from recspark.tables.candidates import TABLE
+from recspark.warehouse import artifacts
 from recspark.warehouse.store import Store
+from recspark.windows import as_ofs
 
 log = logging.getLogger(__name__)
 
+RETRIEVER = "retriever"
 USERS_A_FILE = 20_000
 
 
 def refresh(store: Store, config: Config, run_date: date, force: bool = False) -> Summary:
     """Bring the candidates of tonight and the past dates up to date; a date whose inputs have not changed stays.
 
-    Business rules hold for tonight alone. Raises ConfigError when a scenario has fewer eligible items than
-    recommendations.k, DataError without a retriever.
+    Business rules (`where`, `at_most`) apply to tonight only.
+
+    Raises: ConfigError if a scenario has fewer eligible items than recommendations.k, DataError without a retriever.
     """
     rejected: dict[str, int] = {}
     version: int | None = None
     missing: list[tuple[date, str, str | None, str]] = []
-    for as_of in retriever.as_ofs(run_date, config):
-        path = retriever.folder(store, config, as_of)
-        if not model_folder.exists(path):
-            if as_of == run_date:
-                place = store.models("retriever")
-                raise DataError(f"no retriever as of {run_date} in {place}; run jobs/retriever.py first")
+    settings = config.training_examples
+    artifacts.require(store, config, RETRIEVER, run_date, RETRIEVER)
+    for as_of in as_ofs(run_date, settings.label_days, settings.num_windows):
+        path = artifacts.find(store, config, RETRIEVER, as_of)
+        if path is None:  # no event before that date
             continue
         tonight = as_of == run_date
-        item_rules = rules.refresh(store, config, run_date) if tonight else None
-        fingerprint = _fingerprint(store, config, path, tonight, item_rules)
+        rules = item_rules.refresh(store, config, run_date) if tonight else None
+        fingerprint = _fingerprint(store, config, path, tonight, rules)
         if force or not store.is_fresh(TABLE, fingerprint, as_of=as_of):
-            missing.append((as_of, path, item_rules, fingerprint))
-    # Gathered once for all dates; lazily, so nothing is read where nothing is missing.
-    whole = histories_table.read_all(store, config, run_date)
+            missing.append((as_of, path, rules, fingerprint))
+    # Collected once for all dates; lazy, so nothing is read if no date is missing.
+    all_histories = histories.read_all(store, config, run_date)
     if any(as_of != run_date for as_of, *_ in missing):
-        whole = by_user(whole, num_lists(missing[0][1]), config.candidates.block_users).persist()
+        all_histories = by_user(all_histories, num_lists(missing[0][1]), config.candidates.block_users).persist()
     try:
-        for as_of, path, item_rules, fingerprint in missing:
+        for as_of, path, rules, fingerprint in missing:
             if as_of == run_date and config.candidates.source is not None:
-                rows, rejected = given_candidates(store, config, whole, as_of, path)
+                rows, rejected = given_candidates(store, config, all_histories, as_of, path)
             elif as_of == run_date:
-                rows = tonight_of(store, config, whole, as_of, path, item_rules)
+                rows = tonight_of(store, config, all_histories, as_of, path, rules)
             else:
-                rows = past_of(config, whole, as_of, path)
-            metadata = {"fingerprint": fingerprint, "as_of": str(as_of)}
+                rows = past_of(config, all_histories, as_of, path)
+            metadata = {artifacts.FINGERPRINT: fingerprint, "as_of": str(as_of)}
             version = store.replace(TABLE, rows, where=f"{c.AS_OF} = '{as_of}'", metadata=metadata)
             log.info("candidates: as of %s written", as_of)
     finally:
-        whole.unpersist()
+        all_histories.unpersist()
     total = store.read(TABLE).where(F.col(c.AS_OF) == F.lit(run_date)).count()
     note = f"built as of {', '.join(str(as_of) for as_of, *_ in missing) or 'no new date'}"
     return Summary("candidates", rows_out=total, rejected=rejected, skipped=not missing, note=note, version=version)
 
 
 def tonight_of(
-    store: Store, config: Config, whole: DataFrame, as_of: date, bundle_path: str, item_rules: str | None
+    store: Store, config: Config, all_histories: DataFrame, as_of: date, bundle_path: str, rules: str | None
 ) -> DataFrame:
-    """The rows of tonight: the users with events, those of source.users, and `__default__`."""
-    settings, groups = settings_of(config, as_of, item_rules), histories_table.groups_in(bundle_path)
-    histories = histories_table.as_of(whole, as_of, groups, config.scenarios)
+    """Tonight's candidates: of users with events, of those in source.users, and of `__default__`."""
+    settings, groups = settings_of(config, as_of, rules), histories.groups_in(bundle_path)
+    known = histories.as_of(all_histories, as_of, groups, config.scenarios)
     names = [group.scenario for group in groups]
     if config.source.users is not None:
         ids = users.eligible_users(store, config)
         # user_id is the index's key, so the join keeps one row an id
-        given = ids.join(store.read(index.USER_INDEX), on=c.USER_ID, how="inner").select(c.USER_IDX, c.SCENARIO)
-        histories = histories_table.with_given(histories, given)
-        names = sorted({*names, *(row[0] for row in given.select(c.SCENARIO).distinct().collect())})
-    histories = histories_table.with_default_user(histories, names)
+        listed = ids.join(store.read(index.USER_INDEX), on=c.USER_ID, how="inner").select(c.USER_IDX, c.SCENARIO)
+        known = histories.with_given(known, listed)
+        names = sorted({*names, *(row[0] for row in listed.select(c.SCENARIO).distinct().collect())})
+    known = histories.with_default_user(known, names)
     require_items(open_bundle(bundle_path), settings, names)
-    return build(by_user(histories, num_lists(bundle_path), settings.block_users), bundle_path, settings)
+    return build(by_user(known, num_lists(bundle_path), settings.block_users), bundle_path, settings)
 
 
-def past_of(config: Config, whole: DataFrame, as_of: date, bundle_path: str) -> DataFrame:
-    """The rows of a past date, of the users with events before it. `whole` is in order already, see `by_user`."""
+def past_of(config: Config, all_histories: DataFrame, as_of: date, bundle_path: str) -> DataFrame:
+    """Candidates of a past date, of users with events before it. `all_histories` are sorted already, see `by_user`."""
     past = config.of_past_dates()
-    histories = histories_table.as_of(whole, as_of, histories_table.groups_in(bundle_path), past.scenarios)
-    return build(histories, bundle_path, settings_of(past, as_of))
+    known = histories.as_of(all_histories, as_of, histories.groups_in(bundle_path), past.scenarios)
+    return build(known, bundle_path, settings_of(past, as_of))
 
 
 def given_candidates(
-    store: Store, config: Config, whole: DataFrame, as_of: date, bundle_path: str
+    store: Store, config: Config, all_histories: DataFrame, as_of: date, bundle_path: str
 ) -> tuple[DataFrame, dict[str, int]]:
-    """The rows of candidates.source that name a known item, scored like our own; and the rejected ones by reason."""
-    given, rejected = given_table.refresh(store, config, histories_table.known_items(store, as_of), as_of)
-    histories = histories_table.as_of(whole, as_of, histories_table.groups_in(bundle_path), config.scenarios)
-    histories = histories_table.only_given(histories, given)
+    """The rows of candidates.source with a known item, scored like other candidates; and rejected rows by reason."""
+    rows, rejected = given.refresh(store, config, histories.known_items(store, as_of), as_of)
+    known = histories.as_of(all_histories, as_of, histories.groups_in(bundle_path), config.scenarios)
+    known = histories.only_given(known, rows)
     settings = settings_of(config, as_of)
-    return build(by_user(histories, num_lists(bundle_path), settings.block_users), bundle_path, settings), rejected
+    return build(by_user(known, num_lists(bundle_path), settings.block_users), bundle_path, settings), rejected
 
 
 def num_lists(bundle_path: str) -> int:
-    """Roughly: a user counts once a scenario, which is how many lists there are unless a rule says `users: all`."""
-    return sum(group.num_users for group in histories_table.groups_in(bundle_path))
+    """Number of lists: one for each user in each scenario. With `users: all` in a rule there are more."""
+    return sum(group.num_users for group in histories.groups_in(bundle_path))
 
 
-def settings_of(config: Config, as_of: date, item_rules: str | None = None) -> Settings:
-    """What the workers need of the configuration."""
+def settings_of(config: Config, as_of: date, rules: str | None = None) -> Settings:
+    """The part of the configuration that workers need."""
     depth, k = config.candidates.depth, config.recommendations.k
-    return Settings(as_of, config.scenarios, depth, k, config.candidates.block_users, item_rules)
+    return Settings(as_of, config.scenarios, depth, k, config.candidates.block_users, rules)
 
 
-def by_user(histories: DataFrame, num_users: int, block_users: int) -> DataFrame:
-    """In order of user_idx within as many partitions, later files, as that number of users roughly calls for."""
-    slots = histories.sparkSession.sparkContext.defaultParallelism
+def by_user(rows: DataFrame, num_users: int, block_users: int) -> DataFrame:
+    """Sort the rows by user_idx within partitions (later files), as many as about `num_users` users need."""
+    slots = rows.sparkSession.sparkContext.defaultParallelism
     files = max(1, min(slots, math.ceil(num_users / block_users)), math.ceil(num_users / USERS_A_FILE))
-    return histories.repartition(files, c.USER_IDX).sortWithinPartitions(c.USER_IDX)
+    return rows.repartition(files, c.USER_IDX).sortWithinPartitions(c.USER_IDX)
 
 
-def build(histories: DataFrame, bundle_path: str, settings: Settings) -> DataFrame:
-    """Rows of TABLE for every list of `histories`, in their order.
+def build(known: DataFrame, bundle_path: str, settings: Settings) -> DataFrame:
+    """Rows of TABLE for every list of the given HISTORIES rows, in their order.
 
-    The same rows whatever the partitioning: each depends on its user and the bundle only.
+    The rows do not depend on the partitioning: each depends on its user and the bundle only.
     """
-    rows = histories.mapInArrow(partial(_blocks, bundle_path=bundle_path, settings=settings), TABLE.ddl)
+    rows = known.mapInArrow(partial(_blocks, bundle_path=bundle_path, settings=settings), TABLE.ddl)
     return rows.select(TABLE.columns)
 
 
 def require_items(bundle: Bundle, settings: Settings, scenarios: list[str]) -> None:
-    """Raises ConfigError when a scenario has fewer eligible items than a list has places."""
+    """Raises ConfigError if a scenario has fewer eligible items than places on a list."""
     k = settings.k
     for name in scenarios:
         rule = settings.rules.rule(name)
@@ -148,12 +147,12 @@ def require_items(bundle: Bundle, settings: Settings, scenarios: list[str]) -> N
         if num_items >= k:
             continue
         kind = "items with an event there (items: own)" if rule.items == "own" else "known items"
-        mend = "lower k" + (f", or set scenarios.overrides.{name}.items: all" if rule.items == "own" else "")
+        fix = "lower k" + (f", or set scenarios.overrides.{name}.items: all" if rule.items == "own" else "")
         if rule.where is not None:
             key = f"scenarios.overrides.{name}" if name in settings.rules.overrides else "scenarios.default"
             kind = f"{kind} that `{rule.where}` ({key}.where) leaves"
-            mend = f"{mend}, or make {key}.where leave more"
-        raise ConfigError(f"recommendations.k: found {k}, but scenario {name!r} has {num_items} {kind}; {mend}")
+            fix = f"{fix}, or make {key}.where leave more"
+        raise ConfigError(f"recommendations.k: found {k}, but scenario {name!r} has {num_items} {kind}; {fix}")
 
 
 def _blocks(batches: Iterator[pa.RecordBatch], bundle_path: str, settings: Settings) -> Iterator[pa.RecordBatch]:
@@ -163,13 +162,12 @@ def _blocks(batches: Iterator[pa.RecordBatch], bundle_path: str, settings: Setti
             yield block_candidates(batch.slice(low, settings.block_users), bundle, settings)
 
 
-def _fingerprint(store: Store, config: Config, bundle_path: str, tonight: bool, item_rules: str | None) -> str:
-    given = "none"
+def _fingerprint(store: Store, config: Config, bundle_path: str, tonight: bool, rules: str | None) -> str:
+    listed = "none"
     if tonight and config.candidates.source is not None:
-        given = raw.fingerprint(store.spark, config.candidates.source, given_table.SECTION)
+        listed = raw.fingerprint(store.spark, config.candidates.source, given.SECTION)
     elif tonight and config.source.users is not None:
-        given = raw.fingerprint(store.spark, config.source.users, users.SECTION) + config.digest("source")
+        listed = raw.fingerprint(store.spark, config.source.users, users.SECTION) + config.digest(users.SECTION)
     read = config if tonight else config.of_past_dates()
-    settings = read.digest("candidates", "recommendations", "scenarios", "interactions")
-    names = [path and path.rsplit("/", 1)[-1] for path in (bundle_path, item_rules)]
-    return store.fingerprint(settings, *names, tonight, given)
+    names = [path and artifacts.name_of(path) for path in (bundle_path, rules)]
+    return artifacts.fingerprint(TABLE.noun, read, *names, tonight, listed)

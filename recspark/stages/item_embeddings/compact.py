@@ -1,7 +1,7 @@
-"""Vectors as the configuration wants them stored: fewer numbers, smaller ones, and how many neighbours that costs."""
+"""Compact vectors for storage: fewer numbers (PCA) or smaller ones (int8), and how many neighbours that costs."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import reduce
 
 import numpy as np
@@ -23,20 +23,23 @@ log = logging.getLogger(__name__)
 
 
 def folder(store: Store, one: Encoder) -> str:
-    """Where the projection of an encoder with `pca` lies."""
+    """The folder of the fitted PCA projection of an encoder."""
     return f"{store.models('item_embeddings')}/{version_of(one).replace('/', '--')}"
 
 
 def is_fitted(store: Store, one: Encoder) -> bool:
-    """False where vectors of this version cannot be what the next ones will be: their projection is gone."""
+    """False if the fitted PCA projection is missing."""
     return one.pca is None or model_folder.exists(folder(store, one))
 
 
 def compact(store: Store, rows: DataFrame, encoders: Sequence[Encoder], seed: int) -> tuple[DataFrame, list[str]]:
-    """`rows` of several encoders (float32, all numbers; persisted) as they are to be stored; and what it costs.
+    """Reduce the vectors of every encoder to the configured number of components and storage type.
 
-    A projection is fitted once and kept: the next night's vectors must lie in the same space.
-    Memory: the driver holds a sample of `compact.FIT_ROWS` vectors. Raises ConfigError where too few can be fitted on.
+    A projection is fitted once and kept: the next night's vectors must lie in the same space. `rows`: of several
+    encoders, uncompacted float32, persisted. Memory: the driver holds a sample of `compact.FIT_ROWS` vectors.
+
+    Returns: the rows to store; and notes, for each encoder the share of nearest neighbours that it keeps.
+    Raises: ConfigError if there are too few vectors to fit a projection.
     """
     parts = [rows.where(~F.col(c.ENCODER).isin([version_of(one) for one in encoders]))]  # facts, which are small
     losses = []
@@ -58,8 +61,8 @@ def compact(store: Store, rows: DataFrame, encoders: Sequence[Encoder], seed: in
 
 def _sample(rows: DataFrame) -> Array:
     """(n, D) vectors of items chosen by a hash of their id."""
-    some = rows.where(F.col(c.EMBEDDING).isNotNull()).orderBy(F.xxhash64(c.ITEM_ID), c.ITEM_ID)
-    return vectors_to_array(some.limit(compacting.FIT_ROWS).select(c.EMBEDDING).toArrow()[c.EMBEDDING])
+    ordered = rows.where(F.col(c.EMBEDDING).isNotNull()).orderBy(F.xxhash64(c.ITEM_ID), c.ITEM_ID)
+    return vectors_to_array(ordered.limit(compacting.FIT_ROWS).select(c.EMBEDDING).toArrow()[c.EMBEDDING])
 
 
 def _projection(store: Store, one: Encoder, sample: Array, seed: int) -> compacting.Projection | None:
@@ -79,8 +82,8 @@ def _projection(store: Store, one: Encoder, sample: Array, seed: int) -> compact
 
 def _compacted(
     projection: compacting.Projection | None, storage: Storage
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    def compacted(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def compacted(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             columns = dict(zip(batch.schema.names, batch.columns, strict=True))
             vectors = vectors_to_array(columns[c.EMBEDDING])

@@ -1,8 +1,8 @@
 """How good lists were: NDCG, recall, coverage and AUC of every mode, summed per scenario on the workers.
 
-`list_metrics` is the door for any two tables, of lists and of what users did. Only sums leave a block of users: of the
-metrics, of their Poisson bootstrap replicates and of the products that the gate needs. Shapes: n rows, L lists of users
-who did something, M modes, C = figures (columns), B replicates.
+`list_metrics` is the API for any two tables of lists and of what users did. Each block of users returns only sums: of
+the metrics, of their Poisson bootstrap replicates and of the products that the gate needs.
+Shapes: n rows, L lists of users who did something, M modes, C = figures (columns), B replicates.
 """
 
 import io
@@ -22,15 +22,15 @@ from recspark import metrics
 from recspark.arrays import Array
 from recspark.config.schema import RETRIEVERS
 from recspark.stages import lists
-from recspark.stages.lists import whole_users
+from recspark.stages.lists import batches_by_user
 from recspark.tables.candidates import REPEAT
 from recspark.tables.model_metrics import ALL, COLD, EVERYONE, PUBLISHED
 
 BLOCK_ROWS = 100_000
-RETRIEVED = "candidates"  # the `model` of what the retrievers found together
-MOMENTS = "moments"  # rows for the gate, `model` = half of the users
+RETRIEVED = "candidates"  # the `model` of figures about all candidates, whatever their order
+MOMENTS = "moments"  # rows with gate.GainMoments; `model` is the half of the users, 0 or 1
 PARTIAL = "slice string, scenario string, payload binary"
-COVERAGE = "coverage"  # comes as a number of distinct items: what is eligible is the caller's knowledge
+COVERAGE = "coverage"  # here a number of distinct items; the caller divides it by the number of eligible items
 MERGED_SCHEMA = pa.schema(
     [
         ("slice", pa.string()),
@@ -52,11 +52,14 @@ MERGED = (
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured. `learnt`: the modes whose AUC is of interest; `tie_rank` opens (I,) on a worker, None where
-    lists have no ties. `at_k`: names of metrics.AT_K; the first one at the first of `cutoffs` is what the gate sees."""
+    """What is measured.
+
+    `trained`: the modes whose AUC and GAUC are computed. `tie_rank`: returns (I,) when called on a worker; None if
+    lists have no ties. `at_k`: names of metrics.AT_K; the gate uses the first of them at the first of `cutoffs`.
+    """
 
     modes: tuple[str, ...]
-    learnt: tuple[str, ...]
+    trained: tuple[str, ...]
     cutoffs: tuple[int, ...]
     num_replicates: int
     seed: int
@@ -65,26 +68,29 @@ class Settings:
 
     @property
     def ranked(self) -> list[tuple[str, int, str]]:
-        """(metric, k, model) of the columns that are about ranks."""
+        """(metric, k, model) of the columns that depend on ranks."""
         return [(name, k, mode) for name in self.at_k for k in self.cutoffs for mode in self.modes]
 
     @property
     def figures(self) -> list[tuple[str, str]]:
         """(model, metric) of the C columns."""
         ranked = [(mode, f"{name}@{k}") for name, k, mode in self.ranked]
-        return [*ranked, (RETRIEVED, "recall"), *((mode, "gauc") for mode in self.learnt)]
+        return [*ranked, (RETRIEVED, "recall"), *((mode, "gauc") for mode in self.trained)]
 
 
 @dataclass(frozen=True)
-class Rows:
-    """A block of whole users as arrays: (n,) rows, `found` of which are candidates and the others what a list's user
-    did; `item_idx`, `repeat`, `popular` and `scores` of the candidates alone, `done` (d,): `num_done` (n,) of each
-    row. `group`: slice and scenario."""
+class UserBlock:
+    """All rows of a block of users as arrays.
+
+    (n,) each: `group` (position in `names`, pairs of slice and scenario), `user_idx`, `is_candidate` (else the row
+    holds what a list's user did), `cold`, `num_done`. Of the candidate rows only: `item_idx`, `repeat`, `popular`,
+    `scores`. `done` (d,): the items of all other rows, `num_done` of each.
+    """
 
     names: list[tuple[str, str]]
     group: Array
     user_idx: Array
-    found: Array
+    is_candidate: Array
     cold: Array
     item_idx: Array
     repeat: Array
@@ -95,39 +101,45 @@ class Rows:
 
 
 def list_metrics(recommendations: DataFrame, truth: DataFrame, cutoffs: Sequence[int] = (1, 5, 10, 20)) -> DataFrame:
-    """Every metric of metrics.AT_K at every cutoff: (scenario, metric, value, num_users), means over the users who did
-    something; who got no list counts as 0.
+    """Every metric of metrics.AT_K at every cutoff, as means over the users in `truth`; a user without a list counts 0.
 
-    `recommendations`: user_id, item_id, rank (from 1); `truth`: user_id, item_id, rows may repeat. A `scenario` in
-    both splits the users' lists; without it, and for all scenarios together, it says `__all__`. Integer ids are used
-    as they are, others by their 64-bit hash.
+    `recommendations`: user_id, item_id, rank (from 1). `truth`: user_id, item_id, rows may repeat. If both have a
+    column `scenario`, a user has one list in each. Integer ids are used as they are, others by their 64-bit hash.
+
+    Returns: (scenario, metric, value, num_users); scenario `__all__` is all scenarios together.
     """
     settings = Settings((PUBLISHED,), (), tuple(cutoffs), 0, 0, None, tuple(metrics.AT_K))
-    numbered = [
-        rows.withColumns({c.USER_IDX: _number(rows, c.USER_ID), c.ITEM_IDX: _number(rows, c.ITEM_ID)})
-        for rows in (recommendations, truth)
-    ]
-    found = ranked_lists(*numbered, settings).where((F.col("model") == PUBLISHED) & F.col("metric").contains("@"))
+    found = ranked_lists(_numbered(recommendations), _numbered(truth), settings).where(
+        (F.col("model") == PUBLISHED) & F.col("metric").contains("@")
+    )
     return found.select(c.SCENARIO, "metric", "value", "num_users")
 
 
+def _numbered(rows: DataFrame) -> DataFrame:
+    return rows.withColumns({c.USER_IDX: _number(rows, c.USER_ID), c.ITEM_IDX: _number(rows, c.ITEM_ID)})
+
+
 def _number(rows: DataFrame, name: str) -> Column:
-    whole = rows.schema[name].dataType.typeName() in ("byte", "short", "integer", "long")
-    return F.col(name) if whole else F.xxhash64(name)
+    is_integer = rows.schema[name].dataType.typeName() in ("byte", "short", "integer", "long")
+    return F.col(name) if is_integer else F.xxhash64(name)
 
 
 def ranked_lists(recommendations: DataFrame, truth: DataFrame, settings: Settings) -> DataFrame:
-    """`evaluate` for lists that are in order, as mode PUBLISHED: user_idx, item_idx, rank, and user_idx, item_idx; in
-    both, if at all, slice and scenario."""
+    """`evaluate` for lists with ranks, as the mode PUBLISHED.
+
+    `recommendations`: user_idx, item_idx, rank. `truth`: user_idx, item_idx. Both may have slice and scenario.
+    """
     keys = [name for name in ("slice", c.SCENARIO) if name in recommendations.columns]
     keys += [c.USER_IDX, c.ITEM_IDX]
     found = recommendations.select(*keys, (-F.col(c.RANK)).cast("double").alias(f"score_{PUBLISHED}"))
-    return evaluate(together(found, truth.select(*keys)), settings)
+    return evaluate(with_truth(found, truth.select(*keys)), settings)
 
 
-def together(found: DataFrame, truth: DataFrame) -> DataFrame:
-    """Candidates, and what users did as one row a list, in one table, which `evaluate` takes. Not a row an item: on
-    the way to the workers rows are dear and items of an array cheap."""
+def with_truth(found: DataFrame, truth: DataFrame) -> DataFrame:
+    """Candidates and what users did in one table, the input of `evaluate`.
+
+    What users did is one row a list with an array of items: rows are slow to send to the workers, array elements fast.
+    """
     keys = [name for name in ("slice", c.SCENARIO, c.USER_IDX) if name in truth.columns]
     cold = [F.bool_or("cold").alias("cold")] if "cold" in truth.columns else []
     done = truth.groupBy(*keys).agg(F.collect_list(c.ITEM_IDX).alias("done"), *cold)
@@ -137,41 +149,41 @@ def together(found: DataFrame, truth: DataFrame) -> DataFrame:
 def evaluate(rows: DataFrame, settings: Settings) -> DataFrame:
     """Rows of MERGED for every slice and scenario, and the scenario `__all__`.
 
-    `rows`: user_idx, item_idx, `score_<mode>` ..., done (array of item_idx, may repeat); where they matter slice (else
-    ALL), scenario (else `__all__` only), source, popular_score, cold (bool). What users did is rows of its own, with
-    `done` where candidates have null, so that a purchase that was not retrieved, or of a user without any list, counts.
-    Memory: of BLOCK_ROWS rows, and of what as many lists' users did as there are rows in an Arrow batch (10,000).
+    `rows`: user_idx, item_idx, `score_<mode>` ..., done (array of item_idx, may repeat); optional slice (else ALL),
+    scenario (else `__all__` only), source, popular_score, cold (bool). A row is either a candidate, with null in
+    `done`, or what a list's user did; so a purchase counts that was not retrieved, or of a user without any list.
+    Memory: BLOCK_ROWS rows, and the arrays `done` of one Arrow batch (10,000 rows).
     """
     needed = ["slice", c.SCENARIO, c.USER_IDX, c.ITEM_IDX, c.SOURCE, lists.POPULAR, "done", "cold"]
     needed += [f"score_{mode}" for mode in settings.modes]
     rows = rows.select(*(name for name in needed if name in rows.columns))
     blocks = lists.by_user(rows).mapInArrow(partial(_partials, settings=settings), PARTIAL)
-    # No partial: Spark 4.2 asks for type hints, which a partial cannot answer.
+    # Not a partial: Spark 4.2 reads the function's type hints, which a partial does not have.
     return blocks.groupBy("slice", c.SCENARIO).applyInArrow(lambda parts: _merge(parts, settings), MERGED)
 
 
 def _partials(batches: Iterator[pa.RecordBatch], settings: Settings) -> Iterator[pa.RecordBatch]:
     tie_rank = settings.tie_rank() if settings.tie_rank else None
-    for table in whole_users(batches, BLOCK_ROWS):
-        found = list(measure(_rows(table, settings.modes), settings, tie_rank))
-        columns = list(zip(*found, strict=True))
+    for table in batches_by_user(batches, BLOCK_ROWS):
+        payloads = list(measure(_user_block(table, settings.modes), settings, tie_rank))
+        columns = list(zip(*payloads, strict=True))
         yield pa.record_batch([pa.array(column) for column in columns], names=["slice", c.SCENARIO, "payload"])
 
 
-def _rows(table: pa.Table, modes: tuple[str, ...]) -> Rows:
+def _user_block(table: pa.Table, modes: tuple[str, ...]) -> UserBlock:
     def optional(rows: pa.Table, name: str, default: object) -> pa.ChunkedArray:
-        found = rows[name] if name in rows.column_names else pa.chunked_array([pa.repeat(default, len(rows))])
-        return found.fill_null(default)
+        column = rows[name] if name in rows.column_names else pa.chunked_array([pa.repeat(default, len(rows))])
+        return column.fill_null(default)
 
     keys = pc.binary_join_element_wise(optional(table, "slice", ALL), optional(table, c.SCENARIO, EVERYONE), "\x1f")
     keys = keys.combine_chunks().dictionary_encode()
     done = table["done"]
     candidates = table.filter(pc.is_null(done))
-    return Rows(
+    return UserBlock(
         names=[tuple(name.split("\x1f", 1)) for name in keys.dictionary.to_pylist()],
         group=keys.indices.to_numpy(),
         user_idx=table[c.USER_IDX].to_numpy(),
-        found=pc.is_null(done).to_numpy(),
+        is_candidate=pc.is_null(done).to_numpy(),
         cold=optional(table, "cold", False).to_numpy(),
         item_idx=candidates[c.ITEM_IDX].to_numpy(),
         repeat=pc.equal(optional(candidates, c.SOURCE, ""), REPEAT).to_numpy(),
@@ -182,10 +194,10 @@ def _rows(table: pa.Table, modes: tuple[str, ...]) -> Rows:
     )
 
 
-def measure(rows: Rows, settings: Settings, tie_rank: Array | None) -> Iterator[tuple[str, str, bytes]]:
-    """(slice, scenario, payload) of every scenario of a block and of all of them together."""
+def measure(rows: UserBlock, settings: Settings, tie_rank: Array | None) -> Iterator[tuple[str, str, bytes]]:
+    """(slice, scenario, payload) of every scenario of a block, and of each slice's scenarios together."""
     of_row, first = lists.list_numbers(rows.group, rows.user_idx)
-    num_lists, list_idx = len(first), of_row[rows.found]
+    num_lists, list_idx = len(first), of_row[rows.is_candidate]
     hit, relevant = _hits(list_idx, rows.item_idx, np.repeat(of_row, rows.num_done), rows.done, num_lists)
     block = _Block(
         list_idx, rows.item_idx, hit, metrics.offsets_of(list_idx, num_lists), relevant,
@@ -202,22 +214,26 @@ def measure(rows: Rows, settings: Settings, tie_rank: Array | None) -> Iterator[
 
 
 def _hits(list_idx: Array, item_idx: Array, done_list: Array, done: Array, num_lists: int) -> tuple[Array, Array]:
-    """Whether each candidate (n,) is among what its list's user did (d,), float64, and how many distinct items (L,)
-    that is."""
+    """Hits: is each candidate among what its list's user did?
+
+    `done_list`, `done` (d,): list and item of what users did.
+    Returns: float64 (n,) 1 for a hit; and the number of distinct items done in each list (L,).
+    """
     low, high = (pick([pick(x, initial=0) for x in (item_idx, done)]) for pick in (np.min, np.max))
     if low < 0 or high >= 2**62 // max(num_lists, 1):
         both = lists.dense_numbers(np.concatenate((item_idx, done)))[0]
         item_idx, done, high = both[: len(item_idx)], both[len(item_idx) :], both.max(initial=0)
     width = int(high) + 1
-    true, asked = np.unique(done_list.astype(np.int64) * width + done), list_idx.astype(np.int64) * width + item_idx
-    place = np.minimum(np.searchsorted(true, asked), max(len(true) - 1, 0))
-    hit = true[place] == asked if len(true) else np.zeros(len(asked), bool)
+    true, keys = np.unique(done_list.astype(np.int64) * width + done), list_idx.astype(np.int64) * width + item_idx
+    place = np.minimum(np.searchsorted(true, keys), max(len(true) - 1, 0))
+    hit = true[place] == keys if len(true) else np.zeros(len(keys), bool)
     return hit.astype(np.float64), np.bincount(true // width, minlength=num_lists)
 
 
 @dataclass(frozen=True)
 class _Block:
-    """Candidate rows (list, item, was it a hit) in order of list, and per list: relevant items, group, user, cold."""
+    """Candidates in order of list, (n,) each: list, item, hit. For each list, (L,): number of relevant items, group,
+    user, cold."""
 
     list_idx: Array
     item_idx: Array
@@ -235,7 +251,7 @@ Ranked = dict[str, tuple[Array, Array]]  # mode -> final scores (n,), order (n,)
 def _sums(
     block: _Block, names: list[tuple[str, str]], ranked: Ranked, settings: Settings
 ) -> Iterator[tuple[str, str, bytes]]:
-    """Draw once, then add up by scenario and, for each slice, over all of its scenarios."""
+    """Sums of the figures and their bootstrap replicates, by scenario and, for each slice, over all its scenarios."""
     values_LC, sizes_LC = _figures(block, ranked, settings)
     active = np.flatnonzero(block.relevant > 0)
     hashes = metrics.hash_users(block.user_idx, settings.seed)
@@ -254,47 +270,50 @@ def _sums(
             payload[f"values_{name}"] = (values_LC[pick] * sizes_LC[pick]).T @ weights[chosen]
             payload[f"sizes_{name}"] = sizes_LC[pick].T @ weights[chosen]
             payload[f"users_{name}"] = np.array([len(np.unique(block.user_idx[pick]))])
-        payload["moments"] = _moments(values_LC[active[at], : len(settings.modes)], half[active[at]])
-        payload |= _tops(block, members, ranked, settings)
+        payload["moments"] = _gain_moments(values_LC[active[at], : len(settings.modes)], half[active[at]])
+        payload |= _distinct_items_and_bins(block, members, ranked, settings)
         yield label, scenario, _pack(payload)
 
 
 def _figures(block: _Block, ranked: Ranked, settings: Settings) -> tuple[Array, Array]:
-    """Figures (L, C) as in `Settings.figures`, and what each counts for in a mean; 0 where it is not defined."""
+    """Figures (L, C), see `Settings.figures`, and the weight of each in a mean, 0 if it is not defined."""
     by_rank = {mode: block.hit[ranked[mode][1]] for mode in settings.modes}
     places = [metrics.AT_K[name](by_rank[mode], block.offsets, block.relevant, k) for name, k, mode in settings.ranked]
-    everything = metrics.recall_at_k(block.hit, block.offsets, block.relevant, max(1, len(block.hit)))
-    gauc = [metrics.auc_per_list(block.hit, ranked[mode][0], block.offsets) for mode in settings.learnt]
-    values = np.column_stack((*places, everything, *gauc))
+    retrieved = metrics.recall_at_k(block.hit, block.offsets, block.relevant, max(1, len(block.hit)))
+    gauc = [metrics.auc_per_list(block.hit, ranked[mode][0], block.offsets) for mode in settings.trained]
+    values = np.column_stack((*places, retrieved, *gauc))
     sizes = np.isfinite(values).astype(np.float64)
     rows = np.diff(block.offsets)[:, None]
     sizes[:, values.shape[1] - len(gauc) :] *= rows  # GAUC weighs a list by its rows
     return np.nan_to_num(values), sizes
 
 
-def _moments(ndcg_LM: Array, half: Array) -> Array:
-    """(2, 1 + M + M * M): count, sums and products of the modes' NDCG on each half of the users."""
-    found = []
+def _gain_moments(ndcg_LM: Array, half: Array) -> Array:
+    """The values of gate.GainMoments for each half of the users: count, sums and products of the modes' NDCG.
+
+    Returns: float64 (2, 1 + M + M * M).
+    """
+    moments = []
     for side in (0, 1):
         x = ndcg_LM[half == side]
-        found.append(np.concatenate(([len(x)], x.sum(axis=0), (x.T @ x).ravel())))
-    return np.stack(found)
+        moments.append(np.concatenate(([len(x)], x.sum(axis=0), (x.T @ x).ravel())))
+    return np.stack(moments)
 
 
-def _tops(block: _Block, members: Array, ranked: Ranked, settings: Settings) -> dict[str, Array]:
-    """Distinct items on top of the members' lists by mode, and the learnt modes' hits by score."""
+def _distinct_items_and_bins(block: _Block, members: Array, ranked: Ranked, settings: Settings) -> dict[str, Array]:
+    """The distinct items at the top of the members' lists, by mode; for trained modes also hits and misses by score."""
     sizes = np.diff(block.offsets)
     position = np.arange(len(block.hit)) - np.repeat(block.offsets[:-1], sizes)
     inside = members[block.list_idx]
-    found: dict[str, Array] = {}
+    payload: dict[str, Array] = {}
     for mode in settings.modes:
         scores, order = ranked[mode]
-        found[f"top_{mode}"] = np.unique(block.item_idx[order][inside[order] & (position < settings.cutoffs[0])])
-        if mode in settings.learnt:
+        payload[f"top_{mode}"] = np.unique(block.item_idx[order][inside[order] & (position < settings.cutoffs[0])])
+        if mode in settings.trained:
             bins, at = np.unique(metrics.score_bins(scores[inside]), return_inverse=True)
             positive = np.bincount(at, weights=block.hit[inside], minlength=len(bins))
-            found[f"bins_{mode}"] = np.stack((bins, positive, np.bincount(at, minlength=len(bins)) - positive))
-    return found
+            payload[f"bins_{mode}"] = np.stack((bins, positive, np.bincount(at, minlength=len(bins)) - positive))
+    return payload
 
 
 def _pack(payload: dict[str, Array]) -> bytes:
@@ -304,7 +323,7 @@ def _pack(payload: dict[str, Array]) -> bytes:
 
 
 def _merge(table: pa.Table, settings: Settings) -> pa.Table:
-    """Add up the payloads of one slice and scenario and turn them into figures with intervals."""
+    """Rows of MERGED from the payloads of one slice and scenario: figures with intervals, and the gate's moments."""
     parts = [dict(np.load(io.BytesIO(data), allow_pickle=False)) for data in table["payload"].to_pylist()]
     label, scenario = table["slice"][0].as_py(), table[c.SCENARIO][0].as_py()
     found = [{"slice": label, **row} for row in _means(parts, ALL, settings)]
@@ -313,7 +332,7 @@ def _merge(table: pa.Table, settings: Settings) -> pa.Table:
     for mode in settings.modes:
         top = np.unique(np.concatenate([part[f"top_{mode}"] for part in parts]))
         found.append({**base, "model": mode, "metric": COVERAGE, "value": float(len(top))})
-    for mode in settings.learnt:
+    for mode in settings.trained:
         value = _merged_auc([part[f"bins_{mode}"] for part in parts])
         found += [{**base, "model": mode, "metric": "auc", "value": value}] if np.isfinite(value) else []
     moments = sum(part["moments"] for part in parts)
@@ -322,11 +341,11 @@ def _merge(table: pa.Table, settings: Settings) -> pa.Table:
 
 
 def _means(parts: list[dict[str, Array]], name: str, settings: Settings) -> Iterator[dict[str, object]]:
-    """One row a figure; none where nobody was measured."""
+    """One row for each figure; no row if no user was measured."""
     users = int(sum(part[f"users_{name}"][0] for part in parts))
-    values, sizes = (sum(part[f"{kind}_{name}"] for part in parts) for kind in ("values", "sizes"))
+    values, sizes = (np.sum([part[f"{kind}_{name}"] for part in parts], axis=0) for kind in ("values", "sizes"))
     with np.errstate(invalid="ignore", divide="ignore"):
-        means = values / sizes  # (C, 1 + B)
+        means: Array = values / sizes  # (C, 1 + B)
     for (model, metric), row in zip(settings.figures, means, strict=True):
         if np.isfinite(row[0]):
             lower, upper = metrics.interval(row[1:])

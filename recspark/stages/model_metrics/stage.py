@@ -1,4 +1,4 @@
-"""model_metrics: every mode on the newest closed window, earlier lists on what users did since, and the gate."""
+"""model_metrics: figures of every mode on the newest closed window and of published lists; the gate's decisions."""
 
 import logging
 import math
@@ -20,27 +20,29 @@ from recspark.stages import lists
 from recspark.stages.candidates import blocks as candidate_blocks
 from recspark.stages.model_metrics import evaluation
 from recspark.stages.ranker import scorer
-from recspark.stages.ranker import stage as ranker
-from recspark.stages.retriever import stage as retriever
+from recspark.stages.ranker.modes import ALONE, EVALUATED, mode_of, transferring_modes
+from recspark.stages.retriever.bundle import open_bundle
 from recspark.summary import Summary
 from recspark.tables import candidates, index, recommendations
 from recspark.tables import model_metrics as table
 from recspark.tables.interactions import TABLE as INTERACTIONS
 from recspark.tables.model_metrics import ALL, DECISION, EARLIER, EVERYONE, PUBLISHED, TABLE
+from recspark.warehouse import artifacts
 from recspark.warehouse.store import Store
 from recspark.windows import closed_windows, window_end
 
 log = logging.getLogger(__name__)
 
-TOP = 10  # places that are judged, fewer where lists are shorter
+NOUN, RETRIEVER = "model_metrics", "retriever"
+TOP = 10  # the cutoff of the metrics, lower if lists are shorter
 
 
 @dataclass(frozen=True)
-class Night:
-    """Where things lie tonight.
+class MetricsInput:
+    """What is measured tonight.
 
-    `window`: as_of of the newest closed one; `earlier`: (run_date, run_id) of the lists to judge; `published`: scenario
-    -> the mode of its last list before tonight.
+    `window`: as_of of the newest closed window. `scorer`: the models evaluated on it. `earlier`: (run_date, run_id) of
+    the published lists to measure. `published`: scenario -> the mode of its newest published lists.
     """
 
     run_date: date
@@ -55,32 +57,32 @@ class Night:
 
 
 def refresh(store: Store, config: Config, run_date: date, force: bool = False) -> Summary:
-    """Measure and decide, unless candidates, models, events and earlier lists are those of the last time.
+    """Measure all modes and decide, unless candidates, models, events and earlier lists are the same as last time.
 
-    Raises DataError when tonight has no candidates.
+    Raises: DataError if there are no candidates for run_date.
     """
-    night = _night(store, config, run_date)
+    night = _input(store, config, run_date)
     fingerprint = _fingerprint(store, config, night)
     if not force and store.is_fresh(TABLE, fingerprint, run_date=run_date):
         return Summary("model_metrics", skipped=True)
     measured = window_rows(store, config, night, force) + list(measure_earlier(store, config, night))
-    decisions = decide(store, measured, night, ranker.transferring(config))
+    decisions = decide(store, measured, night, transferring_modes(config))
     k = min(TOP, config.recommendations.k)
-    shares = _eligible_items(store, config, night)
-    rows = [*_metric_rows(measured, shares), *_decision_rows(decisions, f"gain_ndcg@{k}")]
+    num_items = _eligible_items(store, config, night)
+    rows = [*_metric_rows(measured, num_items), *_decision_rows(decisions, f"gain_ndcg@{k}")]
     frame = store.spark.createDataFrame([(run_date, store.run_id, *row) for row in rows], TABLE.schema)
     where = f"{c.RUN_DATE} = '{run_date}'"
-    metadata = {"fingerprint": fingerprint, "run_date": str(run_date)}
+    metadata = {artifacts.FINGERPRINT: fingerprint, "run_date": str(run_date)}
     version = store.replace(TABLE, frame.coalesce(1), where=where, metadata=metadata)
     note = summarise(measured, decisions, k)
     log.info("model_metrics: %s", note)
     return Summary("model_metrics", rows_out=len(rows), note=note, version=version)
 
 
-def _night(store: Store, config: Config, run_date: date) -> Night:
+def _input(store: Store, config: Config, run_date: date) -> MetricsInput:
     settings = config.training_examples
     window = closed_windows(run_date, settings.label_days, 1)[0]
-    found = scorer.scorer(store, config, run_date, window, ranker.EVALUATED)
+    evaluated = scorer.scorer(store, config, run_date, window, EVALUATED)
     earlier, published = [], {}
     if store.exists(recommendations.TABLE):
         rows = store.read(recommendations.TABLE).where(F.col(c.RUN_DATE) < F.lit(run_date))
@@ -90,57 +92,54 @@ def _night(store: Store, config: Config, run_date: date) -> Night:
         last = max((row[0] for row in nights), default=None)
         modes = rows.where(F.col(c.RUN_DATE) == F.lit(last)).select(c.SCENARIO, c.MODEL).distinct()
         published = {row[0]: row[1] for row in modes.collect()}
-    return Night(run_date, window, found, earlier, published)
+    return MetricsInput(run_date, window, evaluated, earlier, published)
 
 
-def _fingerprint(store: Store, config: Config, night: Night) -> str:
+def _fingerprint(store: Store, config: Config, night: MetricsInput) -> str:
     stamp = store.stamp(candidates.TABLE, as_of=night.run_date)
     if stamp is None:
         raise DataError(f"no candidates as of {night.run_date}; run jobs/candidates.py or jobs/nightly.py first")
     events = store.digest(INTERACTIONS, c.EVENT_DATE, night.run_date)
     window = _window_fingerprint(store, config, night)
-    return store.fingerprint(night.run_date, stamp["fingerprint"], events, window, night.earlier)
+    inputs = (night.run_date, stamp[artifacts.FINGERPRINT], events, window, night.earlier)
+    return artifacts.fingerprint(NOUN, config, *inputs)
 
 
-def _window_fingerprint(store: Store, config: Config, night: Night) -> str:
-    """Of everything that the figures on the closed window follow from; the next nights of a week find them by it."""
+def _window_fingerprint(store: Store, config: Config, night: MetricsInput) -> str:
+    """Hash of all inputs of the figures on the closed window, by which the other nights of the week find them."""
     stamp = store.stamp(candidates.TABLE, as_of=night.window)
-    settings = config.of_past_dates().digest(
-        "model_metrics", "recommendations", "scenarios", "interactions", "training_examples", "seed"
-    )
     end = window_end(night.window, config.training_examples.label_days)
     events = store.digest(INTERACTIONS, c.EVENT_DATE, end)
-    models = str(night.scorer.models).rsplit("/ranker/", 1)[-1]
-    return store.fingerprint(settings, night.window, stamp and stamp["fingerprint"], events, models)
+    inputs = (night.window, stamp and stamp[artifacts.FINGERPRINT], events, night.scorer.names)
+    return artifacts.fingerprint(NOUN, config.of_past_dates(), *inputs)
 
 
-def window_rows(store: Store, config: Config, night: Night, force: bool) -> list[Row]:
-    """`measure_window`, measured once and then kept: a few rows a scenario, beside the models they are about."""
-    kept = f"{store.models('model_metrics')}/{night.window}-{_window_fingerprint(store, config, night)}"
-    if force or not model_folder.exists(kept):
-        found = [row.asDict() for row in measure_window(store, config, night)]
-        model_folder.save(kept, {"window": str(night.window), "rows": found})
-    return [Row(**row) for row in model_folder.read_manifest(kept)["rows"]]
+def window_rows(store: Store, config: Config, night: MetricsInput, force: bool) -> list[Row]:
+    """`measure_window`, computed once and then read from a model folder: a few rows for each scenario."""
+    path = artifacts.folder(store, NOUN, f"{night.window}-{_window_fingerprint(store, config, night)}")
+    if force or not model_folder.exists(path):
+        measured = [row.asDict() for row in measure_window(store, config, night)]
+        model_folder.save(path, {"window": str(night.window), "rows": measured})
+    return [Row(**row) for row in model_folder.read_manifest(path)["rows"]]
 
 
-def measure_window(store: Store, config: Config, night: Night) -> Iterable[Row]:
-    """Figures of every mode on what users did in the newest closed window, with what was known when it opened."""
+def measure_window(store: Store, config: Config, night: MetricsInput) -> Iterable[Row]:
+    """Figures of every mode on what users did in the newest closed window; lists are as of the date when it opened."""
     as_of, end = night.window, window_end(night.window, config.training_examples.label_days)
     before = store.events(INTERACTIONS, None, as_of)
     task = config.training_examples.tasks[0]
     weights = config.interactions.event_weights
     done = table.positives(store.events(INTERACTIONS, as_of, end), task, weights)
-    owed = recommendations.eligible(before, config.scenarios, None, default_user=False)
-    truth = with_numbers(store, table.truth(done, before, owed, config.scenarios)).withColumn("slice", F.lit(ALL))
+    expected = recommendations.eligible(before, config.scenarios, None, default_user=False)
+    truth = with_numbers(store, table.truth(done, before, expected, config.scenarios)).withColumn("slice", F.lit(ALL))
     rows = store.read(candidates.TABLE).where((F.col(c.AS_OF) == F.lit(as_of)) & (F.col(c.USER_IDX) >= 0))
-    found = lists.scored(rows, night.scorer, night.modes).withColumn("slice", F.lit(ALL))
-    return evaluation.evaluate(
-        evaluation.together(found, truth), _settings(store, config, night.modes, as_of)
-    ).collect()
+    scored = lists.scored(rows, night.scorer, night.modes).withColumn("slice", F.lit(ALL))
+    settings = _settings(store, config, night.modes, as_of)
+    return evaluation.evaluate(evaluation.with_truth(scored, truth), settings).collect()
 
 
-def measure_earlier(store: Store, config: Config, night: Night) -> Iterable[Row]:
-    """The same for the lists published in the last `label_days`, on what users did from their run_date to tonight."""
+def measure_earlier(store: Store, config: Config, night: MetricsInput) -> Iterable[Row]:
+    """Figures of the lists published in the last `label_days`, on what users did from their run_date until tonight."""
     if not night.earlier:
         return []
     nights = [run_date for run_date, _ in night.earlier]
@@ -152,78 +151,82 @@ def measure_earlier(store: Store, config: Config, night: Night) -> Iterable[Row]
     )
     events = store.events(INTERACTIONS, None, night.run_date)
     first = events.groupBy(c.USER_ID, c.ITEM_ID).agg(F.min(c.EVENT_DATE).alias("first_date"))
-    due = lists_.select(c.RUN_DATE, c.SCENARIO, c.USER_ID).distinct()
+    expected = lists_.select(c.RUN_DATE, c.SCENARIO, c.USER_ID).distinct()
     done = table.positives(since, task, weights, by=(c.RUN_DATE,))
-    truth = table.earlier_truth(done, first, due, config.scenarios)
+    truth = table.earlier_truth(done, first, expected, config.scenarios)
     label = F.concat(F.lit(EARLIER), F.col(c.RUN_DATE).cast("string"))
-    found, done = (with_numbers(store, rows).withColumn("slice", label) for rows in (lists_, truth))
+    numbered, done = (with_numbers(store, rows).withColumn("slice", label) for rows in (lists_, truth))
     settings = _settings(store, config, (PUBLISHED,), night.run_date)
-    return evaluation.ranked_lists(found, done, settings).collect()
+    return evaluation.ranked_lists(numbered, done, settings).collect()
 
 
 def with_numbers(store: Store, rows: DataFrame) -> DataFrame:
-    """Replace user_id and item_id by their numbers; both indices are unique by id. Users without a number drop out."""
+    """Replace user_id and item_id by their numbers; rows without a number are dropped."""
+    # both indices are unique by id, so no row is doubled
     numbered = rows.join(store.read(index.USER_INDEX), on=c.USER_ID, how="inner")
     numbered = numbered.join(F.broadcast(store.read(index.ITEM_INDEX)), on=c.ITEM_ID, how="inner")
     return numbered.drop(c.USER_ID, c.ITEM_ID)
 
 
 def _settings(store: Store, config: Config, modes: tuple[str, ...], as_of: date) -> evaluation.Settings:
+    bundle = artifacts.require(store, config, RETRIEVER, as_of, RETRIEVER)
     return evaluation.Settings(
         modes=modes,
-        learnt=tuple(mode for mode in modes if mode not in RETRIEVERS and mode != PUBLISHED),
+        trained=tuple(mode for mode in modes if mode not in RETRIEVERS and mode != PUBLISHED),
         cutoffs=(min(TOP, config.recommendations.k),),
         num_replicates=config.model_metrics.bootstrap,
         seed=config.seed,
-        tie_rank=partial(model_folder.open_array, retriever.folder(store, config, as_of), "tie_rank"),
+        tie_rank=partial(model_folder.open_array, bundle, "tie_rank"),
     )
 
 
 def decide(
-    store: Store, measured: Iterable[Row], night: Night, transferring: Sequence[str] = ()
+    store: Store, measured: Iterable[Row], night: MetricsInput, transferring: Sequence[str] = ()
 ) -> list[gate.Decision]:
-    """The gate, for every scenario that gets lists tonight; with `ranker_alone` it says which of the modes that are
-    `transferring` hurt."""
+    """The gate's decision for every scenario that gets lists tonight.
+
+    With the mode `ranker_alone` the reasons also name the `transferring` modes that do worse than it.
+    """
     rows = store.read(candidates.TABLE).where(F.col(c.AS_OF) == F.lit(night.run_date))
     scenarios = sorted(row[0] for row in rows.select(c.SCENARIO).distinct().collect())
-    halves = [_moments(measured, scenarios, str(half), len(night.modes)) for half in (0, 1)]
+    halves = [_gain_moments(measured, scenarios, str(half), len(night.modes)) for half in (0, 1)]
     simple = [mode for mode in night.modes if mode in RETRIEVERS]
     decisions = gate.decide(scenarios, night.modes, halves[0], halves[1], night.published, simple)
-    alone = ranker.mode_of(ranker.ALONE)
+    alone = mode_of(ALONE)
     if alone not in night.modes:
         return decisions
     return gate.name_negative_transfer(decisions, night.modes, halves, alone, transferring)
 
 
-def _moments(measured: Iterable[Row], scenarios: list[str], half: str, num_modes: int) -> gate.Moments:
-    """Of one half of the users; zeros for scenarios where nobody was measured."""
-    wanted = [r for r in measured if r.metric == evaluation.MOMENTS and r.model == half and r.slice == ALL]
-    of = {row[c.SCENARIO]: np.asarray(row.data) for row in wanted}
+def _gain_moments(measured: Iterable[Row], scenarios: list[str], half: str, num_modes: int) -> gate.GainMoments:
+    """The moments of one half of the users; zeros for scenarios in which no user was measured."""
+    rows = [r for r in measured if r.metric == evaluation.MOMENTS and r.model == half and r.slice == ALL]
+    by_scenario = {row[c.SCENARIO]: np.asarray(row.data) for row in rows}
     empty = np.zeros(1 + num_modes + num_modes**2)
-    data = np.stack([of.get(scenario, empty) for scenario in scenarios])
+    data = np.stack([by_scenario.get(scenario, empty) for scenario in scenarios])
     cross = data[:, 1 + num_modes :].reshape(-1, num_modes, num_modes)
-    return gate.Moments(data[:, 0], data[:, 1 : 1 + num_modes], cross)
+    return gate.GainMoments(data[:, 0], data[:, 1 : 1 + num_modes], cross)
 
 
-def _eligible_items(store: Store, config: Config, night: Night) -> dict[tuple[str, str], int]:
-    """(slice, scenario) -> how many items could be listed: of the window, and of tonight for the earlier lists."""
-    found: dict[tuple[str, str], int] = {}
+def _eligible_items(store: Store, config: Config, night: MetricsInput) -> dict[tuple[str, str], int]:
+    """(slice, scenario) -> number of eligible items: as of the window, and as of tonight for earlier lists."""
+    num_items: dict[tuple[str, str], int] = {}
     rules = config.of_past_dates().scenarios
     slices = {night.window: [ALL], night.run_date: [f"{EARLIER}{day}" for day, _ in night.earlier]}
     for as_of, names in slices.items():
-        path = retriever.folder(store, config, as_of)
-        if not names or not model_folder.exists(path):
+        path = artifacts.find(store, config, RETRIEVER, as_of)
+        if not names or path is None:
             continue
-        bundle = retriever.open_bundle(path)
+        bundle = open_bundle(path)
         sizes = {EVERYONE: int(np.count_nonzero(bundle.known))}
         for scenario in bundle.scenarios:
             sizes[scenario] = int(np.count_nonzero(candidate_blocks.eligible(bundle, rules, scenario)))
-        found |= {(name, scenario): size for name in names for scenario, size in sizes.items()}
-    return found
+        num_items |= {(name, scenario): size for name in names for scenario, size in sizes.items()}
+    return num_items
 
 
 def _metric_rows(measured: Iterable[Row], num_items: Mapping[tuple[str, str], int]) -> list[tuple[Any, ...]]:
-    """Rows of TABLE from `model` on; a figure that is nan is none."""
+    """Rows of TABLE, from its column `model` on; figures without a value are left out."""
     rows = []
     for r in measured:
         value = r.value
@@ -236,7 +239,7 @@ def _metric_rows(measured: Iterable[Row], num_items: Mapping[tuple[str, str], in
 
 
 def _decision_rows(decisions: list[gate.Decision], gain: str) -> list[tuple[Any, ...]]:
-    """Two rows a scenario: the gain that was looked at, and what orders its lists tonight, both with the reason."""
+    """Two rows for each scenario, both with the reason: the challenger's gain, and the mode that orders its lists."""
     rows: list[tuple[Any, ...]] = []
     for d in decisions:
         figures = [x if math.isfinite(x) else None for x in (d.gain, d.lower, d.upper)]
@@ -246,10 +249,10 @@ def _decision_rows(decisions: list[gate.Decision], gain: str) -> list[tuple[Any,
 
 
 def summarise(measured: Iterable[Row], decisions: list[gate.Decision], k: int) -> str:
-    """One line: NDCG of the modes over all scenarios, and how many scenarios each of them orders."""
-    whole = [r for r in measured if r.metric == f"ndcg@{k}" and r[c.SCENARIO] == EVERYONE and r.slice == ALL]
-    figures = ", ".join(f"{r.model} {r.value:.4f}" for r in sorted(whole, key=lambda r: -r.value))
+    """One line: NDCG of the modes over all scenarios, and the number of scenarios that each of them orders."""
+    overall = [r for r in measured if r.metric == f"ndcg@{k}" and r[c.SCENARIO] == EVERYONE and r.slice == ALL]
+    figures = ", ".join(f"{r.model} {r.value:.4f}" for r in sorted(overall, key=lambda r: -r.value))
     modes = [d.mode for d in decisions]
     chosen = ", ".join(f"{modes.count(mode)} {mode}" for mode in sorted(set(modes), key=lambda m: -modes.count(m)))
-    users = f" over {max(r.num_users for r in whole):,} users" if whole else ""
-    return f"ndcg@{k}{users}: {figures or 'nobody to measure on'}; scenarios by mode: {chosen}"
+    users = f" over {max(r.num_users for r in overall):,} users" if overall else ""
+    return f"ndcg@{k}{users}: {figures or 'no user to measure on'}; scenarios by mode: {chosen}"

@@ -1,7 +1,7 @@
-"""Score candidates with the learnt rankers; the retrievers' own scores stand in the candidates already.
+"""Score candidates with the trained rankers; the retrievers' scores are columns of the candidates already.
 
-Made for mapInArrow: `Scorer` is a few paths and travels to the workers; a worker process opens a model once, and loads
-torch or LightGBM only when that mode is asked of it. A row's scores depend on the row alone, so batches and partitions
+For mapInArrow: a `Scorer` holds only paths and is pickled to the workers. A worker process opens each model once, and
+imports torch or LightGBM only for modes that need it. A row's scores depend on the row alone, so batches and partitions
 do not matter.
 """
 
@@ -20,9 +20,9 @@ from recspark import model_folder
 from recspark.arrays import Array
 from recspark.config.schema import Config
 from recspark.models.rankers.blend import blend
-from recspark.stages.ranker import stage as ranker
-from recspark.stages.retriever import stage as retriever
-from recspark.tables import histories as histories_table
+from recspark.stages.ranker.modes import BLEND, GBDT, RANKER, trained_modes
+from recspark.tables.histories import shards_folder
+from recspark.warehouse import artifacts
 from recspark.warehouse.store import Store
 from recspark.windows import as_of_day
 
@@ -36,95 +36,115 @@ EDGE = 1e-12  # a probability of 0 or 1 has no logit
 class Scorer:
     """Callable on rows of `candidates` of one date.
 
-    `models`: folder of the learnt ones, None if none could be learnt; `histories`, `bundle`: the date's folders;
-    `retrievers`: those that work; `learnt`: the modes of `models`.
+    `rankers`, `trees`: folders of a copy of the torch rankers and of gbdt, None if it was not trained. `histories`,
+    `bundle`: the folders of the date. `day`: the date as days since the epoch. `retrievers`: the configured ones.
+    `trained`: the trained modes.
     """
 
-    models: str | None
+    rankers: str | None
+    trees: str | None
     histories: str
     bundle: str
     day: int
     retrievers: tuple[str, ...]
-    learnt: tuple[str, ...] = (ranker.RANKER, ranker.GBDT, ranker.BLEND)
+    trained: tuple[str, ...] = (RANKER, GBDT, BLEND)
 
     @property
     def modes(self) -> tuple[str, ...]:
-        """What can order a list tonight: the learnt modes, which are asked of this object, then the retrievers."""
-        return (*(self.learnt if self.models else ()), *self.retrievers)
+        """The modes that can order a list tonight: the trained ones, then the retrievers."""
+        return (*(self.trained if self.rankers and self.trees else ()), *self.retrievers)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the model folders, the same in any warehouse."""
+        return tuple("/".join(path.rsplit("/", 2)[-2:]) for path in (self.rankers, self.trees) if path)
+
+    def folders(self, mode: str) -> str:
+        """The folders of a trained mode's models, for published_runs."""
+        parts = {GBDT: (self.trees,), BLEND: (self.rankers, self.trees)}
+        return ", ".join(str(path) for path in parts.get(mode, (self.rankers,)))
 
     def columns(self, modes: Sequence[str]) -> tuple[str, ...]:
         """Columns of candidates that the modes read."""
-        parts = {ranker.RANKER, ranker.GBDT} if ranker.BLEND in modes else set()
-        wanted = parts.union(modes) - {ranker.BLEND}
-        found = (
-            [model_folder.read_manifest(f"{self.models}/{ranker.GBDT}")["features"]] if ranker.GBDT in wanted else []
-        )
-        if wanted - {ranker.GBDT}:
-            found.append(model_folder.read_manifest(f"{self.models}/{ranker.RANKER}")["spec"]["features"])
-        return (c.SCENARIO_IDX, c.USER_IDX, c.ITEM_IDX, *dict.fromkeys(name for names in found for name in names))
+        parts = {RANKER, GBDT} if BLEND in modes else set()
+        needed = parts.union(modes) - {BLEND}
+        features = [model_folder.read_manifest(str(self.trees))["features"]] if GBDT in needed else []
+        if needed - {GBDT}:
+            features.append(model_folder.read_manifest(f"{self.rankers}/{RANKER}")["spec"]["features"])
+        return (c.SCENARIO_IDX, c.USER_IDX, c.ITEM_IDX, *dict.fromkeys(name for names in features for name in names))
 
     def __call__(self, rows: pa.Table | pa.RecordBatch, modes: Sequence[str]) -> dict[str, Array]:
-        """Learnt mode -> float64 (n,), higher is better within a list; a torch ranker's: probability of the first
+        """Trained mode -> float64 (n,), higher is better within a list; of a torch ranker: probability of the first
         task."""
-        parts = (ranker.RANKER, ranker.GBDT) if ranker.BLEND in modes else ()
-        wanted = dict.fromkeys((*parts, *(mode for mode in modes if mode != ranker.BLEND)))
-        found = {mode: self._boosted(rows) if mode == ranker.GBDT else self._neural(rows, mode) for mode in wanted}
+        parts = (RANKER, GBDT) if BLEND in modes else ()
+        needed = dict.fromkeys((*parts, *(mode for mode in modes if mode != BLEND)))
+        scores = {mode: self._boosted(rows) if mode == GBDT else self._neural(rows, mode) for mode in needed}
         if parts:
-            found[ranker.BLEND] = self._blended(found[ranker.RANKER], found[ranker.GBDT])
-        return {mode: found[mode] for mode in modes}
+            scores[BLEND] = self._blended(scores[RANKER], scores[GBDT])
+        return {mode: scores[mode] for mode in modes}
 
     def _blended(self, probabilities: Array, trees: Array) -> Array:
-        widths = (_spread(f"{self.models}/{ranker.RANKER}"), _open(f"{self.models}/{ranker.GBDT}").spread)
+        widths = (_spread(f"{self.rankers}/{RANKER}"), _open(str(self.trees)).spread)
         return blend((logit(np.clip(probabilities, EDGE, 1 - EDGE)), trees), widths)
 
     def _boosted(self, rows: pa.Table | pa.RecordBatch) -> Array:
         from recspark.models.rankers import gbdt  # here: see the top
 
-        trees = _open(f"{self.models}/{ranker.GBDT}")
+        trees = _open(str(self.trees))
         return np.asarray(gbdt.predict(trees, _dense(rows, trees.features), num_threads=1), np.float64)
 
     def _neural(self, rows: pa.Table | pa.RecordBatch, mode: str) -> Array:
         from recspark.training.ranking import scoring  # here: see the top
 
-        folder = f"{self.models}/{mode}"
-        ids = tuple(_numbers(rows, name) for name in (c.SCENARIO_IDX, c.USER_IDX, c.ITEM_IDX))
-        dense = _dense(rows, scoring.features(f"{self.models}/{ranker.RANKER}"))
-        if mode == ranker.RANKER:
-            return scoring.probabilities(folder, self.histories, self.bundle, self.day, dense, ids)
+        folder = f"{self.rankers}/{mode}"
+        scenario, user, item = (_numbers(rows, name) for name in (c.SCENARIO_IDX, c.USER_IDX, c.ITEM_IDX))
+        dense = _dense(rows, scoring.features(f"{self.rankers}/{RANKER}"))
+        if mode == RANKER:
+            return scoring.probabilities(folder, self.histories, self.bundle, self.day, dense, (scenario, user, item))
         out = np.empty(len(dense))
-        for scenario in np.unique(ids[0]):
-            here = ids[0] == scenario
-            model = _ranker_of(str(self.models), mode, int(scenario))
-            mine = tuple(column[here] for column in ids)
-            out[here] = scoring.probabilities(model, self.histories, self.bundle, self.day, dense[here], mine)
+        for target in np.unique(scenario):
+            rows_of_target = scenario == target
+            model = _ranker_of(str(self.rankers), mode, int(target))
+            keys = (scenario[rows_of_target], user[rows_of_target], item[rows_of_target])
+            out[rows_of_target] = scoring.probabilities(
+                model, self.histories, self.bundle, self.day, dense[rows_of_target], keys
+            )
         return out
 
 
 def scorer(store: Store, config: Config, run_date: date, as_of: date, copy: str) -> Scorer:
-    """The scorer of one date with the `evaluated` or `published` models of a night."""
-    run = ranker.folder(store, config, ranker.examples(store, config, run_date))
-    learnt: Sequence[str] = model_folder.read_manifest(run)["models"]
-    models = f"{run}/{copy}" if copy in learnt else None
-    bundle = retriever.folder(store, config, as_of)
-    histories = histories_table.ensure_shards(store, config, as_of, bundle)
-    return Scorer(models, histories, bundle, as_of_day(as_of), config.retriever.names, ranker.modes(config))
+    """The scorer of the date `as_of` with the `evaluated` or `published` models of a night.
+
+    Raises: DataError if a model folder is missing.
+    """
+    bundle = artifacts.require(store, config, "retriever", as_of, "retriever")
+    histories = shards_folder(store, bundle)
+    model_folder.read_manifest(histories)  # raises an error if the folder is incomplete
+    rankers, trees = (_copy(artifacts.require(store, config, kind, run_date, RANKER), copy) for kind in (RANKER, GBDT))
+    names, modes = config.retriever.names, trained_modes(config)
+    return Scorer(rankers, trees, histories, bundle, as_of_day(as_of), names, modes)
+
+
+def _copy(folder: str, copy: str) -> str | None:
+    return f"{folder}/{copy}" if copy in model_folder.read_manifest(folder)["models"] else None
 
 
 def _dense(rows: pa.Table | pa.RecordBatch, names: Sequence[str]) -> Array:
-    """(n, F) float32, in Fortran order: Arrow's columns as they lie, one after the other."""
+    """(n, F) float32, in Fortran order, as Arrow stores columns."""
     return np.stack([_numbers(rows, name) for name in names]).astype(np.float32, copy=False).T
 
 
 def _numbers(rows: pa.Table | pa.RecordBatch, name: str) -> Array:
-    column = rows.column(name)  # only a record batch's column takes, and needs, the permission to copy
-    return column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False)
+    column = rows.column(name)  # only a record batch's column has, and needs, `zero_copy_only`
+    found = column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(zero_copy_only=False)
+    return np.asarray(found)
 
 
 @lru_cache(maxsize=1024)
 def _ranker_of(models: str, mode: str, scenario: int) -> str:
-    """Folder of a transfer's ranker for a scenario, or of `ranker` where the scenario had too few rows for its own."""
+    """Folder of a mode's ranker for a scenario; that of `ranker` if the scenario had too few rows to train its own."""
     own = f"{models}/{mode}/{scenario}"
-    return own if model_folder.exists(own) else f"{models}/{ranker.RANKER}"
+    return own if model_folder.exists(own) else f"{models}/{RANKER}"
 
 
 @lru_cache(maxsize=4)

@@ -1,4 +1,4 @@
-"""X^T X of all users, aggregated by Spark in strips of rows: the driver only puts finished strips in their place."""
+"""The Gram matrix X^T X of all users, summed by Spark in strips of rows; the driver only puts the strips together."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -17,26 +17,29 @@ ARROW = pa.schema([("strip", pa.int32()), ("matrix", pa.binary())])
 
 
 def gram(histories: DataFrame, num_items: int, as_of_days: float, half_life_days: float) -> Array:
-    """Sum over users of the product of their recent affinities to two items, float64 (I, I).
+    """Sum over users of the product of their affinities to two items; see `affinity.recent`.
 
-    Summed as whole numbers, so exact in any order. Memory: a task holds its partition's positive pairs (12 bytes each)
-    and one strip; the driver the dense result.
+    Affinities are whole multiples of 1 / LEVELS, so the sum is exact in any order.
+    Memory: a task holds its partition's positive pairs (12 bytes each) and one strip; the driver the dense result.
+
+    Returns: float64 (I, I).
     """
-    fade = {"num_items": num_items, "as_of_days": as_of_days, "half_life_days": half_life_days}
     events = histories.select(c.ITEM_IDX, c.WEIGHT, "time")
-    strips = events.mapInArrow(partial(_partition_strips, **fade), SCHEMA)
-    # A function of its own and no partial: Spark 4.2 asks it for type hints, which a partial cannot answer.
+    strips = events.mapInArrow(
+        partial(_partition_strips, num_items=num_items, as_of_days=as_of_days, half_life_days=half_life_days), SCHEMA
+    )
+    # Not a partial: Spark 4.2 reads the function's type hints, which a partial does not have.
     merged = strips.groupBy("strip").applyInArrow(lambda parts: _merged(parts, num_items), SCHEMA).toArrow()
     rows = zip(merged.column("strip").to_pylist(), merged.column("matrix"), strict=True)
-    whole = linear.assemble(((strip, unpack(cell.as_buffer(), num_items)) for strip, cell in rows), num_items)
-    whole /= affinity.LEVELS**2
-    return whole
+    gram_II = linear.assemble(((strip, unpack(cell.as_buffer(), num_items)) for strip, cell in rows), num_items)
+    gram_II /= affinity.LEVELS**2
+    return gram_II
 
 
 def pack(matrix: sp.csr_matrix) -> bytes:
     """A CSR matrix as bytes: rows, entries, row ends, columns (int32), values (float64)."""
     numbers = np.concatenate(([matrix.shape[0], matrix.nnz], matrix.indptr[1:], matrix.indices))
-    return numbers.astype("<i4").tobytes() + matrix.data.astype("<f8").tobytes()
+    return bytes(numbers.astype("<i4").tobytes() + matrix.data.astype("<f8").tobytes())
 
 
 def unpack(cell: bytes | pa.Buffer, num_items: int) -> sp.csr_matrix:
@@ -54,8 +57,8 @@ def _partition_strips(
     for batch in batches:
         item = batch.column(c.ITEM_IDX)
         offsets = item.offsets.to_numpy() - item.offsets[0].as_py()
-        events = (batch.column(name).flatten().to_numpy() for name in (c.ITEM_IDX, c.WEIGHT, "time"))
-        parts.append(affinity.recent(offsets, *events, num_items, as_of_days, half_life_days))
+        item_idx, weight, time = (batch.column(name).flatten().to_numpy() for name in (c.ITEM_IDX, c.WEIGHT, "time"))
+        parts.append(affinity.recent(offsets, item_idx, weight, time, num_items, as_of_days, half_life_days))
     if parts:
         history_UI = sp.vstack(parts, format="csr").astype(np.float64) * affinity.LEVELS
         for strip, matrix in linear.gram_blocks(history_UI):

@@ -1,4 +1,4 @@
-"""Item statistics as of a date: partial sums of whole users in numpy, added up by Spark over (group, item)."""
+"""Item statistics as of a date: sums of blocks of users in NumPy, added up by Spark for each (group, item)."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -10,10 +10,10 @@ from pyspark.sql import functions as F
 
 from recspark.arrays import Array
 from recspark.features import WINDOWS, ItemStats
-from recspark.histories import Histories, from_arrow
+from recspark.histories import Histories, from_arrow, owners
 from recspark.models.retrievers import popular
 
-QUANTUM = 2.0**-40  # decayed weights are summed as whole numbers of it, so the sum is the same in any order
+QUANTUM = 2.0**-40  # decayed weights are rounded to whole multiples of it, so their sum is exact in any order
 
 COUNTS = [f"count_{i}" for i in range(len(WINDOWS))]
 NEW = [f"new_{i}" for i in range(len(WINDOWS))]
@@ -26,10 +26,12 @@ SCHEMA = ", ".join(["cell bigint", *(f"{name} bigint" for name in WHOLE), *(f"{n
 def item_stats(
     histories: DataFrame, groups: Array, num_items: int, as_of_days: float, half_life_days: float
 ) -> tuple[ItemStats, Array]:
-    """Statistics with one row a group of `groups` (sorted scenario_idx) and one for all; decayed net counts (G, I).
+    """Statistics of every item in every group and in all of them together.
 
-    One row for each (group, item) that has an event comes to the driver, and dense float32 arrays of groups x windows x
-    items must fit there and in every worker.
+    `groups`: sorted scenario_idx (G,). Memory: one row for each (group, item) with an event comes to the driver; dense
+    float32 arrays of groups x windows x items must fit there and in every worker.
+
+    Returns: statistics with G + 1 rows, the last one for all groups; net counts with exponential decay, float64 (G, I).
     """
     run = partial(_partials, groups=groups, num_items=num_items, as_of_days=as_of_days, half_life_days=half_life_days)
     sums = [F.sum(n).alias(n) for n in (*COUNTS, *NEW, *WHOLE[2 * len(WINDOWS) + 1 :], *REAL)]
@@ -40,14 +42,17 @@ def item_stats(
 
 
 def group_rows(scenario_idx: Array, groups: Array) -> Array:
-    """Row of each scenario group in arrays that hold only the groups in use."""
+    """Row of each scenario group in arrays that have a row for each of `groups`, which are sorted."""
     return np.searchsorted(groups, scenario_idx)
 
 
 def partial_sums(
     histories: Histories, rows: Array, num_items: int, as_of_days: float, half_life_days: float
 ) -> dict[str, Array]:
-    """Sums over a block of whole users, one entry a (group, item) that occurs; `rows`: group row of every event."""
+    """Sums over a block with all events of its users, one entry for each (group, item) in it.
+
+    `rows`: group row of every event.
+    """
     h = histories
     cell, at = np.unique(rows.astype(np.int64) * num_items + h.item_idx, return_inverse=True)
     positive, negative = h.weight > 0, h.weight < 0
@@ -64,7 +69,7 @@ def partial_sums(
     for i, days in enumerate(WINDOWS):
         recent = positive & (age <= days) if days else positive
         sums[COUNTS[i]], sums[NEW[i]] = total(ones, recent), total(ones, recent & new)
-    weighted = h.weight * popular.decay(age, half_life_days)
+    weighted = h.weight * popular.exponential_decay(age, half_life_days)
     sums["decayed"] = total(np.rint(weighted / QUANTUM).astype(np.int64), positive | negative)
     sums["negative"], sums["events"] = total(ones, negative), total(ones, ones > 0)
     for name, values in (("price", h.price), ("value", h.value)):
@@ -77,8 +82,8 @@ def partial_sums(
 
 
 def _first_of_user(h: Histories, positive: Array, num_items: int) -> Array:
-    """Marks the first positive event of each user with each item; events are in order of time."""
-    owner = np.repeat(np.arange(len(h.offsets) - 1, dtype=np.int64), np.diff(h.offsets))
+    """True for the first positive event of each user with each item; events are in order of time."""
+    owner = owners(h.offsets)
     where = np.flatnonzero(positive)
     first = np.zeros(len(owner), dtype=bool)
     first[where[np.unique((owner * num_items + h.item_idx)[where], return_index=True)[1]]] = True
@@ -86,7 +91,7 @@ def _first_of_user(h: Histories, positive: Array, num_items: int) -> Array:
 
 
 def finish(sums: dict[str, Array], num_groups: int, num_items: int) -> tuple[ItemStats, Array]:
-    """Dense statistics from sums by cell = group row x items + item, and decayed net counts float64 (G, I)."""
+    """Dense statistics from sums by cell = group row * num_items + item; and decayed net counts, float64 (G, I)."""
 
     def dense(name: str, empty: float = 0.0) -> Array:
         out = np.full(num_groups * num_items, empty)
@@ -95,7 +100,7 @@ def finish(sums: dict[str, Array], num_groups: int, num_items: int) -> tuple[Ite
 
     def with_all(names: list[str]) -> Array:
         own = np.stack([dense(name) for name in names], axis=1)
-        return np.concatenate((own, own.sum(axis=0, keepdims=True))).astype(np.float32)
+        return np.asarray(np.concatenate((own, own.sum(axis=0, keepdims=True))), dtype=np.float32)
 
     def mean(name: str) -> Array:
         count = dense(f"{name}_n").sum(axis=0)

@@ -1,21 +1,23 @@
-"""Fine-tune a text encoder on behaviour: items that the same users took soon after each other come near each other.
+"""Fine-tune a text encoder on behaviour: items that the same users interacted with soon after each other get similar
+vectors.
 
-The loss is InfoNCE (van den Oord, Li & Vinyals 2018) over a batch of pairs, both ways: an item's partner among all
-items of the batch. No negative is an item with the same text, or one that any user took soon before or after it. What
-learns is LoRA (Hu et al. 2021) by peft: low-rank matrices beside every linear layer, a hundredth of the model. The
-result is judged by the partners of users who were held out, and the frozen model is kept where that is no worse.
+The loss is InfoNCE over a batch of pairs, both ways: find an item's partner among all items of the batch. An item is no
+negative of another if their texts are equal or they are *mates*: texts that are a pair of any user. Only LoRA matrices
+are trained, by peft: low-rank ones beside every linear layer, a hundredth of the model. The result is validated on the
+pairs of held-out users, and the frozen model is kept if the adapter is not better.
 
 One process, on its GPU if it has one: on several, each would see the negatives of its own part only. Needs no Spark.
+
 Shapes: P pairs, N texts, U different texts of a batch of B pairs, C candidates, D numbers of a vector.
+Reference: van den Oord, Li & Vinyals 2018 (InfoNCE); Hu et al. 2021 (LoRA).
 """
 
 import json
 import logging
 import math
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import fsspec
@@ -27,11 +29,12 @@ from torch.nn.functional import cross_entropy
 
 from recspark import metrics, model_folder
 from recspark.arrays import Array
+from recspark.config.content import TextAdapter
 from recspark.encoders import text
 from recspark.encoders.load import need
 from recspark.encoders.text import TextEncoder
 from recspark.encoders.weights import ADAPTER, locate
-from recspark.errors import RecsparkError, TrainingError
+from recspark.errors import TrainingError
 
 log = logging.getLogger("recspark.text_adapter")
 
@@ -40,24 +43,12 @@ PAIRS_FOLDER = "pairs"  # inside the adapter's folder, until it is trained
 WEIGHTS = "adapter_model.safetensors"  # as peft names it
 VALID_SHARE = 0.2  # of the users: fewer could not tell a gain from chance
 CANDIDATES = 2000  # texts among which validation looks for the partner
-JUDGES = 5000  # pairs of validation
+VALID_PAIRS = 5000  # at most
 REPLICATES = 1000
 WARM_UP = 0.1  # of the steps
 MAX_GRADIENT_NORM = 1.0
 LOG_SECONDS = 10.0
 IGNORED = r".*pooler.*"  # no vector passes through it
-
-
-@dataclass(frozen=True)
-class Settings:
-    """`rank` of LoRA, whose alpha is twice that; `max_tokens`: longer texts are cut while training and validating."""
-
-    rank: int = 8
-    learning_rate: float = 1e-3
-    temperature: float = 0.05
-    batch_size: int = 64
-    max_tokens: int = 64
-    max_epochs: int = 2
 
 
 @dataclass(frozen=True)
@@ -75,7 +66,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Trained:
-    """`weights`: the adapter's, by peft's names, `config` is peft's; `epochs`: how many they have seen, 0 where the
+    """`weights`: the adapter's, by peft's names; `config`: peft's; `epochs`: how many the weights have seen, 0 if the
     frozen model is as good. `history`: an entry an epoch from 0 on; `gain` is over the frozen MRR, with its bounds."""
 
     weights: dict[str, Array]
@@ -85,7 +76,7 @@ class Trained:
 
 
 def pairs_of(users: Sequence[int], left: Sequence[str], right: Sequence[str]) -> Pairs:
-    """Pairs in one order, whatever the files' was; of the same text on both sides left out."""
+    """Distinct pairs in an order that does not depend on the files; pairs with the same text on both sides left out."""
     rows = sorted({row for row in zip(users, left, right, strict=True) if row[1] != row[2]})
     texts, numbers = np.unique([side for row in rows for side in row[1:]], return_inverse=True)
     left_P, right_P = numbers.reshape(-1, 2).T
@@ -104,12 +95,14 @@ def read_pairs(folder: str) -> Pairs:
 
 
 def train(
-    encoder: TextEncoder, pairs: Pairs, settings: Settings, seed: int, report: Callable[[str], None] = log.info
+    encoder: TextEncoder, pairs: Pairs, settings: TextAdapter, seed: int, report: Callable[[str], None] = log.info
 ) -> Trained:
     """Train an adapter of an encoder that was loaded with `packed=False`; afterwards that encoder has it.
 
-    The best epoch by the MRR of held-out users' partners wins, if the lower 95 % bound of its gain over the frozen
-    model is above zero; else the frozen model does. Raises TrainingError where the loss is not finite.
+    The epoch with the best MRR on the validation users' pairs is kept, if the lower 95 % bound of its gain over the
+    frozen model is above zero; otherwise the frozen model.
+
+    Raises: TrainingError when the loss is not finite.
     """
     need(encoder.version, "peft", "lora")
     from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
@@ -130,17 +123,19 @@ def train(
     tokens = encoder.tokenise(pairs.texts) if pairs.texts else []
     known = np.array([bool(ids) for ids in tokens], dtype=bool)
     pairs = pairs.take(known[pairs.left] & known[pairs.right]) if len(known) else pairs
-    learnt, judges, candidates_C = split(pairs, rng)
-    frozen_P = reciprocal_ranks(encoder, judges, candidates_C)
+    training, valid, candidates_C = split(pairs, rng)
+    frozen_P = reciprocal_ranks(encoder, valid, candidates_C)
     best, best_epoch, best_gain = weights(), 0, 0.0
     history = [{"epoch": 0, "mrr": _mean(frozen_P)}]
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=settings.learning_rate)
-    batches = math.ceil(len(learnt.left) / settings.batch_size)
+    batches = math.ceil(len(training.left) / settings.batch_size)
     for epoch in range(1, settings.max_epochs + 1 if batches and len(frozen_P) else 1):
         began = time.monotonic()
-        loss = _epoch(encoder, tokens, learnt, settings, optimizer, epoch, rng.permutation(len(learnt.left)), report)
-        now_P = reciprocal_ranks(encoder, judges, candidates_C)
-        gain, lower, upper = _gain(now_P - frozen_P, judges.user)
+        loss = _epoch(
+            encoder, tokens, training, settings, optimizer, epoch, rng.permutation(len(training.left)), report
+        )
+        now_P = reciprocal_ranks(encoder, valid, candidates_C)
+        gain, lower, upper = _gain(now_P - frozen_P, valid.user)
         history.append(
             {"epoch": epoch, "loss": loss, "mrr": _mean(now_P), "gain": gain, "lower": lower, "upper": upper}
         )
@@ -159,7 +154,7 @@ def _epoch(
     encoder: TextEncoder,
     tokens: list[list[int]],
     pairs: Pairs,
-    settings: Settings,
+    settings: TextAdapter,
     optimizer: torch.optim.Optimizer,
     epoch: int,
     order: Array,
@@ -177,7 +172,7 @@ def _epoch(
         vectors_UD = encoder.vectors([tokens[i] for i in used])
         loss = info_nce(vectors_UD, left_B, right_B, mates_UU, settings.temperature)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         norm = float(torch.nn.utils.clip_grad_norm_(learning, MAX_GRADIENT_NORM))
         value = float(loss.detach())
         if not (math.isfinite(value) and math.isfinite(norm)):
@@ -199,7 +194,7 @@ def _epoch(
 def info_nce(vectors_UD: Tensor, left_B: Tensor, right_B: Tensor, mates_UU: Tensor, temperature: float) -> Tensor:
     """Mean over both ways of -log p(partner), p among the U texts without the anchor and its other mates.
 
-    `left_B`, `right_B` index the U texts; `mates_UU`: which belong together.
+    `left_B`, `right_B` index the U texts; `mates_UU`: bool, which of them are a pair.
     """
     anchor, partner = torch.cat([left_B, right_B]), torch.cat([right_B, left_B])
     logits = (vectors_UD @ vectors_UD.T / temperature)[anchor]
@@ -208,36 +203,36 @@ def info_nce(vectors_UD: Tensor, left_B: Tensor, right_B: Tensor, mates_UU: Tens
 
 
 def mates(pairs: Pairs) -> Array:
-    """Sorted numbers left * N + right of all pairs, both ways."""
+    """All pairs both ways, each as the number left * N + right, sorted."""
     left, right = np.concatenate([pairs.left, pairs.right]), np.concatenate([pairs.right, pairs.left])
-    return np.unique(left * len(pairs.texts) + right)
+    return np.asarray(np.unique(left * len(pairs.texts) + right))
 
 
 def are_mates(known: Array, used: Array, num_texts: int) -> Array:
     """bool (U, U): which of the `used` texts are `known` (see `mates`) as pairs."""
-    return np.isin(used[:, None] * num_texts + used, known)
+    return np.asarray(np.isin(used[:, None] * num_texts + used, known))
 
 
 # -- validation --------------------------------------------------------------------------------------------------------
 
 
 def split(pairs: Pairs, rng: np.random.Generator) -> tuple[Pairs, Pairs, Array]:
-    """(pairs to learn from, those of a fifth of the users to judge by, (C,) texts among which these look for partners).
+    """(training pairs, validation pairs of a fifth of the users, (C,) texts among which a partner is looked for).
 
-    At most CANDIDATES texts and JUDGES pairs of the judges; those that would need more are left out.
+    At most CANDIDATES texts and VALID_PAIRS validation pairs; pairs of other texts are left out.
     """
     users = np.unique(pairs.user)
     held = np.isin(pairs.user, rng.permutation(users)[: math.ceil(len(users) * VALID_SHARE)])
-    judges = pairs.take(held)
-    own = rng.permutation(np.unique([judges.left, judges.right]))[:CANDIDATES]
+    valid = pairs.take(held)
+    own = rng.permutation(np.unique([valid.left, valid.right]))[:CANDIDATES]
     others = rng.permutation(np.setdiff1d(np.unique([pairs.left, pairs.right]), own))
-    judges = judges.take(np.isin(judges.left, own) & np.isin(judges.right, own))
-    judges = judges.take(np.sort(rng.permutation(len(judges.left))[:JUDGES]))
-    return pairs.take(~held), judges, np.concatenate([own, others[: CANDIDATES - len(own)]])
+    valid = valid.take(np.isin(valid.left, own) & np.isin(valid.right, own))
+    valid = valid.take(np.sort(rng.permutation(len(valid.left))[:VALID_PAIRS]))
+    return pairs.take(~held), valid, np.concatenate([own, others[: CANDIDATES - len(own)]])
 
 
 def reciprocal_ranks(encoder: TextEncoder, pairs: Pairs, candidates_C: Array) -> Array:
-    """(P,) 1 / place of `right` among the candidates by nearness to `left`, itself left out; ties share a place."""
+    """(P,) 1 / rank of `right` among the candidates but `left`, by similarity to `left`; ties share a rank."""
     vectors_CD = encoder.encode([pairs.texts[i] for i in candidates_C])
     place = np.zeros(len(pairs.texts), dtype=np.int64)
     place[candidates_C] = np.arange(len(candidates_C))
@@ -246,7 +241,8 @@ def reciprocal_ranks(encoder: TextEncoder, pairs: Pairs, candidates_C: Array) ->
     rows = np.arange(len(left))
     own = scores_PC[rows, right][:, None]
     scores_PC[rows, left] = -np.inf
-    return 1.0 / (1.0 + (scores_PC > own).sum(axis=1) + ((scores_PC == own).sum(axis=1) - 1) / 2)
+    rank_P = 1.0 + (scores_PC > own).sum(axis=1) + ((scores_PC == own).sum(axis=1) - 1) / 2
+    return np.asarray(1.0 / rank_P)
 
 
 def _gain(gain_P: Array, user_P: Array) -> tuple[float, float, float]:
@@ -263,54 +259,39 @@ def _mean(values: Array) -> float:
 
 
 @dataclass(frozen=True)
-class Job:
-    """`folder`: the adapter's, with its pairs inside; `base` and `revision` name the encoder; `data`: what the pairs
-    are of, for the manifest."""
+class AdapterJob:
+    """`folder`: the adapter's, with its pairs inside; `data`: where the pairs come from, for the manifest."""
 
     folder: str
-    base: str
-    revision: str | None
     data: dict[str, Any]
-    settings: dict[str, Any]
+    settings: TextAdapter
     seed: int
     use_gpu: bool = False
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
+def train_adapter(job: AdapterJob) -> dict[str, Any]:
+    """Train and save the adapter of a job.
 
-def run(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Train and save the adapter of a Job. Returns {"pairs": number, "epochs": number}, or {"error": message}."""
-    job = Job(**tree)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    try:
-        pairs = read_pairs(f"{job.folder}/{PAIRS_FOLDER}")
-        encoder = text.load(job.base, job.revision, None if job.use_gpu else "cpu", packed=False)
-        settings = Settings(**job.settings)
-        trained = train(encoder, pairs, settings, job.seed)
-        save(job.folder, trained, job.base, job.revision, job.data | {"pairs": len(pairs.left)}, settings, job.seed)
-    except RecsparkError as error:
-        return {"error": str(error)}
+    Returns: {"pairs": their number, "epochs": see `Trained`}.
+    """
+    settings = job.settings
+    pairs = read_pairs(f"{job.folder}/{PAIRS_FOLDER}")
+    encoder = text.load(settings.encoder, settings.revision, None if job.use_gpu else "cpu", packed=False)
+    trained = train(encoder, pairs, settings, job.seed)
+    save(job.folder, trained, settings, job.data | {"pairs": len(pairs.left)}, job.seed)
     model_folder.remove(f"{job.folder}/{PAIRS_FOLDER}")
     return {"pairs": len(pairs.left), "epochs": trained.epochs}
 
 
-def save(
-    folder: str,
-    trained: Trained,
-    base: str,
-    revision: str | None,
-    data: Mapping[str, Any],
-    settings: Settings,
-    seed: int,
-) -> None:
-    """A folder that `encoders.text.load` and peft open; `data` says what the pairs are of."""
+def save(folder: str, trained: Trained, settings: TextAdapter, data: Mapping[str, Any], seed: int) -> None:
+    """Write a folder that `encoders.text.load` and peft open; `data` says where the pairs come from."""
+    base, revision = settings.encoder, settings.revision
     config = {name: sorted(value) if isinstance(value, set) else value for name, value in trained.config.items()}
     config |= {"base_model_name_or_path": base, "revision": revision, "inference_mode": True}
     manifest = {
         "base": {"name": base, "revision": revision, "version": locate(base, revision).version},
         "data": dict(data),
-        "settings": asdict(settings),
+        "settings": settings.model_dump(mode="json"),
         "seed": seed,
         "epochs": trained.epochs,
         "history": trained.history,

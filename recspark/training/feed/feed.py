@@ -1,4 +1,4 @@
-"""Training rows out of parquet files, shuffled and cut into batches. The only file that knows petastorm.
+"""Training rows from Parquet files, shuffled and cut into batches. The only module that uses petastorm.
 
 A feed reads exactly the files it is given: those of one pinned version of a table, never a folder.
 
@@ -6,11 +6,11 @@ The order of an epoch follows from the files, the seed and the epoch alone. File
 groups -> lanes (see lanes.py), each cut into pools of row groups -> the rows of a pool shuffled -> batches dealt from
 the lanes' streams of pools. Rank r of w ranks takes rows r, r + w, r + 2w ... of every batch. So the batches are the
 same for any number of ranks and for both readers; all ranks take the same number of steps; and step s can be found
-without reading what lies before its pools. A rank that is a row short pads with weight 0.
+without reading the rows before its pools. A rank that is a row short is padded with a row of weight 0.
 
-What it costs: a rank decodes the row groups of its lanes; all of them where the number of ranks is no power of two.
-What grows: for each of a rank's lanes a pool in use and one being read, each of pool_rows / lanes rows plus one row
-group, 4 bytes a value. Rows that fit into one pool are read once by every rank and stay for all epochs.
+Cost: a rank decodes the row groups of its lanes; all of them if the number of ranks is no power of two.
+Memory: for each of a rank's lanes a pool in use and one being read, each of pool_rows / lanes rows plus one row group,
+4 bytes a value. Rows that fit into one pool are read once by every rank and stay for all epochs.
 """
 
 import importlib.util
@@ -21,32 +21,25 @@ import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from itertools import chain
-from typing import Literal
-from urllib.parse import unquote
+from typing import Literal, TypeAlias
 
-import fsspec
 import numpy as np
-import pyarrow.parquet as pq
 
 from recspark import windows
 from recspark.arrays import Array
 from recspark.errors import ConfigError, DataError, SchemaError
+from recspark.training.feed.files import Columns, RowFilter, arrow_groups, local_path, row_groups, rows_that_count
 from recspark.training.feed.lanes import Piece, RowGroup, num_lanes, pools, shares
-from recspark.training.feed.prefetch import ahead
+from recspark.training.feed.prefetch import prefetch
 
-Reader = Literal["petastorm", "arrow", "auto"]
-Columns = dict[str, Array]
+Reader: TypeAlias = Literal["petastorm", "arrow", "auto"]
 POOL_ROWS = 1_000_000
-PART_ROWS = 1 << 16  # decoded at once
-READ_BYTES = 1 << 16  # from a local file at once
-FILL_ROWS = 1 << 14  # put together at once: these, and their columns, about fit into a core's cache
-SAMPLE_BUCKETS = 4096
+FILL_ROWS = 1 << 14  # copied at once: these, and their columns, about fit into a core's cache
 
 
 @dataclass(frozen=True)
 class Rows:
-    """n rows: `ints` (n, I) int32 and `floats` (n, F) float32, columns in the order asked for."""
+    """n rows: `ints` (n, I) int32 and `floats` (n, F) float32, columns in the order of the feed's."""
 
     ints: Array
     floats: Array
@@ -64,19 +57,7 @@ class Batch(Rows):
 
 
 @dataclass(frozen=True)
-class Folds:
-    """Which rows count: those whose `column` is one of `values`, or, with keep=False, is none of them."""
-
-    column: str
-    values: frozenset[int]
-    keep: bool = True
-
-    def mask(self, folds: Array) -> Array:
-        return np.isin(folds, sorted(self.values), invert=not self.keep)
-
-
-@dataclass(frozen=True)
-class Fading:
+class ExponentialDecay:
     """Weights halve for every `half_life` days that a row's `column`, one of the feed's ints, lies before `newest`."""
 
     column: str
@@ -88,9 +69,10 @@ class Feed:
     """The batches of one rank. See the module's docstring for their order.
 
     `files`: parquet files as paths or URIs; `ints`, `floats`: column names; `weight`: the float column with the row's
-    weight (all 1 without it); `fading`: of weights; `folds`: a row counts if every one of them counts it. Raises
-    DataError when a file is gone or no row is left, SchemaError on a missing column, ConfigError when petastorm is
-    asked for and not installed.
+    weight (all 1 without it); `decay`: of weights with age; `filters`: a row counts if every one of them counts it.
+
+    Raises: DataError when a file is gone or no row is left, SchemaError on a missing column, ConfigError when the
+    reader is petastorm and it is not installed.
     """
 
     def __init__(
@@ -103,31 +85,31 @@ class Feed:
         rank: int = 0,
         world_size: int = 1,
         weight: str | None = None,
-        folds: Sequence[Folds] = (),
+        filters: Sequence[RowFilter] = (),
         reader: Reader = "auto",
         pool_rows: int = POOL_ROWS,
-        fading: Fading | None = None,
+        decay: ExponentialDecay | None = None,
     ) -> None:
         self._files = [local_path(file) for file in files]
         self._ints, self._floats = list(ints), list(floats)
         self._batch_size, self._seed = batch_size, seed
         self._world = world_size
         self._weight = self._floats.index(weight) if weight else None
-        self._folds, self._pool_rows = tuple(folds), pool_rows
-        self._fading = fading
+        self._filters, self._pool_rows = tuple(filters), pool_rows
+        self._decay = decay
         self.reader = _choose(reader)
-        self._groups = _row_groups(self._files, [*self._ints, *self._floats], folds)
+        self._groups = row_groups(self._files, [*self._ints, *self._floats], filters)
         self.num_rows = sum(group.rows for group in self._groups)
         if self.num_rows == 0:
-            raise DataError(f"{len(self._files)} training files hold no row" + (f" with {folds}" if folds else ""))
+            raise DataError(f"{len(self._files)} training files hold no row" + (f" with {filters}" if filters else ""))
         self.num_steps = math.ceil(self.num_rows / batch_size)
         self._lanes = num_lanes(self._groups, batch_size, pool_rows)
         self._shares = shares(self._lanes, rank, world_size)
         self._kept: Array | None = None
-        self._spare: list[Array] = []  # an earlier epoch's memory: new one costs the kernel more than the filling
+        self._spare: list[Array] = []  # an earlier epoch's memory: new memory takes longer to allocate than to fill
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """This rank's batches of an epoch, from step `start` on: those that a reading from step 0 would give."""
+        """This rank's batches of an epoch from step `start` on, the same as those of a reading from step 0."""
         with ExitStack() as stack:
             lanes = [self._lane(epoch, share.lane, start) for share in self._shares]
             for lane in lanes:
@@ -142,7 +124,7 @@ class Feed:
         return self._split(pool.take(np.linspace(0, len(pool) - 1, min(max_rows, len(pool))).astype(np.int64), axis=0))
 
     def _lane(self, epoch: int, lane: int, start: int) -> Generator[tuple[Array, Array], None, None]:
-        """What a lane gives to each batch: rows of values, and which of them in which order."""
+        """A lane's part of each batch: rows of values, and which of them in which order."""
         plan = pools(self._order(epoch), lane, self._lanes, self._pool_rows)
         part = self._batch_size // self._lanes
         skip = start * part  # rows of the lane that come before
@@ -181,15 +163,15 @@ class Feed:
             taken[-1] = parts[0][0][parts[0][1][0]]
         found = self._split(taken)
         weights = np.ones(len(taken), np.float32) if self._weight is None else found.floats[:, self._weight].copy()
-        if self._fading is not None:
-            day = found.ints[:, self._ints.index(self._fading.column)]
-            weights *= windows.fading(day, self._fading.newest, self._fading.half_life)
+        if self._decay is not None:
+            day = found.ints[:, self._ints.index(self._decay.column)]
+            weights *= windows.exponential_decay(self._decay.newest - day, self._decay.half_life)
         if short:
             weights[-1] = 0.0
         return Batch(found.ints, found.floats, weights, size)
 
     def _split(self, rows: Array) -> Rows:
-        """Rows of values (n, I + F) int32, as pools hold them, as whole and real numbers."""
+        """Values (n, I + F) int32, as pools hold them, as int and float columns."""
         return Rows(rows[:, : len(self._ints)], rows[:, len(self._ints) :].view(np.float32))
 
     def _order(self, epoch: int) -> list[RowGroup]:
@@ -210,16 +192,16 @@ class Feed:
             yield self._kept
             return
         buffers = [self._spare.pop() for _ in range(min(2, len(self._spare)))]
-        yield from ahead(self._read(plan, buffers)) if len(plan) > 1 else self._read(plan, buffers)
+        yield from prefetch(self._read(plan, buffers)) if len(plan) > 1 else self._read(plan, buffers)
         self._spare += buffers
 
     def _read(self, plan: list[list[Piece]], buffers: list[Array]) -> Generator[Array, None, None]:
         """Pools as one matrix each, (n, I + F) int32, floats by their bits: a batch gathers a row from one place.
 
-        `buffers`: two are used in turn, and made here where they are missing or too small.
+        `buffers`: two are used in turn, and allocated here if they are missing or too small.
         """
-        names = list(dict.fromkeys([*self._ints, *self._floats, *(fold.column for fold in self._folds)]))
-        open_groups = _petastorm_groups if self.reader == "petastorm" else _arrow_groups
+        names = list(dict.fromkeys([*self._ints, *self._floats, *(one.column for one in self._filters)]))
+        open_groups = _petastorm_groups if self.reader == "petastorm" else arrow_groups
         groups = open_groups(self._files, [piece.group for pool in plan for piece in pool], names)
         largest, width = max(map(_num_rows, plan), default=0), len(self._ints) + len(self._floats)
         buffers[:] = [buffer for buffer in buffers if len(buffer) >= largest]
@@ -235,7 +217,7 @@ class Feed:
         """A piece into its rows of a pool. `parts`: the columns of its row group, cut."""
         into, read = self._split(out), 0
         for part in parts:
-            mask = _all_of(self._folds, part) if self._folds else np.True_
+            mask = rows_that_count(self._filters, part) if self._filters else np.True_
             columns = part if mask.all() else {name: values[mask] for name, values in part.items()}
             num_rows = len(columns[self._ints[0]])
             low, high = max(piece.start - read, 0), min(piece.stop - read, num_rows)
@@ -262,33 +244,6 @@ class Feed:
             )
 
 
-def read_users(files: Sequence[str], columns: Sequence[str], user: str, max_rows: int, seed: int) -> dict[str, Array]:
-    """Columns of a seeded sample of whole users, at most max_rows rows: for a model that learns in memory.
-
-    Two passes, the first over `user` alone. Users fall into hash buckets, and whole buckets are taken while they fit.
-    """
-    paths = [local_path(file) for file in files]
-    groups = _row_groups(paths, [*columns, user])
-    counts = np.zeros(SAMPLE_BUCKETS, np.int64)
-    for part in chain.from_iterable(_arrow_groups(paths, groups, [user])):
-        counts += np.bincount(_bucket(part[user], seed), minlength=SAMPLE_BUCKETS)
-    taken = np.cumsum(counts) <= max_rows
-    parts: dict[str, list[Array]] = {name: [] for name in columns}
-    for part in chain.from_iterable(_arrow_groups(paths, groups, list(dict.fromkeys([*columns, user])))):
-        mask = taken[_bucket(part[user], seed)]
-        for name in columns:
-            parts[name].append(part[name][mask])
-    return {name: np.concatenate(pieces) for name, pieces in parts.items()}
-
-
-def local_path(uri: str) -> str:
-    """`df.inputFiles()` gives escaped URIs; local ones become paths (Databricks mounts dbfs:/ at /dbfs)."""
-    found = re.match(r"(file|dbfs):/*(/.*)", uri)
-    if not found:
-        return uri
-    return ("/dbfs" if found[1] == "dbfs" else "") + unquote(found[2])
-
-
 def _choose(reader: Reader) -> Literal["petastorm", "arrow"]:
     installed = importlib.util.find_spec("petastorm") is not None
     if reader == "petastorm" and not installed:
@@ -296,62 +251,10 @@ def _choose(reader: Reader) -> Literal["petastorm", "arrow"]:
     return "petastorm" if installed and reader != "arrow" else "arrow"
 
 
-def _open(path: str) -> pq.ParquetFile:
-    try:
-        if "://" not in path:
-            return pq.ParquetFile(path, buffer_size=READ_BYTES)
-        fs, name = fsspec.core.url_to_fs(path)
-        return pq.ParquetFile(fs.open(name))
-    except FileNotFoundError:
-        raise DataError(f"training file {path} is gone (VACUUM removes old versions); run the job again") from None
-
-
-def num_rows(files: Sequence[str], folds: Sequence[Folds]) -> int:
-    """How many rows a feed of these files and folds would have; 0 is no error here."""
-    return sum(group.rows for group in _row_groups([local_path(file) for file in files], (), folds))
-
-
-def _row_groups(paths: Sequence[str], names: Sequence[str], folds: Sequence[Folds] = ()) -> list[RowGroup]:
-    """All row groups with the number of rows that count: from the footers, and the folds' columns if there are any."""
-    groups = []
-    columns = list(dict.fromkeys(fold.column for fold in folds))
-    for number, path in enumerate(paths):
-        file = _open(path)
-        missing = sorted({*names, *columns} - set(file.schema_arrow.names))
-        if missing:
-            raise SchemaError(f"{path}: columns {missing} are missing, present are {sorted(file.schema_arrow.names)}")
-        for group in range(file.num_row_groups):
-            rows = file.metadata.row_group(group).num_rows
-            if folds:
-                table = file.read_row_group(group, columns=columns)
-                rows = int(_all_of(folds, {name: table[name].to_numpy() for name in columns}).sum())
-            groups.append(RowGroup(number, group, rows))
-    return groups
-
-
-def _all_of(folds: Sequence[Folds], columns: dict[str, Array]) -> Array:
-    """bool (n,): the rows that every one of `folds` counts."""
-    return np.logical_and.reduce([fold.mask(columns[fold.column]) for fold in folds])
-
-
-def _arrow_groups(
-    paths: Sequence[str], groups: Sequence[RowGroup], names: Sequence[str]
-) -> Iterator[Iterator[Columns]]:
-    opened: tuple[int, pq.ParquetFile] | None = None
-    for group in groups:
-        if opened is None or opened[0] != group.file:
-            opened = (group.file, _open(paths[group.file]))
-        # in parts that stay in the cache; a whole row group would be new memory for the kernel to hand out
-        yield (
-            {name: batch.column(name).to_numpy(zero_copy_only=False) for name in names}
-            for batch in opened[1].iter_batches(PART_ROWS, row_groups=[group.number], columns=names, use_threads=False)
-        )
-
-
 def _petastorm_groups(
     paths: Sequence[str], groups: Sequence[RowGroup], names: Sequence[str]
 ) -> Iterator[list[Columns]]:
-    """petastorm yields the row groups of a list of files in order when nothing is shuffled and one worker reads.
+    """petastorm yields the row groups of a list of files in order if nothing is shuffled and one worker reads.
 
     Its reader opens whole files, so row groups of the first file before the first wanted one are read and dropped.
     """
@@ -374,15 +277,6 @@ def _petastorm_groups(
         for _ in groups:
             part = next(parts)
             yield [{name: getattr(part, name) for name in names}]
-
-
-def _bucket(users: Array, seed: int) -> Array:
-    """Seeded hash of the user into SAMPLE_BUCKETS (two rounds of multiply and shift, as in splitmix64)."""
-    mixed = (users.astype(np.uint64) + np.uint64(2 * (seed % 2**32) + 1)) * np.uint64(0x9E3779B97F4A7C15)
-    mixed ^= mixed >> np.uint64(29)
-    mixed *= np.uint64(0xBF58476D1CE4E5B9)
-    mixed ^= mixed >> np.uint64(32)
-    return (mixed % np.uint64(SAMPLE_BUCKETS)).astype(np.int64)
 
 
 def _num_rows(pool: Sequence[Piece]) -> int:

@@ -2,7 +2,7 @@
 
 An epoch is one sequence of row groups. It is cut into lanes of equal length, so a group may lie in two; batches take a
 row of each lane in turn: row p of an epoch is row p // L of lane p % L. Rank r of w holds rows r, r + w ... of a
-batch, so where w divides L, or L divides w, it needs a few lanes and reads nothing else. Lanes follow from the files
+batch, so where w divides L, or L divides w, it needs a few lanes and reads no others. Lanes follow from the files
 and the batch size alone, and so the batches do not depend on the number of ranks.
 """
 
@@ -18,7 +18,7 @@ GROUPS_A_LANE = 2  # at least so many of the largest: what two lanes share is re
 class RowGroup:
     file: int
     number: int
-    rows: int  # after the fold filter
+    rows: int  # of them that count, see files.py
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Share:
-    """What a rank holds of a lane: `rows` of what the lane gives to a batch, and their `places` in the rank's part."""
+    """A rank's part of a lane: `rows` of the lane's part of a batch, and their `places` in the rank's part."""
 
     lane: int
     rows: slice
@@ -73,7 +73,7 @@ def pools(groups: Sequence[RowGroup], lane: int, lanes: int, pool_rows: int) -> 
 
 
 def shares(lanes: int, rank: int, world_size: int) -> list[Share]:
-    """What one rank holds of a batch: row k of a lane's part is row k * lanes + lane of the batch."""
+    """One rank's part of a batch: row k of a lane's part is row k * lanes + lane of the batch."""
     step = world_size // math.gcd(lanes, world_size)
     return [
         Share(

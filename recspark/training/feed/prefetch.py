@@ -1,4 +1,4 @@
-"""Make the next item while one is in use."""
+"""Make the next item in a thread while one is in use."""
 
 import queue
 import threading
@@ -8,12 +8,13 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def ahead(items: Generator[T, None, None]) -> Generator[T, None, None]:
+def prefetch(items: Generator[T, None, None]) -> Generator[T, None, None]:
     """The same items, the next one being made in a thread while one is in use; never more than these two.
 
-    An error of `items` is raised here; whoever stops early closes this, which ends the thread and closes `items`.
+    An error of `items` is raised here. A consumer that stops early closes this generator, which ends the thread and
+    closes `items`.
     """
-    ready: queue.Queue = queue.Queue()
+    ready: queue.Queue[T | BaseException | None] = queue.Queue()
     free = threading.Semaphore(1)
     stopped = threading.Event()
 

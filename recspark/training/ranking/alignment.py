@@ -1,7 +1,7 @@
-"""Penalties that draw the hidden layers of a target scenario and its sources together.
+"""Penalties that make the hidden layers of a target scenario and its sources alike.
 
-They see the output of the ranker's `bottom`; a ranker without one (its layers belong to tasks or scenarios) is refused.
-On several ranks each rank's rows have their own penalty, and the mean of those counts.
+They read the output of the ranker's `bottom`; a ranker without one (its layers belong to tasks or scenarios) is
+refused. On several ranks each rank's rows have their own penalty, and the mean of those counts.
 
 Shape suffixes: B rows, H hidden units, N rows of the target, M of the sources.
 """
@@ -9,7 +9,7 @@ Shape suffixes: B rows, H hidden units, N rows of the target, M of the sources.
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -27,12 +27,12 @@ CRITIC_UNITS = 32
 WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the kernels, times the mean squared distance
 MMD_ROWS = 512  # of each side at most: the cost is their product
 
-Hidden = Callable[[], Tensor]  # (B, H) of the batch that has just passed through the network
+HiddenLayer: TypeAlias = Callable[[], Tensor]  # (B, H) of the batch that has just passed through the network
 
 
 def bottom(network: Network) -> nn.Module:
     """Raises ConfigError when the ranker has no hidden layer that all tasks and scenarios share."""
-    found = getattr(network.body, "bottom", None)
+    found: nn.Module | None = getattr(network.body, "bottom", None)
     if found is None:
         raise ConfigError(
             f"ranker.transfer: adversarial and mmd need a hidden layer that all scenarios share; ranker.model "
@@ -42,9 +42,9 @@ def bottom(network: Network) -> nn.Module:
 
 
 @contextmanager
-def watched(network: Network) -> Iterator[Hidden]:
-    """Gives the hidden layer of the last batch while it is open. Takes the critic away at the end: it is no part of the
-    ranker."""
+def recorded_hidden_layer(network: Network) -> Iterator[HiddenLayer]:
+    """Gives the hidden layer of the last batch while it is open. At the end the critic is removed, since it is not part
+    of the ranker."""
     last: list[Tensor] = []
 
     def keep(module: nn.Module, inputs: Any, hidden_BH: Tensor) -> None:
@@ -59,28 +59,31 @@ def watched(network: Network) -> Iterator[Hidden]:
             del network.critic
 
 
-def adversarial(network: Network, hidden: Hidden, target: int | None, num_steps: int) -> Extras:
-    """A critic learns to tell target from sources, and the reversed gradient teaches the hidden layer to leave it
-    nothing (Ganin et al. 2016, Domain-Adversarial Training of Neural Networks), with the paper's ramp."""
+def adversarial(network: Network, hidden: HiddenLayer, target: int | None, num_steps: int) -> Extras:
+    """A critic learns to tell target from sources by the hidden layer; its reversed gradient trains the hidden layer
+    to make the two alike, with a strength that grows as in the paper.
+
+    Reference: Ganin et al. 2016, Domain-Adversarial Training of Neural Networks.
+    """
     width = network.spec.hidden[-1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        # a part of the network, so that optimizer and checkpoints know it
-        network.critic = nn.Sequential(nn.Linear(width, CRITIC_UNITS), nn.ReLU(), nn.Linear(CRITIC_UNITS, 1))
+        critic = nn.Sequential(nn.Linear(width, CRITIC_UNITS), nn.ReLU(), nn.Linear(CRITIC_UNITS, 1))
+    network.critic = critic  # a part of the network, so that optimizer and checkpoints have it
 
     def penalty(batch: Batch, step: int) -> Tensor:
         hidden_BH = hidden()
         target_B, weight_B = _sides(batch, target, hidden_BH.device)
         share = min(1.0, step / max(num_steps, 1))
         ramp = STRENGTH * (2.0 / (1.0 + math.exp(-10.0 * share)) - 1.0)
-        logit_B = network.critic(reverse(hidden_BH, ramp)).squeeze(1)
+        logit_B = critic(reverse_gradient(hidden_BH, ramp)).squeeze(1)
         return F.binary_cross_entropy_with_logits(logit_B, target_B.to(logit_B.dtype), weight_B, reduction="sum")
 
     return Extras(penalty=penalty)
 
 
-def mmd(network: Network, hidden: Hidden, target: int | None, num_steps: int) -> Extras:
-    """The discrepancy of the hidden layers, as a part of the loss."""
+def mmd(network: Network, hidden: HiddenLayer, target: int | None, num_steps: int) -> Extras:
+    """The maximum mean discrepancy of the hidden layers, as a part of the loss."""
 
     def penalty(batch: Batch, step: int) -> Tensor:
         hidden_BH = hidden()
@@ -92,8 +95,11 @@ def mmd(network: Network, hidden: Hidden, target: int | None, num_steps: int) ->
 
 
 def discrepancy(x_NH: Tensor, y_MH: Tensor) -> Tensor:
-    """Squared maximum mean discrepancy of two samples, with a mean of Gaussian kernels of several widths (Gretton et
-    al. 2012, A Kernel Two-Sample Test); the unbiased estimate, 0 where a side has fewer than two rows."""
+    """Squared maximum mean discrepancy of two samples, with a mean of Gaussian kernels of several widths: the unbiased
+    estimate, 0 if a side has fewer than two rows.
+
+    Reference: Gretton et al. 2012, A Kernel Two-Sample Test.
+    """
     n, m = len(x_NH), len(y_MH)
     if min(n, m) < 2:
         return 0.0 * (x_NH.sum() + y_MH.sum())
@@ -107,13 +113,13 @@ def discrepancy(x_NH: Tensor, y_MH: Tensor) -> Tensor:
     return within_x + within_y - 2 * kernel[:n, n:].mean()
 
 
-def reverse(x_BH: Tensor, strength: float) -> Tensor:
-    """The identity, whose gradient is turned round and multiplied by `strength`."""
+def reverse_gradient(x_BH: Tensor, strength: float) -> Tensor:
+    """The identity; its gradient is multiplied by -strength."""
     return (1.0 + strength) * x_BH.detach() - strength * x_BH
 
 
 def _sides(batch: Batch, target: int | None, device: torch.device) -> tuple[Tensor, Tensor]:
-    """bool (B,) of the target's rows, and float32 (B,) weights by which each side counts half; 0 without two sides."""
+    """bool (B,) of the target's rows, and float32 (B,) weights by which each side counts half; 0 if one is empty."""
     is_target, counted = batch.ints[:, SCENARIO_AT] == target, batch.weights > 0
     weights = np.zeros(len(counted), np.float32)
     sides = [side & counted for side in (is_target, ~is_target)]

@@ -1,8 +1,8 @@
 """The training loop: the same on one process and on many, killed or not.
 
-The loss of a step is normalised over the whole batch, whichever ranks hold its rows, and all noise belongs to rows; so
-two ranks take the steps that one would (to rounding). A checkpoint holds weights, optimizer and the place in the feed;
-what follows it does not depend on whether the process was killed in between.
+The loss of a step is normalised over the whole batch, whichever ranks hold its rows, and noise is drawn by row, so two
+ranks take the same steps as one (up to rounding). A checkpoint holds weights, optimizer and the place in the feed;
+the steps after it do not depend on whether the process was killed in between.
 """
 
 import logging
@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from recspark.models.layers import Inputs, RowNoise
 from recspark.models.rankers.network import Network
 from recspark.training import checkpoint
 from recspark.training.feed.feed import Batch
-from recspark.training.feed.prefetch import ahead
+from recspark.training.feed.prefetch import prefetch
 from recspark.training.ranking import losses
 
 log = logging.getLogger(__name__)
@@ -33,21 +33,23 @@ CPU = torch.device("cpu")
 LOG_SECONDS = 10.0
 MAX_GRADIENT_NORM = 10.0  # far above an ordinary step (about 1): one odd batch must not throw the weights away
 
-Prepare = Callable[[Batch], tuple[Inputs, Tensor]]  # a batch of the feed -> model inputs and (B, T) targets
-Ready = tuple[Batch, Inputs, Tensor]  # a batch and what it was prepared into
-Penalty = Callable[[Batch, int], Tensor]  # a batch, just passed through the model, and its step -> what joins the loss
+PrepareBatch: TypeAlias = Callable[[Batch], tuple[Inputs, Tensor]]  # a batch -> model inputs and (B, T) targets
+PreparedBatch: TypeAlias = tuple[Batch, Inputs, Tensor]
+Penalty: TypeAlias = Callable[[Batch, int], Tensor]  # a batch that has just passed through the model, and its step
 
 
 class Batches(Protocol):
-    """What a training reads: a Feed, or one that changes what a Feed gives."""
+    """What a training reads: a Feed, or a wrapper that changes a Feed's batches."""
 
-    num_steps: int
+    @property
+    def num_steps(self) -> int:
+        """Of an epoch, on every rank."""
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """This rank's batches of an epoch, from step `start` on."""
 
 
-def _nothing(name: str, epoch: int) -> bool:
+def _none_frozen(name: str, epoch: int) -> bool:
     return False
 
 
@@ -55,20 +57,20 @@ def _nothing(name: str, epoch: int) -> bool:
 class Extras:
     """What a training does beside the plain loop.
 
-    `practice`: prepares training batches where that differs from the validation's; `penalty`: joins each rank's loss
-    (the mean over ranks); `frozen`: (parameter, epoch) -> whether the epoch leaves the parameter as it is.
+    `training_prepare`: prepares training batches where that differs from the validation's; `penalty`: added to each
+    rank's loss (the mean over ranks counts); `frozen`: (parameter, epoch) -> is the parameter left as it is?
     """
 
-    practice: Prepare | None = None
+    training_prepare: PrepareBatch | None = None
     penalty: Penalty | None = None
-    frozen: Callable[[str, int], bool] = _nothing
+    frozen: Callable[[str, int], bool] = _none_frozen
 
 
-PLAIN = Extras()
+NO_EXTRAS = Extras()
 
 
 @dataclass(frozen=True)
-class Settings:
+class LoopSettings:
     """How to train. `max_epochs` is exact when there is no validation feed to stop early by."""
 
     seed: int
@@ -96,7 +98,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingResult:
     """`num_epochs`: how many epochs the returned weights have seen. `history`: one entry an epoch."""
 
     num_epochs: int
@@ -108,34 +110,37 @@ class Trained:
 def train(
     model: Network,
     feed: Batches,
-    prepare: Prepare,
-    settings: Settings,
+    prepare_batch: PrepareBatch,
+    settings: LoopSettings,
     folder: str,
     valid: Batches | None = None,
     report: Callable[[str], None] = log.info,
     device: torch.device = CPU,
-    extras: Extras = PLAIN,
-) -> Trained:
-    """Train in place; resume from `folder` if an earlier call was killed. With `valid`, the best epoch's weights win.
+    extras: Extras = NO_EXTRAS,
+) -> TrainingResult:
+    """Train in place; resume from `folder` if an earlier call was killed. With `valid`, the weights of the best epoch
+    are kept.
 
-    Raises TrainingError naming step, loss and learning rate when the loss is not finite; earlier checkpoints stay.
+    Raises: TrainingError with step, loss and learning rate when the loss is not finite; earlier checkpoints stay.
     """
     started, rank = time.monotonic(), _rank()
     model.to(device)
     optimizer = _optimizer(model, settings)
-    progress, best = Progress(), {}
+    progress = Progress()
+    best: dict[str, Tensor] = {}
     if found := checkpoint.latest_step(folder):
-        progress, best = _restore(found, model, optimizer)
+        progress, best = _load_checkpoint(found, model, optimizer)
         report(f"resumed at epoch {progress.epoch + 1}, step {progress.step}")
-    _same_everywhere(model)
+    _broadcast_weights(model)
     while progress.epoch < settings.max_epochs and progress.bad_epochs < settings.patience:
         shown = time.monotonic()
         model.train()
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(not extras.frozen(name, progress.epoch))
-        for ready in _prepared(feed.batches(progress.epoch, progress.step), extras.practice or prepare):
-            batch = ready[0]
-            loss = _step(model, optimizer, ready, settings, progress, device, extras)
+        batches = feed.batches(progress.epoch, progress.step)
+        for prepared in _prepared(batches, extras.training_prepare or prepare_batch):
+            batch = prepared[0]
+            loss = _step(model, optimizer, prepared, settings, progress, device, extras)
             progress.step += 1
             progress.taken += 1
             progress.loss_sum += loss * batch.size
@@ -145,10 +150,10 @@ def train(
                 report(f"{place} loss {progress.loss_sum / progress.rows:.5f}")
                 shown = time.monotonic()
             if progress.taken % settings.checkpoint_steps == 0 and progress.step < feed.num_steps and rank == 0:
-                _keep(folder, model, optimizer, progress, best)
+                _save_checkpoint(folder, model, optimizer, progress, best)
         entry = {"loss": progress.loss_sum / max(progress.rows, 1)}
         if valid is not None:
-            entry["valid_loss"] = evaluate(model, valid, prepare, device)
+            entry["valid_loss"] = evaluate(model, valid, prepare_batch, device)
             if entry["valid_loss"] < progress.best_loss:
                 progress.best_loss, progress.best_epoch, progress.bad_epochs = entry["valid_loss"], progress.epoch, 0
                 best = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
@@ -159,35 +164,36 @@ def train(
         shown_entry = " ".join(f"{name} {value:.5f}" for name, value in entry.items())
         report(f"epoch {progress.epoch}/{settings.max_epochs} {shown_entry} ({time.monotonic() - started:.1f} s)")
         if rank == 0:
-            _keep(folder, model, optimizer, progress, best)
+            _save_checkpoint(folder, model, optimizer, progress, best)
     if best:
         model.load_state_dict(best)
     num_epochs = progress.best_epoch + 1 if best else progress.epoch
-    return Trained(num_epochs, progress.history, progress.taken, time.monotonic() - started)
+    return TrainingResult(num_epochs, progress.history, progress.taken, time.monotonic() - started)
 
 
 def _step(
     model: Network,
     optimizer: torch.optim.Optimizer,
-    ready: Ready,
-    settings: Settings,
+    prepared: PreparedBatch,
+    settings: LoopSettings,
     progress: Progress,
     device: torch.device,
-    extras: Extras = PLAIN,
+    extras: Extras = NO_EXTRAS,
 ) -> float:
     """One optimizer step; returns the loss over the whole batch, before the step."""
     noise = RowNoise(_generator(settings.seed, progress.taken, device), _rank(), _world())
-    sums_T, weights_T = _sums(model, ready, device, noise)
+    sums_T, weights_T = _sums(model, prepared, device, noise)
     totals_T = _all_sum(weights_T.detach())
-    losses_T = sums_T * (torch.tensor(settings.loss_weights, device=device) / losses.rows_of(totals_T).clamp_min(1e-12))
+    num_rows_T = losses.num_rows_by_task(totals_T).clamp_min(1e-12)
+    losses_T = sums_T * (torch.tensor(settings.loss_weights, device=device) / num_rows_T)
     if model.log_variance_T is None:
         part = losses_T.sum()
     else:
-        part = losses.by_uncertainty(losses_T, model.log_variance_T, model.spec.kinds, totals_T > 0, _world())
+        part = losses.uncertainty_weighted(losses_T, model.log_variance_T, model.spec.kinds, totals_T > 0, _world())
     if extras.penalty is not None:
-        part = part + extras.penalty(ready[0], progress.taken) / _world()
+        part = part + extras.penalty(prepared[0], progress.taken) / _world()
     optimizer.zero_grad()
-    part.backward()
+    torch.autograd.backward(part)
     loss = _all_reduce_gradients(model, part.detach())
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)
     if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -200,41 +206,43 @@ def _step(
     return loss
 
 
-def evaluate(model: Network, feed: Batches, prepare: Prepare, device: torch.device = CPU) -> float:
-    """The first task's mean loss over all rows of a feed, all ranks together: what ranks is what a training is stopped
-    by. Without any label of it, the next task's that has one."""
+def evaluate(model: Network, feed: Batches, prepare_batch: PrepareBatch, device: torch.device = CPU) -> float:
+    """The mean loss of the first task, the one that ranks, over all rows of a feed and all ranks. If no row has a label
+    of it: of the next task that has one."""
     model.eval()
     num_tasks = len(model.spec.tasks)
     totals = torch.zeros(2 * num_tasks, dtype=torch.float64, device=device)
     with torch.no_grad():
-        for ready in _prepared(feed.batches(0), prepare):
-            totals += torch.cat(_sums(model, ready, device, None)).double()
-    sums_T, weights_T = _all_sum(totals).cpu().split(num_tasks)
+        for prepared in _prepared(feed.batches(0), prepare_batch):
+            totals += torch.cat(_sums(model, prepared, device, None)).double()
+    sums_T, weights_T = torch.split(_all_sum(totals).cpu(), num_tasks)
     first = int(torch.argmax((weights_T > 0).to(torch.int64)))
     return float(sums_T[first] / weights_T[first].clamp_min(1e-12))
 
 
-def _prepared(batches: Iterator[Batch], prepare: Prepare) -> Iterator[Ready]:
-    """The next batch is looked up in a thread while the network learns from one."""
-    return ahead((batch, *prepare(batch)) for batch in batches)
+def _prepared(batches: Iterator[Batch], prepare_batch: PrepareBatch) -> Iterator[PreparedBatch]:
+    """The next batch is prepared in a thread while the network learns from one."""
+    return prefetch((batch, *prepare_batch(batch)) for batch in batches)
 
 
-def _sums(model: Network, ready: Ready, device: torch.device, noise: RowNoise | None) -> tuple[Tensor, Tensor]:
-    batch, inputs, targets_BT = ready
+def _sums(
+    model: Network, prepared: PreparedBatch, device: torch.device, noise: RowNoise | None
+) -> tuple[Tensor, Tensor]:
+    batch, inputs, targets_BT = prepared
     weights_B = torch.from_numpy(batch.weights).to(device)
     logits_BT = model(inputs.to(device), noise)
     mean_T, std_T = model.target_mean_T, model.target_std_T
     return losses.sums(logits_BT, targets_BT.to(device), weights_B, model.spec.kinds, mean_T, std_T)
 
 
-def _optimizer(model: Network, settings: Settings) -> torch.optim.Optimizer:
+def _optimizer(model: Network, settings: LoopSettings) -> torch.optim.Optimizer:
     return torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, eps=ADAM_EPS, fused=True
     )
 
 
 def _generator(seed: int, step: int, device: torch.device) -> torch.Generator:
-    """Noise of one step: from seed and step alone, so that there is no state to keep."""
+    """Noise of one step, from seed and step alone, so that there is no state to save."""
     generator = torch.Generator(device)
     generator.manual_seed(int(np.random.SeedSequence((seed, step)).generate_state(1)[0]))
     return generator
@@ -243,7 +251,7 @@ def _generator(seed: int, step: int, device: torch.device) -> torch.Generator:
 # -- checkpoints -------------------------------------------------------------------------------------------------------
 
 
-def _keep(
+def _save_checkpoint(
     folder: str, model: Network, optimizer: torch.optim.Optimizer, progress: Progress, best: Mapping[str, Tensor]
 ) -> None:
     tensors: dict[str, Tensor] = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
@@ -254,7 +262,7 @@ def _keep(
     checkpoint.save_step(folder, progress.taken, {"progress": asdict(progress)}, arrays)
 
 
-def _restore(
+def _load_checkpoint(
     found: tuple[dict[str, Any], dict[str, Array]], model: Network, optimizer: torch.optim.Optimizer
 ) -> tuple[Progress, dict[str, Tensor]]:
     state, arrays = found
@@ -302,7 +310,7 @@ def _all_reduce_gradients(model: Network, part: Tensor) -> float:
     return float(flat[0])
 
 
-def _same_everywhere(model: Network) -> None:
+def _broadcast_weights(model: Network) -> None:
     """Every rank starts from rank 0's weights and constants."""
     if dist.is_initialized():
         for tensor in model.state_dict().values():

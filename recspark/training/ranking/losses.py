@@ -1,8 +1,8 @@
 """What the rankers minimise.
 
 Binary tasks: cross-entropy of the logit. Regressions: Huber on the standardised sign(y) log(1 + |y|), because spend is
-heavy-tailed and signed. A nan label is no label: the row counts for the other tasks only. A task without any label has
-no part in the loss.
+heavy-tailed and signed. NaN means no label: the row counts for the other tasks only. A task without any label adds
+nothing to the loss.
 
 Shape suffixes: B rows, T tasks.
 """
@@ -19,7 +19,7 @@ from recspark.errors import DataError
 
 
 def check(labels: Array, names: Sequence[str], kinds: Sequence[str]) -> None:
-    """Raises DataError when a label (n, T) of a binary task is neither 0 nor 1 nor nan, or any is infinite."""
+    """Raises DataError when a label (n, T) of a binary task is neither 0 nor 1 nor NaN, or any is infinite."""
     for task, (name, kind) in enumerate(zip(names, kinds, strict=True)):
         column = labels[:, task]
         fits = np.isin(column, (0, 1)) if kind == "binary" else np.isfinite(column)
@@ -33,7 +33,7 @@ def check(labels: Array, names: Sequence[str], kinds: Sequence[str]) -> None:
 
 
 def targets(labels: Array, kinds: Sequence[str]) -> Array:
-    """Labels (n, T) as the loss sees them: regressions on the log scale, float32, nan kept."""
+    """Labels (n, T) as the loss sees them: regressions on the log scale, float32, NaN kept."""
     out = labels.astype(np.float32)
     for task, kind in enumerate(kinds):
         if kind == "regression":
@@ -44,7 +44,7 @@ def targets(labels: Array, kinds: Sequence[str]) -> Array:
 def sums(
     logits_BT: Tensor, targets_BT: Tensor, weights_B: Tensor, kinds: Sequence[str], mean_T: Tensor, std_T: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(T,) weighted loss sums and (T,) weight sums. Sums, so that ranks can be added before dividing."""
+    """(T,) weighted sums of losses and (T,) sums of weights: sums, so that ranks can be added before dividing."""
     known_BT = torch.isfinite(targets_BT)
     filled_BT = torch.where(known_BT, targets_BT, 0.0)
     weights_BT = weights_B.unsqueeze(1) * known_BT
@@ -58,24 +58,25 @@ def sums(
     return (torch.stack(losses, dim=1) * weights_BT).sum(dim=0), weights_BT.sum(dim=0)
 
 
-def rows_of(weights_T: Tensor) -> Tensor:
+def num_rows_by_task(weights_T: Tensor) -> Tensor:
     """What each task's loss sum is divided by: its labelled rows, but never fewer than the first task's.
 
-    A task that is labelled in one row of a hundred (what a buyer spent) would otherwise pull as much as the one that
-    ranks, by a hundredth of the evidence.
+    Otherwise a task with a label in one row of a hundred (what a buyer spent) would weigh as much as the task that
+    ranks, with a hundredth of the rows.
     """
     return torch.maximum(weights_T, weights_T[0])
 
 
-def by_uncertainty(
+def uncertainty_weighted(
     losses_T: Tensor, log_variance_T: Tensor, kinds: Sequence[str], present_T: Tensor, world_size: int
 ) -> Tensor:
-    """This rank's part of the tasks' losses, weighed by their learnt noise (Kendall et al. 2018, Multi-Task Learning
-    Using Uncertainty to Weigh Losses).
+    """This rank's part of the tasks' losses, weighted by their learnt noise.
 
-    With s = log variance: exp(-s) L + s / 2 for a binary task, half of exp(-s) L and s / 2 for a regression.
+    With s = log variance: exp(-s) L + s / 2 for a binary task, exp(-s) L / 2 + s / 2 for a regression.
     `losses_T`: this rank's shares of the normalised losses; `present_T` bool: tasks with a label in the batch.
+
+    Reference: Kendall et al. 2018, Multi-Task Learning Using Uncertainty to Weigh Losses.
     """
     halves_T = torch.tensor([1.0 if kind == "binary" else 0.5 for kind in kinds], device=losses_T.device)
-    weighed_T = halves_T * torch.exp(-log_variance_T) * losses_T
-    return (weighed_T + present_T * log_variance_T / 2 / world_size).sum()
+    weighted_T = halves_T * torch.exp(-log_variance_T) * losses_T
+    return (weighted_T + present_T * log_variance_T / 2 / world_size).sum()

@@ -1,8 +1,8 @@
 """Rankers in 8 bits: a model folder of a quarter of the size, and what it costs.
 
-What recspark/models/int8.py does not run in integers is rounded after training to whole multiples of a step, one step
-an output unit (an embedding row, a column of a tower), and read back as float32. Biases, norms and quantiles stay as
-they are.
+Matrices that recspark/models/int8.py does not run in integers are rounded after training to whole multiples of a step,
+one step for each output unit (an embedding row, a column of a tower), and read back as float32. Biases, norms and
+quantiles stay as they are.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ def pack(weights: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def unpack(packed: Mapping[str, Array]) -> dict[str, Array]:
-    """float32 again; what was never packed stays as it is."""
+    """float32 again; arrays that were not packed stay as they are."""
     return {
         name: array.astype(np.float32) * packed[name + STEP] if name + STEP in packed else array
         for name, array in packed.items()
@@ -43,7 +43,7 @@ def cost(labels: Array, lists: Array, exact: Array, rounded: Array, k: int = 10)
     """What rounding changes: `auc_loss` over all rows, and `top_overlap`, the mean share of a list's best k that stay.
 
     `labels`, `exact`, `rounded` (n,): 0 or 1, scores before and after; `lists` (n, m) int: equal rows are one list. A
-    list of at most k rows counts as one that stays.
+    list of at most k rows has an overlap of 1.
     """
     _, list_idx, sizes = np.unique(lists, axis=0, return_inverse=True, return_counts=True)
     list_idx = list_idx.ravel()
@@ -53,7 +53,7 @@ def cost(labels: Array, lists: Array, exact: Array, rounded: Array, k: int = 10)
 
 
 def _best(list_idx: Array, scores: Array, k: int) -> Array:
-    """(n,) bool: rows among the k best of their list, ties by place."""
+    """bool (n,): rows among the k best of their list; ties by order of the rows."""
     order = np.lexsort((-scores, list_idx))
     starts = np.cumsum(np.bincount(list_idx)) - np.bincount(list_idx)
     best = np.empty(len(order), dtype=bool)

@@ -1,4 +1,4 @@
-"""Rankers on disk: the spec in the manifest, the weights as safetensors, matrices in 8 bits if asked for."""
+"""Rankers on disk: the spec in the manifest, the weights as safetensors, matrices in 8 bits if so configured."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -15,15 +15,18 @@ from recspark.training.ranking import quantise
 
 
 def save(folder: str, model: Network, manifest: Mapping[str, Any]) -> None:
-    """A model that `rounded` gave goes in 8 bits; read back it is the same."""
-    weights = quantise.pack(_weights(model)) if int8.converted(model) else _weights(model)
+    """A model made by `rounded` is stored in 8 bits, and is the same when loaded."""
+    weights = quantise.pack(_weights(model)) if int8.is_converted(model) else _weights(model)
     model_folder.save(folder, {**manifest, "spec": asdict(model.spec)}, weights=weights)
 
 
 def load(folder: str) -> Network:
-    """In evaluation mode, on the CPU. Raises DataError when the folder holds no whole model."""
+    """In evaluation mode, on the CPU.
+
+    Raises: DataError when the folder holds no complete model.
+    """
     stored = model_folder.read_manifest(folder)["spec"]
-    spec = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+    spec: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
     return _network(Spec(**spec), model_folder.read_weights(folder))
 
 
@@ -41,6 +44,6 @@ def _weights(model: Network) -> dict[str, Array]:
 def _network(spec: Spec, stored: Mapping[str, Array]) -> Network:
     model, weights = Network(spec), quantise.unpack(stored)
     if len(weights) < len(stored):  # something was packed
-        int8.swap(model)
+        int8.insert_layers(model)
     model.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in weights.items()})
     return model.eval()

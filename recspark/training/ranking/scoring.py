@@ -1,8 +1,10 @@
-"""Score rows with the torch ranker of a folder: what a Spark worker, or a GPU machine without Spark, does with it.
+"""Score rows with the torch ranker of a folder, in a Spark worker or on a GPU machine without Spark.
 
-The only module of scoring that loads torch, which costs a process seconds: import it where the ranker is really asked.
-A row's score depends on the row alone. What rows have in common is computed once: an item's vector once a process, the
-history of a user once for all of his rows that follow each other. Shapes: n rows, F features, L history length.
+The only module of scoring that loads torch, which costs a process seconds: import it where the ranker is really used.
+A row's score depends on the row alone. What rows have in common is computed once: an item's vector once a process, a
+user's history once for rows of that user that follow each other.
+
+Shapes: n rows, F features, L history length.
 """
 
 from functools import lru_cache
@@ -18,7 +20,7 @@ from recspark.models.rankers.network import Network
 from recspark.training.ranking import saved
 
 ROWS = 16_384  # scored at once; memory
-NOTHING = torch.empty(0)
+EMPTY = torch.empty(0)
 
 
 def features(model: str) -> tuple[str, ...]:
@@ -47,8 +49,8 @@ def probabilities(
                 torch.from_numpy(scenario.astype(np.int64)),
                 item_B=vectors.places(item),
                 history_BL=vectors.places(history),
-                codes_U=NOTHING,
-                content_UC=NOTHING,
+                codes_U=EMPTY,
+                content_UC=EMPTY,
                 vectors_UD=vectors.table,
                 user_B=torch.from_numpy(place),
             )
@@ -57,22 +59,23 @@ def probabilities(
 
 
 class ItemVectors:
-    """A network's vectors of items, each computed when it is first asked for; `table`: row = `places` of the item.
+    """A network's vectors of items, each computed when it is first needed; `table`: row = `places` of the item.
 
-    Memory: the embedding's numbers of every item asked for, a byte for any other.
+    Memory: a table with a row of the embedding's size for every item, touched only for items that are needed, and a
+    byte an item.
     """
 
     def __init__(self, network: Network, content: Array) -> None:
         self._encoder, self._content = network.encoder, content
-        # one more than codes that differ: all items that neither the network nor the content knows
+        # the last row serves all items that neither the network nor the content knows
         num_rows = max(len(content) + 1, len(network.encoder.row_C)) + 1
         self.table = torch.zeros(num_rows, network.spec.embedding_dim)
-        self._made = np.zeros(num_rows, bool)
+        self._computed = np.zeros(num_rows, bool)
 
     def places(self, item_idx: Array) -> torch.Tensor:
         """int64, shaped as `item_idx`; 0 for -1, which is padding."""
-        place = np.minimum(item_idx.astype(np.int64) + 1, len(self._made) - 1)
-        new = place[~self._made[place]]
+        place = np.minimum(item_idx.astype(np.int64) + 1, len(self._computed) - 1)
+        new = place[~self._computed[place]]
         if len(new):
             codes = np.unique(new)
             content = np.zeros((len(codes), self._content.shape[1]), np.float32)
@@ -80,7 +83,7 @@ class ItemVectors:
             content[known] = self._content[codes[known] - 1]
             with torch.inference_mode():
                 self.table[codes] = self._encoder.vectors(torch.from_numpy(codes), torch.from_numpy(content))
-            self._made[codes] = True
+            self._computed[codes] = True
         return torch.from_numpy(place)
 
 
@@ -90,7 +93,7 @@ def _open(model: str) -> Network:
     return saved.load(model)
 
 
-@lru_cache(maxsize=4)  # memory; a table that is gone is made again, of what is asked for
+@lru_cache(maxsize=4)  # to bound memory; a table that was dropped is computed again as it is needed
 def _vectors(model: str, bundle: str) -> ItemVectors:
     return ItemVectors(_open(model), model_folder.open_array(bundle, "content"))
 

@@ -1,20 +1,20 @@
-"""Transfer between scenarios: ways to learn a ranker for a target scenario, with the others (its sources) or without.
+"""Transfer between scenarios: ways to train a ranker for a target scenario, with the others (its sources) or without.
 
-Every mode is a function of a `Ground` over the network and the loop of recspark/training/ranking/loop.py:
-`alone` the target's rows; `joint` all rows; `finetune` the sources' rows, then the target's; `reweight` all rows,
-sources as far as they are like the target; `adversarial`, `mmd` all rows, with a hidden layer that does not tell the
-target from its sources; `distill` a wide teacher of all rows teaches a student of the target's; `augment` the target's
-rows with varied histories. Whether a mode helped is for the gate to say: none of them can know.
+Every mode is a function of a `TransferContext` over the network and the loop of recspark/training/ranking/loop.py:
+`alone` the target's rows; `joint` all rows; `finetune` the sources' rows, then the target's; `reweight` all rows, each
+source row weighted by how much it is like the target's; `adversarial`, `mmd` all rows, with a hidden layer that does
+not tell the target from its sources; `distill` a wide teacher trained on all rows teaches a student of the target's;
+`augment` the target's rows with changed histories. Whether a mode helped is decided by the gate, not here.
 
-The epochs are those after which the target's held-out users are best off (with `joint`, all held-out users). A target
-of few rows is passed over as often as it takes for an epoch of it to have the steps of one of all rows, and is looked
-at more often meanwhile: beside a mode that had too few steps, any other would look like a transfer that helps.
+The number of epochs is the one that is best for the target's held-out users (with `joint`, for all held-out users). A
+target with few rows is passed over several times an epoch, so that its epoch has as many steps as one of all rows, and
+is validated more often meanwhile: with too few steps for one mode, any other would look like a transfer that helps.
 """
 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -25,128 +25,154 @@ from recspark.models.layers import Inputs
 from recspark.models.rankers.network import Network
 from recspark.training.feed.feed import Batch, Feed
 from recspark.training.ranking import alignment, augmentation, loop
-from recspark.training.ranking.density_ratio import Likeness, likeness
+from recspark.training.ranking.density_ratio import DensityRatio, density_ratio
 from recspark.training.ranking.job import SCENARIO_AT
-from recspark.training.ranking.loop import Extras, Prepare, Settings, Trained
+from recspark.training.ranking.loop import Extras, LoopSettings, PrepareBatch, TrainingResult
 
-Part = Literal["own", "sources", "all"]  # the target's rows, the other scenarios', both
-HEAD_EPOCHS = 1  # of a fine-tuning, in which only the heads move
+Part: TypeAlias = Literal["own", "sources", "all"]  # the target's rows, the other scenarios', both
+HEAD_EPOCHS = 1  # of a fine-tuning, in which only the heads are trained
 TEACHER_WIDTH = 2  # times the student's hidden layers
-SOFT = 0.5  # the teacher's share of a student's targets
+TEACHER_WEIGHT = 0.5  # the teacher's share of a student's targets
 SAMPLE_ROWS = 100_000
-CHECKS = 8  # at most, of the held-out users, in the steps of an epoch of all rows
+MAX_CHECKS = 8  # of the held-out users, in the steps of an epoch of all rows
+
+
+class EpochSchedule(NamedTuple):
+    """What the steps of an epoch of all rows become on the target's rows: `checks` of the held-out users, with `passes`
+    over the target's rows before each."""
+
+    checks: int
+    passes: int
+
+
+ONE_PASS = EpochSchedule(1, 1)
 
 
 @dataclass(frozen=True)
-class Ground:
-    """What a ranker is learnt from.
+class TransferContext:
+    """What a mode trains a ranker from.
 
     `target`: scenario_idx, None = there is none, and all parts are all rows; `feed`: a part's training rows; `stop`:
-    its rows that end the training early, None where the epochs are given (`settings.max_epochs`, and `first_epochs` of
-    an earlier stage); `network`: a fresh one of hidden layers so many times as wide, its constants from that feed.
+    its rows that end the training early, None if the epochs are given (`settings.max_epochs`, and `first_epochs` of an
+    earlier stage); `network`: an untrained one whose hidden layers are that many times as wide, its constants from that
+    feed.
     """
 
     target: int | None
     feed: Callable[[Part], Feed]
     stop: Callable[[Part], Feed | None]
     network: Callable[[Feed, int], Network]
-    look: Prepare
-    settings: Settings
+    prepare_batch: PrepareBatch
+    settings: LoopSettings
     first_epochs: int
-    pace: tuple[int, int] | None  # with given epochs: what an epoch of theirs was, see `pace`
+    schedule: EpochSchedule | None  # of the model that gave the epochs; None: see `target_epoch_schedule`
     folder: str  # for checkpoints
     report: Callable[[str], None]
     device: torch.device
 
 
 @dataclass(frozen=True)
-class Learnt:
-    """`feed`: the rows of the last stage; `first_epochs`: of the stage before it, 0 = there was none; `pace`: of the
-    last stage."""
+class TransferResult:
+    """`feed`: the rows of the last stage; `first_epochs`: of the stage before it, 0 = there was none; `schedule`: of
+    the last stage."""
 
     network: Network
-    trained: Trained
+    training: TrainingResult
     feed: Feed
     first_epochs: int = 0
-    pace: tuple[int, int] = (1, 1)
+    schedule: EpochSchedule = ONE_PASS
 
 
-def alone(ground: Ground) -> Learnt:
-    """The target's own rows: what every transfer is measured by."""
-    return _learn_own(ground, ground.network(ground.feed("own"), 1), loop.PLAIN)
+def alone(context: TransferContext) -> TransferResult:
+    """The target's own rows: what every transfer is compared with."""
+    return _train_on_target(context, context.network(context.feed("own"), 1), loop.NO_EXTRAS)
 
 
-def joint(ground: Ground) -> Learnt:
-    """All rows, each for its own scenario; what is shared is the network's affair."""
-    rows = ground.feed("all")
-    network = ground.network(rows, 1)
-    return Learnt(network, _learn(ground, network, rows, "all", loop.PLAIN), rows)
+def joint(context: TransferContext) -> TransferResult:
+    """All rows, each for its own scenario; the network decides what is shared."""
+    rows = context.feed("all")
+    network = context.network(rows, 1)
+    return TransferResult(network, _train(context, network, rows, "all", loop.NO_EXTRAS), rows)
 
 
-def finetune(ground: Ground) -> Learnt:
-    """The sources first; then the target, in its first epoch the heads alone, so that a hidden layer that fits is not
-    thrown away before they do (Howard and Ruder 2018, gradual unfreezing)."""
-    network = ground.network(ground.feed("all"), 1)
-    first = _stage(ground, network, ground.feed("sources"), "sources", "pretrain")
-    checks, _ = pace(ground)
+def finetune(context: TransferContext) -> TransferResult:
+    """The sources first, then the target; in its first epoch only the heads are trained, so that a good hidden layer is
+    not lost before the heads fit.
+
+    Reference: Howard and Ruder 2018, Universal Language Model Fine-tuning (gradual unfreezing).
+    """
+    network = context.network(context.feed("all"), 1)
+    first = _first_stage(context, network, context.feed("sources"), "sources", "pretrain")
+    checks, _ = target_epoch_schedule(context)
     heads_first = Extras(frozen=lambda name, epoch: epoch < HEAD_EPOCHS * checks and not is_head(name))
-    return replace(_learn_own(ground, network, heads_first), first_epochs=first.num_epochs)
+    return replace(_train_on_target(context, network, heads_first), first_epochs=first.num_epochs)
 
 
-def reweight(ground: Ground) -> Learnt:
-    """All rows, a source's weighed by how much likelier the target is to have such a row: p(x | target) / p(x | source)
-    from a classifier that tells them apart (Bickel et al. 2009, Discriminative Learning Under Covariate Shift)."""
-    rows = ground.feed("all")
-    network = ground.network(rows, 1)
+def reweight(context: TransferContext) -> TransferResult:
+    """All rows, a source's weighted by the density ratio p(x | target) / p(x | source), from a classifier that tells
+    the two apart.
+
+    Reference: Bickel et al. 2009, Discriminative Learning Under Covariate Shift.
+    """
+    rows = context.feed("all")
+    network = context.network(rows, 1)
     sample = rows.sample(SAMPLE_ROWS)
     num_features = len(network.spec.features)
-    like = likeness(_features(network, sample.floats[:, :num_features]), sample.ints[:, SCENARIO_AT] == ground.target)
-    weighed = Reweighted(rows, network, like, ground.target)
-    trained = _learn(ground, network, weighed, "own", loop.PLAIN)
-    return Learnt(network, trained, rows)
+    features = _features(network, sample.floats[:, :num_features])
+    ratio = density_ratio(features, sample.ints[:, SCENARIO_AT] == context.target)
+    reweighted = Reweighted(rows, network, ratio, context.target)
+    training = _train(context, network, reweighted, "own", loop.NO_EXTRAS)
+    return TransferResult(network, training, rows)
 
 
-def adversarial(ground: Ground) -> Learnt:
+def adversarial(context: TransferContext) -> TransferResult:
     """All rows, against a critic that tells target from sources by the hidden layer (Ganin et al. 2016)."""
-    return _aligned(ground, alignment.adversarial)
+    return _aligned(context, alignment.adversarial)
 
 
-def mmd(ground: Ground) -> Learnt:
-    """All rows, with the hidden layers of target and sources drawn together by their maximum mean discrepancy (Long et
-    al. 2015, Learning Transferable Features with Deep Adaptation Networks)."""
-    return _aligned(ground, alignment.mmd)
+def mmd(context: TransferContext) -> TransferResult:
+    """All rows, with the hidden layers of target and sources made alike by their maximum mean discrepancy.
+
+    Reference: Long et al. 2015, Learning Transferable Features with Deep Adaptation Networks.
+    """
+    return _aligned(context, alignment.mmd)
 
 
-def distill(ground: Ground) -> Learnt:
-    """A wide teacher learns all rows; the student learns the target's, from labels and teacher in equal parts (Hinton
-    et al. 2015). Cross-entropy is linear in its target, so their mean is the target."""
-    rows = ground.feed("all")
-    teacher = ground.network(rows, TEACHER_WIDTH)
-    first = _stage(ground, teacher, rows, "all", "teacher")
-    student = ground.network(ground.feed("own"), 1)
-    practice = softened(ground.look, teacher.eval(), ground.device)
-    return replace(_learn_own(ground, student, Extras(practice=practice)), first_epochs=first.num_epochs)
+def distill(context: TransferContext) -> TransferResult:
+    """A wide teacher is trained on all rows; the student on the target's, from labels and teacher in equal parts.
+    Cross-entropy is linear in its target, so their mean is the target.
+
+    Reference: Hinton et al. 2015, Distilling the Knowledge in a Neural Network.
+    """
+    rows = context.feed("all")
+    teacher = context.network(rows, TEACHER_WIDTH)
+    first = _first_stage(context, teacher, rows, "all", "teacher")
+    student = context.network(context.feed("own"), 1)
+    training_prepare = distilled_targets(context.prepare_batch, teacher.eval(), context.device)
+    extras = Extras(training_prepare=training_prepare)
+    return replace(_train_on_target(context, student, extras), first_epochs=first.num_epochs)
 
 
-def augment(ground: Ground) -> Learnt:
-    """The target's rows, in every epoch with other parts of their histories; see augmentation.py."""
-    practice = augmentation.varied(ground.look, ground.settings.seed)
-    return _learn_own(ground, ground.network(ground.feed("own"), 1), Extras(practice=practice))
+def augment(context: TransferContext) -> TransferResult:
+    """The target's rows, their histories changed in another way in every epoch; see augmentation.py."""
+    training_prepare = augmentation.augmented(context.prepare_batch, context.settings.seed)
+    network = context.network(context.feed("own"), 1)
+    return _train_on_target(context, network, Extras(training_prepare=training_prepare))
 
 
-MODES: dict[str, Callable[[Ground], Learnt]] = {
+MODES: dict[str, Callable[[TransferContext], TransferResult]] = {
     mode.__name__: mode for mode in (joint, alone, finetune, reweight, adversarial, mmd, distill, augment)
 }
-OWN_ROWS_ONLY = ("alone", "augment")  # no transfer: they work without any source
+OWN_ROWS_ONLY = ("alone", "augment")  # these two are no transfers: they need no source
 
 
 @dataclass(frozen=True)
 class Reweighted:
-    """A feed whose source rows weigh as much as they are like the target."""
+    """A feed whose source rows are weighted by their density ratio."""
 
     rows: Feed
-    network: Network  # its normaliser is what the likeness was learnt on
-    like: Likeness
+    network: Network  # its normaliser gave the features of the ratio
+    ratio: DensityRatio
     target: int | None
 
     @property
@@ -155,14 +181,14 @@ class Reweighted:
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         for batch in self.rows.batches(epoch, start):
-            factor = self.like(_features(self.network, batch.floats[:, : len(self.network.spec.features)]))
+            factor = self.ratio(_features(self.network, batch.floats[:, : len(self.network.spec.features)]))
             factor[batch.ints[:, SCENARIO_AT] == self.target] = 1.0
             yield replace(batch, weights=batch.weights * factor.astype(np.float32))
 
 
 @dataclass(frozen=True)
 class Repeated:
-    """A feed whose epochs are several passes over the rows, each in an order of its own."""
+    """A feed whose epochs are several passes over the rows, each in its own order."""
 
     rows: Feed
     passes: int
@@ -177,72 +203,89 @@ class Repeated:
             yield from self.rows.batches(epoch * self.passes + number, skip if number == first else 0)
 
 
-def softened(look: Prepare, teacher: Network, device: torch.device) -> Prepare:
-    """Targets, where there are any, moved half the way to what the teacher says."""
+def distilled_targets(prepare_batch: PrepareBatch, teacher: Network, device: torch.device) -> PrepareBatch:
+    """`prepare_batch` with targets that are half the label, half the teacher's prediction; NaN stays NaN."""
 
-    def practice(batch: Batch) -> tuple[Inputs, Tensor]:
-        inputs, targets_BT = look(batch)
+    def training_prepare(batch: Batch) -> tuple[Inputs, Tensor]:
+        inputs, targets_BT = prepare_batch(batch)
         with torch.no_grad():
             logits_BT = teacher(inputs.to(device))
             binary_T = torch.tensor([kind == "binary" for kind in teacher.spec.kinds], device=device)
             values_BT = logits_BT * teacher.target_std_T + teacher.target_mean_T
             taught_BT = torch.where(binary_T, torch.sigmoid(logits_BT), values_BT).to(targets_BT.device)
-        return inputs, torch.lerp(targets_BT, taught_BT, SOFT)
+        return inputs, torch.lerp(targets_BT, taught_BT, TEACHER_WEIGHT)
 
-    return practice
+    return training_prepare
 
 
 def is_head(parameter: str) -> bool:
-    """Does the name of a network's parameter say that it makes logits of a hidden layer?"""
+    """Is the parameter of this name part of a head, which makes logits of a hidden layer?"""
     return any("head" in part for part in parameter.split("."))
 
 
-def pace(ground: Ground) -> tuple[int, int]:
-    """In as many steps on the target's rows as an epoch of all rows takes: looks at the held-out users, and passes over
-    the target's rows before each. Given epochs are epochs of their own pace."""
-    if ground.pace is not None:
-        return ground.pace
-    passes = max(1, round(ground.feed("all").num_steps / ground.feed("own").num_steps))
-    checks = min(CHECKS, passes)
-    return checks, math.ceil(passes / checks)
+def target_epoch_schedule(context: TransferContext) -> EpochSchedule:
+    """Checks and passes on the target's rows that take about as many steps as an epoch of all rows; with given epochs,
+    those of the model that gave them."""
+    if context.schedule is not None:
+        return context.schedule
+    passes = max(1, round(context.feed("all").num_steps / context.feed("own").num_steps))
+    checks = min(MAX_CHECKS, passes)
+    return EpochSchedule(checks, math.ceil(passes / checks))
 
 
-def _aligned(ground: Ground, way: Callable[[Network, alignment.Hidden, int | None, int], Extras]) -> Learnt:
-    rows = ground.feed("all")
-    network = ground.network(rows, 1)
-    steps = rows.num_steps * ground.settings.max_epochs
-    with alignment.watched(network) as hidden:
-        trained = _learn(ground, network, rows, "own", way(network, hidden, ground.target, steps))
-    return Learnt(network, trained, rows)
+def _aligned(
+    context: TransferContext,
+    penalty_of: Callable[[Network, alignment.HiddenLayer, int | None, int], Extras],
+) -> TransferResult:
+    """All rows, with a penalty of the hidden layer."""
+    rows = context.feed("all")
+    network = context.network(rows, 1)
+    steps = rows.num_steps * context.settings.max_epochs
+    with alignment.recorded_hidden_layer(network) as hidden:
+        extras = penalty_of(network, hidden, context.target, steps)
+        training = _train(context, network, rows, "own", extras)
+    return TransferResult(network, training, rows)
 
 
-def _stage(ground: Ground, network: Network, rows: Feed, stop: Part, name: str) -> Trained:
+def _first_stage(context: TransferContext, network: Network, rows: Feed, stop: Part, name: str) -> TrainingResult:
     """A stage before the last one."""
-    settings, valid = ground.settings, ground.stop(stop)
+    settings, valid = context.settings, context.stop(stop)
     if valid is None:
-        settings = replace(settings, max_epochs=ground.first_epochs)
-    folder = f"{ground.folder}/{name}"
-    ground.report(f"{name}: {rows.num_rows} rows")
-    return loop.train(network, rows, ground.look, settings, folder, valid, ground.report, ground.device)
+        settings = replace(settings, max_epochs=context.first_epochs)
+    folder, report = f"{context.folder}/{name}", context.report
+    report(f"{name}: {rows.num_rows} rows")
+    return loop.train(network, rows, context.prepare_batch, settings, folder, valid, report, context.device)
 
 
-def _learn(ground: Ground, network: Network, rows: loop.Batches, stop: Part, extras: Extras) -> Trained:
-    valid = ground.stop(stop)
-    report, device = ground.report, ground.device
-    return loop.train(network, rows, ground.look, ground.settings, ground.folder, valid, report, device, extras)
+def _train(
+    context: TransferContext, network: Network, rows: loop.Batches, stop: Part, extras: Extras
+) -> TrainingResult:
+    """The last stage."""
+    return loop.train(
+        network,
+        rows,
+        context.prepare_batch,
+        context.settings,
+        context.folder,
+        context.stop(stop),
+        context.report,
+        context.device,
+        extras,
+    )
 
 
-def _learn_own(ground: Ground, network: Network, extras: Extras) -> Learnt:
-    """From the target's rows; an epoch is what lies between two looks at its held-out users."""
-    (checks, passes), settings, own = pace(ground), ground.settings, ground.feed("own")
-    if ground.stop("own") is not None:
+def _train_on_target(context: TransferContext, network: Network, extras: Extras) -> TransferResult:
+    """The last stage, on the target's rows. Here an epoch of the loop ends with every check of the held-out users."""
+    schedule, settings, own = target_epoch_schedule(context), context.settings, context.feed("own")
+    checks, passes = schedule
+    if context.stop("own") is not None:
         settings = replace(settings, max_epochs=settings.max_epochs * checks, patience=settings.patience * checks)
-    trained = _learn(replace(ground, settings=settings), network, Repeated(own, passes), "own", extras)
-    return Learnt(network, trained, own, pace=(checks, passes))
+    training = _train(replace(context, settings=settings), network, Repeated(own, passes), "own", extras)
+    return TransferResult(network, training, own, schedule=schedule)
 
 
 def _features(network: Network, dense: Array) -> Array:
     """(n, F) -> (n, F + M) float64, each in -1.5..1.5."""
     normaliser = network.encoder.normaliser
     placed = normaliser(torch.from_numpy(np.ascontiguousarray(dense)).to(normaliser.starts_FK.device))
-    return placed.double().cpu().numpy()
+    return np.asarray(placed.double().cpu().numpy())

@@ -1,10 +1,9 @@
-"""Training of `sequence` that shows its progress, stops early on validation and survives a kill; and its transfer.
+"""Train `sequence`: shows its progress, stops early on validation, resumes after a kill, and transfers.
 
-Transfer between scenarios is a choice of `Plan.mode`: `joint` learns all of them together, drawing users so that the
-scenarios have balanced shares of the targets; `finetune` learns the source scenarios first, migrates the shared parts
-to a fresh network and goes on with the target's events only; `adapter` is joint with an adapter for each scenario;
-`single` knows the target's own events only. Users may overlap between scenarios, items may, both or neither: what does
-not overlap has no row to share.
+Transfer between scenarios is chosen by the setting `mode`: `joint` trains on all scenarios together and draws users so
+that the scenarios have balanced shares of the targets; `adapter` is joint with an adapter for each scenario; `finetune`
+trains on the source scenarios, copies the shared parts to a new network and continues on the target's events only;
+`single` knows the target's own events only. Scenarios may share users, items, both or neither.
 """
 
 import logging
@@ -12,42 +11,41 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
 from recspark.arrays import Array
+from recspark.config.schema import Sequence
 from recspark.errors import TrainingError
 from recspark.histories import Histories, keep
 from recspark.models.retrievers import sequence
 from recspark.models.retrievers.catalogue import Catalogue
-from recspark.models.retrievers.sequence_network import Network, Settings, build
+from recspark.models.retrievers.sequence_network import Network, build
 from recspark.training import checkpoint
 
 log = logging.getLogger(__name__)
 
-BALANCE = 0.5  # joint: users are drawn by the square root of their scenario's scarcity
-OWN_PARTS = ("had_scenario", "next_scenario", "adapter_down", "adapter_up")  # a scenario's own: they do not migrate
+BALANCE = 0.5  # joint: a user's chance is the mean over the targets of 1 / square root of their scenario's targets
+SCENARIO_PARTS = ("event_scenario", "query_scenario", "adapter_down", "adapter_up")  # not copied in a transfer
 
 Validate = Callable[[sequence.Model], float]  # a figure of the validation rows, the higher the better
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`mode`: see the file; `target`: scenario_idx of the target, for `single` and `finetune`; `every`: epochs between
-    validations; `patience`: validations in a row without a better figure that end the training."""
+    """`target`: scenario_idx of the settings' target; None for the modes without one. `every`: epochs between
+    validations. `patience`: training ends after so many validations in a row without a better figure."""
 
-    mode: Literal["joint", "finetune", "adapter", "single"] = "joint"
     target: int | None = None
-    every: int = 1
-    patience: int = 3
-    adapter_dim: int = 8
+    every: int = 2
+    patience: int = 2
 
 
 @dataclass
 class Progress:
-    """Where a training stands; JSON in the checkpoint. `epoch`: the next one."""
+    """How far a training is; JSON in the checkpoint. `epoch`: the next one. `bad`: validations since the best one."""
 
     stage: str
     epoch: int = 0
@@ -60,35 +58,33 @@ class Progress:
 def train(
     histories: Histories,
     catalogue: Catalogue,
-    settings: Settings,
+    settings: Sequence,
     plan: Plan,
     seed: int,
     folder: str,
     validate: Validate,
     report: Callable[[str], None] = log.info,
 ) -> sequence.Model:
-    """The model of the best validation. `folder` keeps checkpoints: the same call resumes after a kill, and a finished
-    training is read from it. `validate` of `finetune` judges both stages.
+    """Train in `folder`, which keeps checkpoints: the same call resumes after a kill, or reads a finished training.
 
-    Raises TrainingError when the loss is not finite, DataError when there is nothing to learn from.
+    Returns: the model of the best validation. In mode `finetune` only the second training is validated.
+    Raises: TrainingError if the loss is not finite, DataError if no user has two events.
     """
-    if plan.mode in ("joint", "adapter"):
-        chosen = replace(
-            settings, balance=BALANCE, adapter_dim=plan.adapter_dim if plan.mode == "adapter" else settings.adapter_dim
-        )
-        data = sequence.targets(histories, catalogue, chosen)
-        start = build(chosen, catalogue, data.items, seed)
-        return _stage(plan.mode, start, data, catalogue, plan, seed, folder, validate, report)
+    mode = settings.mode
+    if mode in ("joint", "adapter"):
+        data = sequence.targets(histories, catalogue, settings, BALANCE)
+        start = build(settings, catalogue, data.items, seed)
+        return _stage(mode, start, data, catalogue, plan, seed, folder, validate, report)
     target = of_scenarios(histories, lambda scenario: scenario == plan.target)
     data = sequence.targets(target, catalogue, settings)
     start = build(settings, catalogue, data.items, seed)
-    if plan.mode == "finetune":
+    if mode == "finetune":
         sources = of_scenarios(histories, lambda scenario: scenario != plan.target)
-        known = sequence.targets(sources, catalogue, settings)
-        fresh = build(settings, catalogue, known.items, seed)
-        source = _stage("pretrain", fresh, known, catalogue, plan, seed, f"{folder}/pretrain", None, report)
-        migrate(sequence.thaw(source), start, known.items)
-    return _stage(plan.mode, start, data, catalogue, plan, seed, folder, validate, report)
+        source_data = sequence.targets(sources, catalogue, settings)
+        fresh = build(settings, catalogue, source_data.items, seed)
+        source = _stage("pretrain", fresh, source_data, catalogue, plan, seed, f"{folder}/pretrain", None, report)
+        copy_shared(sequence.thaw(source), start, source_data.items)
+    return _stage(mode, start, data, catalogue, plan, seed, folder, validate, report)
 
 
 def of_scenarios(histories: Histories, wanted: Callable[[Array], Array]) -> Histories:
@@ -96,16 +92,16 @@ def of_scenarios(histories: Histories, wanted: Callable[[Array], Array]) -> Hist
     return keep(histories, wanted(histories.scenario_idx))
 
 
-def migrate(source: Network, target: Network, items: Array) -> None:
-    """Copy what is shared into `target`: all but the scenarios' own parts, and ids and biases of `items` only, those
-    that the source has trained."""
+def copy_shared(source: Network, target: Network, items: Array) -> None:
+    """Copy into `target` everything but the SCENARIO_PARTS; id embeddings and biases only of `items`, which the source
+    was trained on."""
     codes = torch.from_numpy(items.astype(np.int64) + 1)
     state = target.state_dict()
     with torch.no_grad():
         for name, tensor in source.state_dict().items():
             if name in ("item.weight", "item_bias"):
                 state[name][codes] = tensor[codes]
-            elif name.split(".")[0] not in OWN_PARTS:
+            elif name.split(".")[0] not in SCENARIO_PARTS:
                 state[name].copy_(tensor)
 
 
@@ -120,7 +116,7 @@ def _stage(
     validate: Validate | None,
     report: Callable[[str], None],
 ) -> sequence.Model:
-    """One training until the validation stalls; without one, all epochs."""
+    """One training, until the validation stops improving; all epochs without `validate`."""
     started, settings = time.monotonic(), network.settings
     optimizer = sequence.optimizer_of(network)
     progress, best = Progress(stage), sequence.freeze(network, catalogue)
@@ -132,7 +128,7 @@ def _stage(
         if not math.isfinite(loss):
             raise TrainingError(
                 f"sequence: loss is {loss:g} in epoch {progress.epoch + 1} (learning rate {settings.learning_rate:g}); "
-                "lower the learning rate; the last good checkpoint stays"
+                "lower the learning rate; the last good checkpoint is kept"
             )
         progress.epoch += 1
         entry = {"epoch": progress.epoch, "loss": loss}

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import __main__ as board
 from benchmarks.kernels import embed
-from tests.conftest import ROOT
+from tests.paths import ROOT
 
 SHOP = str(ROOT / "data" / "online-retail")
 
@@ -36,5 +36,5 @@ def test_a_missing_peer_is_one_line_with_the_command(
     monkeypatch.setattr(sys, "argv", ["benchmarks", "embed", "--data", SHOP, "--quick"])
     with pytest.raises(SystemExit) as refused:
         board.main()
-    said = capsys.readouterr().err
-    assert refused.value.code == 2 and said.count("\n") == 1 and "uv sync --group peers" in said
+    error = capsys.readouterr().err
+    assert refused.value.code == 2 and error.count("\n") == 1 and "uv sync --group peers" in error

@@ -1,18 +1,19 @@
-"""The bare loop makes the vectors that the product makes; what smaller cells cost is measured on real texts."""
+"""The bare loop makes the same vectors as the product; the recall of smaller vectors is measured on real texts."""
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
 from benchmarks import __main__ as board
 from benchmarks.kernels import encode, int8
-from tests.conftest import ROOT
+from tests.paths import ROOT
 
 SHOP = str(ROOT / "data" / "online-retail")
 
 
-def test_both_modalities_run_to_their_end(monkeypatch, tmp_path) -> None:
+def test_both_modalities_run_to_their_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Three pictures and two sounds, made here; equal vectors, and nothing is encoded twice."""
     import numpy as np
     from PIL import Image

@@ -1,4 +1,4 @@
-"""Every loader that is timed goes through all rows, each of them once over the ranks."""
+"""Every loader that is timed reads all rows, each row once in all ranks together."""
 
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ def test_all_ranks_together_see_every_row_in_every_epoch(
     ranks = [make(files, rank, 2000) for rank in range(feed.RANKS)]
     for number in range(2):
         assert sum(epoch(number) for epoch in ranks) == ROWS
-    for reader in readers:  # their threads would go on polling, and slow all later tests
+    for reader in readers:  # their threads would go on and slow later tests
         reader.stop()
         reader.join()
 

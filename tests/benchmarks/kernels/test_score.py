@@ -1,10 +1,11 @@
 import pytest
+from pyspark.sql import SparkSession
 
 from benchmarks.kernels import score
 
 
-def test_a_small_run_gives_equal_scores_and_all_figures(spark, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(score, "MODELS", ("single",))  # the other one differs by its weights alone
+def test_a_small_run_gives_equal_scores_and_all_figures(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(score, "MODELS", ("single",))  # the other one takes the same path
     found = score.run("", 1, quick=True)
     for model in score.MODELS:
         assert found[f"{model} largest gap"] < 1e-6

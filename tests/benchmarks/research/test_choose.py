@@ -27,13 +27,13 @@ def test_best_counts_every_scenario_the_same() -> None:
 
 
 def test_a_small_scenario_borrows_its_share_from_the_others() -> None:
-    """800 lists of scenario 0 say own; 400 of scenario 1 say pooled; two of scenario 2 say pooled, which is too little
-    against what the mean over all says: own."""
+    """In the 800 lists of scenario 0 own is right, in the 400 of scenario 1 pooled. Scenario 2 has two lists where
+    pooled is right, too few: it gets the share that is best over all lists, own."""
     scenario = np.repeat([0, 1, 2], [800, 400, 2])
     lists, right = lists_of(scenario, 2), np.tile([0.0, 1.0], len(scenario))  # ties would favour the first row
     wrong = 1.0 - right
-    says_own = np.repeat(scenario == 0, 2)
-    own, pooled = np.where(says_own, right, wrong), np.where(says_own, wrong, right)
+    own_is_right = np.repeat(scenario == 0, 2)
+    own, pooled = np.where(own_is_right, right, wrong), np.where(own_is_right, wrong, right)
     shares = choose.own_shares(pooled, own, lists, right, 3)
     assert shares[0] > 0.5 and shares[1] < 0.5 and shares[2] == shares[0]
 

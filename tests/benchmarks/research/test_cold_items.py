@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.research import cold_items
 from recspark.models.retrievers import content_map
-from tests.models.retrievers.test_content_map import world
+from tests.models.retrievers.planted import world
 
 MOVIES = "1::Ooo (1995)::Drama|Comedy\n2::Alien::Sci-Fi\n"
 ABOUT = """1::Ooo::1995::G::x::Drama::A Bee::E Eff::N/A::A plot::url

@@ -34,26 +34,26 @@ def test_reads_users_of_markets_by_date(tmp_path: Path) -> None:
 
 
 def test_sampled_lists_hold_the_truth_and_unseen_items_of_the_market(tmp_path: Path) -> None:
-    """aa has a..e: u never had d and e, v never had b and c. bb has a, b, e (w is left out): u had them all."""
-    asked = cross_market.ask(cross_market.read(folder(tmp_path), quick=False), back=1, drop=0, seed=0)
-    offsets, items = asked.lists.offsets, asked.lists.item_idx
+    """aa has a..e: u has no event with d and e, v none with b and c. bb has a, b, e (w is left out): u has all."""
+    queries = cross_market.query_lists(cross_market.read(folder(tmp_path), quick=False), back=1, drop=0, seed=0)
+    offsets, items = queries.lists.offsets, queries.lists.item_idx
     lists = ["".join(NAMES[i] for i in items[a:b]) for a, b in pairwise(offsets)]
     assert lists == ["bde", "bce", "b"]
-    assert asked.labels.tolist() == [1, 0, 0, 0, 0, 1, 1]
-    assert asked.lists.time.tolist() == [5, 9, 8]
+    assert queries.labels.tolist() == [1, 0, 0, 0, 0, 1, 1]
+    assert queries.lists.time.tolist() == [5, 9, 8]
 
 
 def test_given_lists_take_the_place_of_random_ones(tmp_path: Path) -> None:
-    """Market aa came with lists: u gets b and an item (z) that nobody ever had, v one without the truth (e). The last
+    """Market aa came with lists: u gets b and an item (z) without any event, v one without the truth (e). The last
     figure: bb alone is right (1), aa has u right and v not: (1 / 2 + 1) / 2 = .75."""
     where = folder(tmp_path)
     (tmp_path / "aa_candidates.csv").write_text("user_id,item_id\nu,z\nu,b\nv,c\nstranger,a\n")
     data = cross_market.read(where, quick=False)
     assert data.num_items == 6
-    asked = cross_market.ask(data, back=1, drop=0, seed=0)
-    assert asked.lists.item_idx.tolist() == [1, 5, 2, 1] and asked.lists.offsets.tolist() == [0, 2, 3, 4]
-    assert asked.labels.tolist() == [1, 0, 0, 1]
-    found = figures(np.array([2.0, 1.0, 1.0, 1.0]), asked.labels, asked.lists, data.names)
+    queries = cross_market.query_lists(data, back=1, drop=0, seed=0)
+    assert queries.lists.item_idx.tolist() == [1, 5, 2, 1] and queries.lists.offsets.tolist() == [0, 2, 3, 4]
+    assert queries.labels.tolist() == [1, 0, 0, 1]
+    found = figures(np.array([2.0, 1.0, 1.0, 1.0]), queries.labels, queries.lists, data.names)
     assert found == {"aa": 0.5, "bb": 1.0, "mean": 0.75}
-    practice = cross_market.ask(data, back=2, drop=1, seed=0)  # no validation rows were given: random ones
-    assert len(practice.lists.item_idx) == 3 + 3 + 1
+    validation = cross_market.query_lists(data, back=2, drop=1, seed=0)  # no validation rows were given: random ones
+    assert len(validation.lists.item_idx) == 3 + 3 + 1

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from benchmarks.research import facts
-from recspark.encoders.graph import Settings
+from recspark.config.content import FactEmbedding
+from recspark.encoders import graph
 
 MOVIE = "1::Ooo (1995)::1995::G::x::Drama::A Bee, C Dee::E Eff (story by, maybe), A Bee (x), E Eff (y)::N/A::plot::url"
 ITEMS = [
@@ -55,16 +57,17 @@ def test_shops_have_names_in_beauty_and_numbers_elsewhere(tmp_path: Path) -> Non
     }
 
 
-def test_lines_of_a_planted_data_set() -> None:
+def test_lines_of_a_planted_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """A maker has one kind and two names, so at best (1 + 1 + 3 / 4) / 3: found above popularity, that above chance, in
     items of the training and in new ones."""
+    monkeypatch.setattr(graph, "NEGATIVES", 8)
     rows = [
         (item, relation, entity)
         for item in range(200)
         for relation, entity in (("maker", f"m{item % 10}"), ("kind", f"k{item % 2}"), ("name", f"n{item % 20}"))
     ]
     lines, counts = facts.found(
-        facts.numbered(pd.DataFrame(rows, columns=facts.COLUMNS)), 0, Settings(dim=8, negatives=8, max_epochs=40)
+        facts.numbered(pd.DataFrame(rows, columns=facts.COLUMNS)), 0, FactEmbedding(dim=8, max_epochs=40)
     )
     mrr = {name: figures["mrr"] for name, figures in lines.items()}
     assert mrr["TransE"] > 0.8 > mrr["popular"] > mrr["chance"]

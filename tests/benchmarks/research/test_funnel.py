@@ -29,8 +29,8 @@ def test_the_last_bought_item_and_some_others_are_held_out() -> None:
 def test_a_bought_item_was_also_viewed_and_in_the_cart() -> None:
     nobody = Histories(np.zeros(3, dtype=int), *(np.zeros(0) for _ in range(6)))
     lists = Lists(nobody, np.zeros(2), np.zeros(2), np.array([0, 3, 5]), np.array([4, 5, 6, 4, 6]))
-    asked = funnel.Asked(nobody, np.array([7, 7, 9]), np.array([5, 6, 4]), np.array([2, 0, 1]))  # users 7 and 9
-    found = funnel.labels(lists, asked, 10)
+    queries = funnel.Queries(nobody, np.array([7, 7, 9]), np.array([5, 6, 4]), np.array([2, 0, 1]))  # users 7 and 9
+    found = funnel.labels(lists, queries, 10)
     assert found["view"].tolist() == [0, 1, 1, 1, 0]
     assert found["cart"].tolist() == [0, 1, 0, 1, 0]
     assert found["buy"].tolist() == [0, 1, 0, 0, 0]
@@ -38,10 +38,12 @@ def test_a_bought_item_was_also_viewed_and_in_the_cart() -> None:
 
 def test_ease_through_users_is_ease_through_items() -> None:
     rng = np.random.default_rng(0)
-    had = rng.random((6, 15)) < 0.3
-    had[:, 0] = True
-    ones = np.ones(had.sum())
-    offsets, item = np.concatenate(([0], np.cumsum(had.sum(axis=1)))), np.nonzero(had)[1]
+    items_UI = rng.random((6, 15)) < 0.3
+    items_UI[:, 0] = True
+    ones = np.ones(items_UI.sum())
+    offsets, item = np.concatenate(([0], np.cumsum(items_UI.sum(axis=1)))), np.nonzero(items_UI)[1]
     histories = Histories(offsets, item, np.zeros(len(item), int), ones, ones, ones, ones)
-    weights = linear.fit((had.T.astype(float) @ had.astype(float)), 3.0)
-    np.testing.assert_allclose(funnel.ease(histories, 15, 3.0)(histories), had.astype(np.float32) @ weights, atol=1e-5)
+    weights = linear.fit((items_UI.T.astype(float) @ items_UI.astype(float)), 3.0)
+    np.testing.assert_allclose(
+        funnel.ease(histories, 15, 3.0)(histories), items_UI.astype(np.float32) @ weights, atol=1e-5
+    )

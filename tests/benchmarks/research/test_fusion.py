@@ -1,4 +1,4 @@
-"""The learnt combination: what it must find, and what must not change it."""
+"""The trained combination of scores, on planted lists."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def histories() -> Histories:
 
 
 def test_take_leaves_out_the_newest_events() -> None:
-    """In the asked order; a user with one event keeps it."""
+    """Users in the order of the query; a user with one event keeps it."""
     found = fusion.take(histories(), np.array([1, 0, 2, 0]), drop=1)
     assert found.offsets.tolist() == [0, 1, 3, 3, 5]
     assert found.item_idx.tolist() == [3, 0, 1, 0, 1]
@@ -34,7 +34,7 @@ def lists_of(num_lists: int, size: int = 10) -> Lists:
 
 
 def test_columns_hold_the_score_of_the_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Popularity of item i is its share of 0 + 1 + 2 + 3 events; the blocks change nothing."""
+    """Popularity of item i is i of 0 + 1 + 2 + 3 events; the size of blocks changes nothing."""
     item = np.array([1, 2, 2, 3, 3, 3])
     ones = np.ones(6)
     trained = Histories(np.array([0, 6]), item, np.zeros(6, int), ones, ones, ones, ones)
@@ -47,7 +47,7 @@ def test_columns_hold_the_score_of_the_row(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def planted(num_lists: int, seed: int) -> tuple[np.ndarray, Lists, np.ndarray]:
-    """Two retrievers that see half of the truth each: the positive has the largest sum of both, noise the third."""
+    """Two retrievers with half of the truth each, and noise: the positive row has the largest sum of the two."""
     lists = lists_of(num_lists)
     rng = np.random.default_rng(seed)
     features = rng.normal(size=(10 * num_lists, 3)).astype(np.float32)
@@ -56,7 +56,7 @@ def planted(num_lists: int, seed: int) -> tuple[np.ndarray, Lists, np.ndarray]:
 
 
 def test_finds_the_planted_sum() -> None:
-    """Better than either half alone, on lists that were not learnt from; the held-out figure says the same."""
+    """On new lists it is better than either half alone, and as good as the held-out NDCG."""
     features, lists, labels = planted(600, 0)
     model = fusion.fit(features, ["a", "b", "noise"], lists, labels, np.arange(600), [SETTINGS], 0, num_threads=1)
     features, lists, labels = planted(300, 1)
@@ -86,8 +86,8 @@ def test_takes_the_better_settings() -> None:
         assert len(model.folds) == 3 and model.held_out_ndcg > 0.85
 
 
-def test_lists_of_one_person_stay_together() -> None:
-    """Everybody is one person: nothing is left to learn from but the lists themselves, in one fold."""
+def test_lists_of_one_user_are_in_one_fold() -> None:
+    """All lists are of one user, so there is one fold only."""
     features, lists, labels = planted(50, 0)
     model = fusion.fit(features, "abc", lists, labels, np.zeros(50, int), [SETTINGS], 0, num_threads=1)
     assert len(model.folds) == 1

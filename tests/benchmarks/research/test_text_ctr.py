@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from benchmarks.research import text_ctr as board
-from benchmarks.research.ratings import likes
+from benchmarks.research.ratings import like_features
 
 
 @pytest.fixture
 def data() -> board.Data:
     """Users 0, 0, 1, 1, 0: the last row is a test row, the fourth is cold; histories of 0, 1, 0, 1 and 2 items."""
-    rows = likes.Rows(
+    rows = like_features.Rows(
         np.array([0, 0, 1, 1, 0]), np.array([0, 1, 2, 0, 2]), np.array([0, 2, 0, 1]), np.array([0, 0, 1, 1, 2, 4])
     )
     label, warm = np.array([1, 0, 1, 0, 1]), np.array([True, True, True, False, True])

@@ -16,7 +16,7 @@ ITEMS = [2, 8, 2]
 
 
 def network() -> Network:
-    """Weights large enough to be seen, places too."""
+    """Weights large enough to have a visible effect, those of places too."""
     made = build(SPEC, 0).eval()
     generator = torch.Generator().manual_seed(1)
     for parameter in made.parameters():
@@ -31,7 +31,7 @@ def inputs(histories: list[list[int]], items: list[int]) -> Inputs:
 
 
 @torch.inference_mode()
-def test_events_are_weighed_by_what_they_say_about_the_candidate() -> None:
+def test_the_weighted_sum_of_events_equals_a_plain_loop() -> None:
     made, x = network(), inputs(HISTORIES, ITEMS)
     rows, body = made.encoder(x), made.body
     found = body.attend(rows, x)
@@ -47,7 +47,7 @@ def test_events_are_weighed_by_what_they_say_about_the_candidate() -> None:
 
 
 @torch.inference_mode()
-def test_padding_says_nothing() -> None:
+def test_padding_changes_nothing() -> None:
     made = network()
     long, short = made(inputs([[3, -1, -1, -1]], [8])), made(inputs([[3]], [8]))
     torch.testing.assert_close(long, short)

@@ -1,4 +1,4 @@
-"""What every torch ranker promises, over one list: a new one joins catalogue.BODIES and inherits these tests.
+"""The contract of every torch ranker: a new one is added to catalogue.BODIES, and these tests run for it too.
 
 Trained once each, by the whole path of a night's training, on scenarios that want the opposite of each other.
 """
@@ -18,11 +18,12 @@ from recspark.models.layers import RowNoise
 from recspark.models.rankers.catalogue import BODIES
 from recspark.models.rankers.network import Network, build
 from recspark.training.feed.feed import Batch
-from recspark.training.ranking import fit, loop, quantise, saved, scoring
-from recspark.training.ranking.job import INTS, Model, run
+from recspark.training.ranking import loop, quantise, saved, scoring
+from recspark.training.ranking.fit import BatchPreparer, train_all
+from recspark.training.ranking.job import INTS, RankerModel
 from tests.training import planted
 
-TASKS = (("click", "binary", 1.0), ("view", "binary", 0.5))
+TASKS = (planted.task("click"), planted.task("view", loss_weight=0.5))
 UNSEEN = 99
 CPU = torch.device("cpu")
 
@@ -30,7 +31,7 @@ CPU = torch.device("cpu")
 class Trained(NamedTuple):
     folder: str
     window: planted.Window
-    look: fit.LookUp
+    prepare_batch: BatchPreparer
     network: Network
 
 
@@ -44,11 +45,10 @@ def trained(
     request: pytest.FixtureRequest, window: planted.Window, tmp_path_factory: pytest.TempPathFactory
 ) -> Trained:
     folder = str(tmp_path_factory.mktemp(request.param) / "model")
-    asked = planted.job((Model("evaluated", folder, (window,)),), model=request.param, max_epochs=10, patience=10)
-    answer = run(replace(asked, tasks=TASKS).to_json())
-    assert "models" in answer, answer
-    look = fit.LookUp(planted.FEATURES, TASKS, (window,), planted.SETTINGS["history_length"])
-    return Trained(folder, window, look, saved.load(folder))
+    asked = planted.job((RankerModel("evaluated", folder, (window,)),), model=request.param, max_epochs=10, patience=10)
+    train_all(replace(asked, tasks=TASKS))
+    prepare_batch = BatchPreparer(planted.FEATURES, TASKS, (window,), planted.SETTINGS.history_length)
+    return Trained(folder, window, prepare_batch, saved.load(folder))
 
 
 def batch(num_rows: int = 2000, scenario: int | None = None, seed: int = 99) -> Batch:
@@ -67,7 +67,7 @@ def chosen(rows: Batch, where: np.ndarray) -> Batch:
 
 def scores(trained: Trained, rows: Batch) -> np.ndarray:
     with torch.inference_mode():
-        return torch.sigmoid(trained.network(trained.look(rows)[0])).double().numpy()
+        return torch.sigmoid(trained.network(trained.prepare_batch(rows)[0])).double().numpy()
 
 
 def test_the_configuration_names_the_list() -> None:
@@ -95,7 +95,7 @@ def test_an_unseen_scenario_gets_what_the_others_agree_on(trained: Trained) -> N
     rows = batch(scenario=UNSEEN)
     found = scores(trained, rows)
     assert auc(rows.floats[:, 4], found[:, 1]) > 0.8
-    assert 0.2 < auc(rows.floats[:, 3], found[:, 0]) < 0.8  # on taste there is nothing to agree on
+    assert 0.2 < auc(rows.floats[:, 3], found[:, 0]) < 0.8  # the scenarios want opposite tastes
     np.testing.assert_array_equal(found, scores(trained, batch(scenario=UNSEEN + 1)))
 
 
@@ -125,7 +125,7 @@ def test_saved_is_fresh(trained: Trained, tmp_path: Path) -> None:
 
 def small(trained: Trained) -> Trained:
     """The same in 8 bits."""
-    inputs, _ = trained.look(batch(1000, seed=7))
+    inputs, _ = trained.prepare_batch(batch(1000, seed=7))
     return trained._replace(network=saved.rounded(trained.network, lambda network: network(inputs)))
 
 
@@ -150,7 +150,7 @@ def test_in_eight_bits_a_row_has_one_score_too(trained: Trained) -> None:
     np.testing.assert_allclose(scores(eight, chosen(rows, order)), whole[order], atol=1e-6, rtol=0)
 
 
-def test_unknown_features_items_and_users_are_no_trouble(trained: Trained) -> None:
+def test_unknown_features_items_and_users_have_finite_scores(trained: Trained) -> None:
     rows = batch(60)
     rows.floats[:20, :3] = np.nan
     rows.floats[20:30, :3] = np.inf
@@ -160,12 +160,12 @@ def test_unknown_features_items_and_users_are_no_trouble(trained: Trained) -> No
 
 
 def gradients(trained: Trained, rows: Batch, rank: int, world_size: int) -> list[torch.Tensor]:
-    """Of the loss sums with dropout, as one rank of several computes them."""
+    """Gradients of the loss sums with dropout, as one rank of several computes them."""
     network = build(replace(trained.network.spec, dropout=0.5), seed=1)
     network.load_state_dict(trained.network.state_dict())
     noise = RowNoise(torch.Generator().manual_seed(3), rank, world_size)
     mine = chosen(rows, np.arange(rank, rows.size, world_size))
-    sums_T, _ = loop._sums(network, (mine, *trained.look(mine)), CPU, noise)
+    sums_T, _ = loop._sums(network, (mine, *trained.prepare_batch(mine)), CPU, noise)
     sums_T.sum().backward()
     assert all(parameter.grad is not None for parameter in network.parameters())  # so every rank sends as many
     return [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
@@ -179,10 +179,10 @@ def test_two_ranks_have_the_gradients_of_one(trained: Trained) -> None:
     assert sum(float(gradient.abs().sum()) for gradient in whole) > 1
 
 
-def test_a_task_without_any_label_is_no_trouble(trained: Trained) -> None:
+def test_a_task_without_any_label_adds_no_loss(trained: Trained) -> None:
     rows = batch(64)
     rows.floats[:, 4] = np.nan
-    inputs, targets = trained.look(rows)
+    inputs, targets = trained.prepare_batch(rows)
     sums_T, weights_T = loop._sums(trained.network, (rows, inputs, targets), CPU, None)
     assert torch.isfinite(sums_T).all() and weights_T.tolist() == [64, 0]
 

@@ -1,6 +1,9 @@
 """The boosted ranker on planted lists whose right order is known."""
 
 import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -61,8 +64,8 @@ def test_saved_is_fresh(model: gbdt.Model) -> None:
     assert texts[gbdt.BOOSTER].startswith("tree")
 
 
-def test_what_counts_nothing_teaches_nothing() -> None:
-    """Two of three users want the lowest signal, the others the highest; the two hardly count."""
+def test_rows_of_almost_no_weight_are_not_learnt_from() -> None:
+    """Two of three users want the lowest signal, the others the highest; the two have almost no weight."""
     features, labels, keys, holdout = planted()
     old = keys[:, 2] % 3 > 0
     lowest = features[:, 0].reshape(-1, 10).argmin(axis=1)
@@ -76,7 +79,7 @@ def test_what_counts_nothing_teaches_nothing() -> None:
     assert wanted.reshape(-1, 10)[np.arange(len(scores)), scores.argmax(axis=1)].mean() > 0.5
 
 
-def test_lists_without_positives_teach_nothing(model: gbdt.Model) -> None:
+def test_lists_without_positives_change_nothing(model: gbdt.Model) -> None:
     features, labels, keys, holdout = planted()
     idle = keys + np.array([0, 0, 1000, 0])  # other users, who did nothing
     extra = gbdt.fit(
@@ -100,12 +103,12 @@ def test_max_rows_keeps_whole_lists() -> None:
     assert one.num_rows == 10  # a list is never cut
 
 
-def test_fixed_rounds_learn_from_everybody() -> None:
+def test_fixed_rounds_train_on_all_users() -> None:
     fixed = gbdt.fit(*planted(), NAMES, SMALL, seed=0, num_rounds=4)
     assert (fixed.num_rows, fixed.num_rounds, fixed.booster.num_trees()) == (1200, 4, 4)
 
 
-def test_everybody_held_out_still_learns() -> None:
+def test_with_all_users_held_out_the_model_still_learns() -> None:
     features, labels, keys, holdout = planted()
     model = gbdt.fit(features, labels, keys, np.ones_like(holdout), NAMES, SMALL, seed=0)
     assert model.num_rows == 1200
@@ -120,3 +123,25 @@ def test_nothing_positive_is_an_error() -> None:
 def test_other_features_are_an_error(model: gbdt.Model) -> None:
     with pytest.raises(DataError, match="found 3 features, expected 2"):
         gbdt.predict(model, np.zeros((1, 3), dtype=np.float32))
+
+
+def test_lightgbm_does_not_import_scikit_learn() -> None:
+    code = (
+        "import sys; before = list(sys.meta_path)\n"
+        "from recspark.models.rankers import gbdt\n"
+        "assert 'sklearn' not in sys.modules and sys.meta_path == before"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_scikit_learn_is_hidden_from_one_thread_only() -> None:
+    before = list(sys.meta_path)
+    with gbdt._without_sklearn():
+        finder = sys.meta_path[0]
+        with pytest.raises(ModuleNotFoundError):
+            finder.find_spec("sklearn", None)
+        assert finder.find_spec("scipy", None) is None  # left to the next finder
+        with ThreadPoolExecutor(1) as other:
+            assert other.submit(finder.find_spec, "sklearn", None).result() is None
+    assert sys.meta_path == before

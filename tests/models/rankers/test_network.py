@@ -28,7 +28,7 @@ def test_a_step_of_a_funnel_is_the_product_of_the_steps_before() -> None:
 def test_a_funnel_is_stable_where_probabilities_are_not() -> None:
     steps = torch.tensor([[-60.0, -60.0], [60.0, 60.0]], requires_grad=True)
     joint = network.funnel(steps, given=(1, -1))
-    # both steps e^-60: the logit is near -120; both 1 - e^-60: the chance to fail is twice as high, so 60 - log 2
+    # both steps e^-60: the logit is near -120; both 1 - e^-60: the probability to fail is twice as high, so 60 - log 2
     torch.testing.assert_close(joint[:, 0], torch.tensor([-120.0, 60 - math.log(2)]))
     joint.sum().backward()
     assert steps.grad is not None and torch.isfinite(steps.grad).all()
@@ -40,7 +40,9 @@ def test_the_network_applies_its_funnel() -> None:
     )
     plain, funnel = (network.build(replace(SPEC, given=given), 0)(x) for given in ((), (1, 2, -1)))
     torch.testing.assert_close(network.funnel(plain, (1, 2, -1)), funnel)
-    assert (torch.diff(funnel, dim=1) > 0).all()  # who buys has put it into the cart, who did that has viewed it
+    assert (
+        torch.diff(funnel, dim=1) > 0
+    ).all()  # a buyer has put the item into the cart, and before that has viewed it
 
 
 def test_cross_layers_by_hand() -> None:
@@ -52,7 +54,7 @@ def test_cross_layers_by_hand() -> None:
 
 
 def test_cross_layers_learn_a_product_that_the_body_cannot() -> None:
-    """y = sign of a * b, and a body without units to speak of."""
+    """y = sign of a * b, and a body with a single hidden unit."""
     generator = np.random.default_rng(0)
     dense = generator.uniform(-1, 1, (512, 2)).astype(np.float32)
     target = torch.from_numpy((dense[:, 0] * dense[:, 1] > 0).astype(np.float32))

@@ -1,4 +1,4 @@
-"""The shared-bottom ranker: one row, one score; scenarios bend the shared head as far as their data allows."""
+"""The shared-bottom ranker: a row has one score; a scenario's own head counts more with more data."""
 
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def test_trust_is_the_share_of_positives_against_a_prior_of_100() -> None:
     scenario = np.repeat([1, 2], [400, 50])
     targets = np.column_stack([np.r_[np.ones(300), np.zeros(150)], np.r_[np.full(225, 2.0), np.full(225, 4.0)]])
     dense = np.zeros((450, 3), np.float32)
-    dense[0, 1] = np.nan  # SPEC says that one feature can be missing
+    dense[0, 1] = np.nan  # by SPEC one feature can be missing
     network.fit(dense, scenario, targets.astype(np.float32))
     np.testing.assert_allclose(network.body.head.trust_S, [0, 300 / 400, 0, 0])
     np.testing.assert_allclose(network.target_mean_T, [0, 3])

@@ -26,8 +26,8 @@ def test_last_times_follow_the_entries() -> None:
 
 
 def test_recent_purchases_count_more() -> None:
-    """As of day 14 with a half-life of 1 day: item 1, last had on day 13, counts a half; the returned item 2 nothing.
-    On day 1000 it still counts one level: known, if hardly."""
+    """As of day 14 with a half-life of 1 day: item 1, with its last event on day 13, counts a half; the returned
+    item 2 nothing. On day 1000 item 1 still counts one level, not 0."""
     events = (OFFSETS, ITEMS, WEIGHT, TIME)
     expected = [[0, 1 / 2, 0], [0, 0, 0], [0, 0, 0]]
     np.testing.assert_array_equal(affinity.recent(*events, 3, 14.0, 1.0).toarray(), expected)

@@ -14,7 +14,7 @@ def test_profile_by_hand() -> None:
     np.testing.assert_allclose(content.scores(profile, vectors), [[0.6, 0.8, 0.0]], rtol=1e-6)
 
 
-def test_nothing_known_says_nothing() -> None:
+def test_nothing_known_is_not_scored() -> None:
     vectors = content.unit(np.array([[1.0, 0.0], [0.0, 0.0]]))
-    nobody = sp.csr_matrix(np.array([[0.0, 0.0], [0.0, 1.0]], dtype=np.float32))  # no history; an item without content
-    assert not content.scores(content.profiles(nobody, vectors), vectors).any()
+    history = sp.csr_matrix(np.array([[0.0, 0.0], [0.0, 1.0]], dtype=np.float32))  # no history; an item without content
+    assert not content.scores(content.profiles(history, vectors), vectors).any()

@@ -1,36 +1,18 @@
-"""Content mapped onto behaviour: items nobody had are found, noise is turned off, and the closed form is one."""
-
-from dataclasses import replace
+"""Content mapped onto behaviour: finds items without events, ignores noise, and solves its normal equations."""
 
 import numpy as np
 import pytest
 
+from recspark.config.schema import ContentMap
 from recspark.errors import DataError
 from recspark.histories import Histories
 from recspark.models.retrievers import content_map
 from recspark.models.retrievers.catalogue import Catalogue
 from recspark.models.retrievers.content import unit
+from recspark.models.retrievers.content_map import Grid
+from tests.models.retrievers.planted import NEW, NUM_ITEMS, NUM_USERS, world
 
-NUM_ITEMS, NUM_USERS, NEW = 120, 400, 20
-SETTINGS = content_map.Settings(num_factors=4)
-
-
-def world(seed: int = 0) -> tuple[Histories, Catalogue, np.ndarray]:
-    """Users with one of two tastes take items of it. Two encoders see a part of the taste each, with noise; a third is
-    noise alone. The last NEW items have no event."""
-    rng = np.random.default_rng(seed)
-    taste_I, taste_U = np.arange(NUM_ITEMS) % 2, np.arange(NUM_USERS) % 2
-    sold = np.arange(NUM_ITEMS - NEW)
-    rows = [rng.choice(sold[taste_I[sold] == taste_U[user]], 10, replace=False) for user in range(NUM_USERS)]
-    sign_I = np.where(taste_I, 1.0, -1.0)
-    parts = [rng.normal(size=(NUM_ITEMS, 6)) for _ in range(3)]
-    parts[0][:, 0] += np.where(np.arange(NUM_ITEMS) % 4 < 2, 4 * sign_I, 0)
-    parts[1][:, 1] += np.where(np.arange(NUM_ITEMS) % 4 < 2, 0, 4 * sign_I)
-    item = np.concatenate(rows).astype(np.int32)
-    nothing, ones = np.zeros(len(item), np.int32), np.ones(len(item), np.float32)
-    histories = Histories(10 * np.arange(NUM_USERS + 1), item, nothing, np.arange(len(item)) * 1.0, ones, ones, ones)
-    catalogue = Catalogue(NUM_ITEMS, 1, np.concatenate(parts, axis=1).astype(np.float32), (6, 6, 6))
-    return histories, catalogue, taste_I
+SETTINGS = ContentMap(num_factors=4)
 
 
 def only(catalogue: Catalogue, *places: int) -> Catalogue:
@@ -40,8 +22,8 @@ def only(catalogue: Catalogue, *places: int) -> Catalogue:
 
 def right(model: content_map.Model, histories: Histories, taste_I: np.ndarray) -> float:
     """Share of (user, new item) scores on the right side of the user's mean."""
-    nobody = np.zeros(NUM_USERS, np.int64)
-    scores = content_map.scores(model, histories, nobody, nobody * 1.0)[:, -NEW:]
+    unused = np.zeros(NUM_USERS, np.int64)
+    scores = content_map.scores(model, histories, unused, unused * 1.0)[:, -NEW:]
     above = scores > scores.mean(axis=1, keepdims=True)
     return float((above == (taste_I[-NEW:] == (np.arange(NUM_USERS) % 2)[:, None])).mean())
 
@@ -64,9 +46,9 @@ def test_noise_counts_less_than_what_is_known() -> None:
 
 
 def test_the_map_is_the_ridge_regression_of_the_weighted_parts() -> None:
-    """The normal equations hold: what is left of the factors, seen through the contents, is the ridge times the map."""
+    """The normal equations hold, against least squares with the ridge as further rows."""
     histories, catalogue, _ = world()
-    model = content_map.fit(histories, catalogue, replace(SETTINGS, nearness=(0.25,)))
+    model = content_map.fit(histories, catalogue, SETTINGS, grid=Grid(nearness=(0.25,)))
     weights, (mapped_scale, near_scale) = model.choice.weights, model.choice.scales
     known = np.arange(NUM_ITEMS - NEW)
     scaled = np.concatenate([unit(p) * w for p, w in zip(catalogue.parts(), weights, strict=True)], axis=1)
@@ -75,18 +57,17 @@ def test_the_map_is_the_ridge_regression_of_the_weighted_parts() -> None:
         np.vstack((x, np.sqrt(model.choice.ridge) * np.eye(18))), np.vstack((y, np.zeros((18, 4)))), rcond=None
     )
     np.testing.assert_allclose(model.vectors_ID[:, :4], scaled @ solved[0] * mapped_scale, atol=1e-5)
-    # Nearness is the prediction of a user's own ridge regression on content: of him who had the first two items alone.
-    had = np.isin(known, (0, 1)).astype(float)
-    own = np.linalg.lstsq(
-        np.vstack((x, np.sqrt(model.choice.near_ridge) * np.eye(18))), np.concatenate((had, np.zeros(18))), rcond=None
-    )
+    # Nearness is the prediction of a user's own ridge regression on content: of a user of the first two items alone.
+    ridge_CC = np.sqrt(model.choice.near_ridge) * np.eye(18)
+    labels = np.concatenate((np.isin(known, (0, 1)).astype(float), np.zeros(18)))
+    own = np.linalg.lstsq(np.vstack((x, ridge_CC)), labels, rcond=None)
     found = model.vectors_ID[:, 4:] @ model.history_ID[:2, 4:].sum(axis=0)
     np.testing.assert_allclose(found, scaled @ own[0] * near_scale, atol=1e-5)
 
 
-def test_nearness_is_what_it_should_be_where_factors_know_nothing() -> None:
-    """Every user has two items of an own taste that nobody else shares: no factor of other tastes says anything of it,
-    but its contents are alike."""
+def test_nearness_helps_where_factors_know_nothing() -> None:
+    """Every user has two items of a taste that no other user shares: factors of other tastes do not help, but the two
+    items have similar content."""
     rng = np.random.default_rng(0)
     content = np.repeat(rng.normal(size=(200, 16)), 2, axis=0) + 0.1 * rng.normal(size=(400, 16))
     pairs = np.arange(400).reshape(200, 2)
@@ -96,7 +77,7 @@ def test_nearness_is_what_it_should_be_where_factors_know_nothing() -> None:
     histories = Histories(4 * np.arange(201), item, nothing, np.arange(len(item)) * 1.0, ones, ones, ones)
     catalogue = Catalogue(400, 1, content.astype(np.float32))
     chosen = content_map.fit(histories, catalogue, SETTINGS).choice
-    mapped = content_map.fit(histories, catalogue, replace(SETTINGS, nearness=(0.0,))).choice
+    mapped = content_map.fit(histories, catalogue, SETTINGS, grid=Grid(nearness=(0.0,))).choice
     assert chosen.nearness > 0.4 and chosen.ndcg > mapped.ndcg + 0.2
 
 
@@ -107,9 +88,9 @@ def test_ndcg_of_users_by_hand() -> None:
     np.testing.assert_allclose(content_map.ndcg_of_users(scores, true), [second, 1.5 / (1 + second)])
 
 
-def test_nothing_to_learn_from_is_said() -> None:
+def test_nothing_to_learn_from() -> None:
     histories, catalogue, _ = world()
-    with pytest.raises(DataError, match="no item that anybody had has content"):
+    with pytest.raises(DataError, match="no item with events has content"):
         content_map.fit(histories, Catalogue(NUM_ITEMS, 1, np.zeros_like(catalogue.content_ID)), SETTINGS)
-    with pytest.raises(DataError, match="no item that anybody had has content"):
+    with pytest.raises(DataError, match="no item with events has content"):
         content_map.fit(histories, Catalogue(NUM_ITEMS, 1), SETTINGS)

@@ -5,10 +5,10 @@ from recspark.models.retrievers import linear
 
 
 def test_three_items_by_hand() -> None:
-    """Items 0 and 1 are had by one user together, item 2 by another alone; l2 = 1.
+    """One user has items 0 and 1, another one item 2 alone; l2 = 1.
 
     G + I = [[2, 1, 0], [1, 2, 0], [0, 0, 2]]; the inverse of [[2, 1], [1, 2]] is [[2, -1], [-1, 2]] / 3.
-    B[0, 1] = -P[0, 1] / P[1, 1] = -(-1/3) / (2/3) = 1/2; nothing speaks for item 2.
+    B[0, 1] = -P[0, 1] / P[1, 1] = -(-1/3) / (2/3) = 1/2; nothing adds to item 2.
     """
     history = sp.csr_matrix(np.array([[1, 1, 0], [0, 0, 1]], dtype=np.float32))
     weights = linear.fit((history.T @ history).toarray().astype(float), l2=1.0)
@@ -29,7 +29,7 @@ def test_equals_the_paper_on_random_data() -> None:
     np.testing.assert_allclose(linear.fit(gram, l2=5.0), expected, atol=1e-6)
 
 
-def test_items_without_events_stay_silent() -> None:
+def test_items_without_events_are_not_scored() -> None:
     gram = np.array([[2.0, 0, 1], [0, 0, 0], [1, 0, 2]])
     weights = linear.fit(gram.copy(), l2=1.0)
     assert not weights[1].any() and not weights[:, 1].any()

@@ -4,7 +4,7 @@ from recspark.models.retrievers import popular
 
 
 def test_decay_halves() -> None:
-    np.testing.assert_allclose(popular.decay(np.array([0.0, 14.0, 28.0]), 14.0), [1, 1 / 2, 1 / 4])
+    np.testing.assert_allclose(popular.exponential_decay(np.array([0.0, 14.0, 28.0]), 14.0), [1, 1 / 2, 1 / 4])
 
 
 def test_shrinkage_by_hand() -> None:

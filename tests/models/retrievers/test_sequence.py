@@ -1,18 +1,24 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 
+from recspark.config.schema import Sequence
 from recspark.errors import DataError
 from recspark.histories import Histories
 from recspark.models.retrievers import sequence
 from recspark.models.retrievers.catalogue import Catalogue
-from recspark.models.retrievers.sequence_network import NO_GAP, Settings, build, gap_bucket
+from recspark.models.retrievers.sequence_network import NO_GAP, build, gap_bucket
 
-SMALL = Settings(
-    dim=16, layers=1, length=5, dropout=0.0, negatives=8, learning_rate=0.02, batch_users=50, max_epochs=20
-)
+SMALL = Sequence(dim=16, layers=1, length=5, dropout=0.0, negatives=8, learning_rate=0.02, max_epochs=20)
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sequence, "BATCH_USERS", 50)
+
+
+def epochs(number: int) -> Sequence:
+    return SMALL.model_copy(update={"max_epochs": number})
 
 
 def cycle(num_users: int = 100, num_events: int = 6, items: int = 12) -> Histories:
@@ -33,11 +39,11 @@ def test_learns_what_comes_next() -> None:
 
 def test_scores_of_lists_are_those_of_all_items() -> None:
     histories = cycle(20)
-    model = sequence.fit(histories, Catalogue(12, 2), replace(SMALL, max_epochs=1), 0)
-    asked = (np.zeros(20, dtype=np.int64), np.full(20, 7.0))
+    model = sequence.fit(histories, Catalogue(12, 2), epochs(1), 0)
+    query = (np.zeros(20, dtype=np.int64), np.full(20, 7.0))
     lists = np.random.default_rng(1).integers(0, 12, (20, 3))
-    whole = np.take_along_axis(sequence.scores(model, histories, *asked), lists, axis=1)
-    np.testing.assert_allclose(sequence.scores_at(model, histories, *asked, lists), whole, atol=1e-5)
+    expected = np.take_along_axis(sequence.scores(model, histories, *query), lists, axis=1)
+    np.testing.assert_allclose(sequence.scores_at(model, histories, *query, lists), expected, atol=1e-5)
 
 
 def test_the_future_is_not_seen() -> None:
@@ -52,18 +58,9 @@ def test_the_future_is_not_seen() -> None:
     assert not torch.allclose(a[:, 4], b[:, 4])
 
 
-def test_without_time_no_gap_matters() -> None:
-    histories = cycle(20)
-    model = sequence.fit(histories, Catalogue(12, 2), replace(SMALL, max_epochs=1, use_time=False), 0)
-    later = replace(histories, time=histories.time**2)
-    zeros = np.zeros(20, dtype=np.int64)
-    found = sequence.scores(model, histories, zeros, np.full(20, 7.0))
-    np.testing.assert_array_equal(sequence.scores(model, later, zeros, np.full(20, 99.0)), found)
-
-
 def test_gap_buckets() -> None:
     """Edges 0.5, 1.5 ... 365.5 days."""
-    found = gap_bucket(np.array([0.0, 1.0, 400.0, np.nan]), use_time=True)
+    found = gap_bucket(np.array([0.0, 1.0, 400.0, np.nan]))
     np.testing.assert_array_equal(found, [0, 1, 9, NO_GAP])
 
 
@@ -72,7 +69,7 @@ def test_an_item_without_events_is_its_content() -> None:
     content = np.zeros((14, 12), dtype=np.float32)
     content[:12] = np.eye(12)
     content[12] = content[0]
-    model = sequence.fit(cycle(), Catalogue(14, 2, content), replace(SMALL, max_epochs=3), 0)
+    model = sequence.fit(cycle(), Catalogue(14, 2, content), epochs(3), 0)
     network = sequence.thaw(model)
     with torch.no_grad():
         vectors = network.vectors(torch.tensor([1, 13, 14]))
@@ -87,7 +84,7 @@ def test_balance_draws_users_of_scarce_scenarios_more_often() -> None:
     item, ones = np.tile([0, 1], 10), np.ones(20)
     scenario = np.repeat([0] * 9 + [1], 2)
     histories = Histories(np.arange(11) * 2, item, scenario, ones, ones, ones, ones)
-    chance = sequence.targets(histories, Catalogue(2, 2), replace(SMALL, balance=1.0)).chance
+    chance = sequence.targets(histories, Catalogue(2, 2), SMALL, balance=1.0).chance
     np.testing.assert_allclose(chance, [1 / 18] * 9 + [1 / 2])
 
 

@@ -14,8 +14,10 @@ def histories(sequences: list[list[int]]) -> Histories:
 
 
 def test_pairs_by_hand() -> None:
-    """One user had 0, 1, 2: 1 follows 0 by one place, 2 follows 0 by two; counts are 1, so a pair is divided by 2."""
-    model = transitions.fit(histories([[0, 1, 2]]), Catalogue(4, 1), transitions.Settings(rank=2, fade=0.5), 0)
+    """One user with 0, 1, 2: 1 follows 0 by one place, 2 follows 0 by two; counts are 1, so a pair is divided by 2."""
+    model = transitions.fit(
+        histories([[0, 1, 2]]), Catalogue(4, 1), transitions.Settings(rank=2, decay_per_event=0.5), 0
+    )
     np.testing.assert_allclose(model.forward_II.toarray()[0], [0, 1, 1 / 2, 0])
     np.testing.assert_allclose(model.near_II.toarray()[2], [1 / 2, 1, 0, 0])
     np.testing.assert_allclose(model.late_I, [0.25, 0.5, 1, 0])
@@ -28,8 +30,8 @@ def test_pairs_by_hand() -> None:
     np.testing.assert_allclose(views["forward_weak"], [[0, 0.5 / 2**0.5, 1.25 / 2**0.5, 0]], rtol=1e-6)
 
 
-def test_the_spectrum_sees_items_that_never_met() -> None:
-    """Planted: 0-1 and 1-2 meet, 3-4 and 4-5 meet; 0 never meets 2, yet it is nearer to 2 than to any of the others."""
+def test_the_spectrum_relates_items_that_no_user_has_both_of() -> None:
+    """Planted: users of 0 and 1, 1 and 2, 3 and 4, 4 and 5. None has 0 and 2, yet 0 is nearer to 2 than to the rest."""
     model = transitions.fit(
         histories([[0, 1], [1, 2], [3, 4], [4, 5]] * 5), Catalogue(6, 1), transitions.Settings(rank=2), 0
     )

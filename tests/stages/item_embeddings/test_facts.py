@@ -14,10 +14,13 @@ from recspark.errors import DataError
 from recspark.stages import item_facts as item_facts_stage
 from recspark.stages.item_embeddings import facts as fact_embeddings
 from recspark.stages.item_embeddings import stage as job
+from recspark.stages.item_embeddings.encoders import encoders_of
 from recspark.stages.retriever import stage as retriever
+from recspark.stages.retriever.bundle import open_bundle
 from recspark.tables import index, item_facts, items
 from recspark.tables import item_embeddings as table
 from recspark.training.content import facts as fact_job
+from recspark.warehouse import artifacts
 from recspark.warehouse.store import Store
 from tests import world
 from tests.encoders import tiny
@@ -42,7 +45,7 @@ def config(tmp_path_factory) -> Config:
 
 @pytest.fixture(scope="module")
 def store(spark, config) -> Store:
-    """The planted world, whose items say their taste; one item says nothing."""
+    """The planted world, with the taste of each item as a fact; one item has no fact."""
     made = Store(spark, config, "run")
     planted = world.tastes()
     world.write(planted, made, "none")  # the encoders of the configuration have done nothing yet
@@ -53,13 +56,13 @@ def store(spark, config) -> Store:
 
 def write_items(store, rows) -> None:
     first = world.AS_OF - timedelta(days=200)
-    listed = [(item, text, said, None, f"hash of {text}", first) for item, text, said in rows]
+    listed = [(item, text, attributes, None, f"hash of {text}", first) for item, text, attributes in rows]
     store.replace(items.TABLE, store.spark.createDataFrame(listed, items.TABLE.schema))
     numbered = [(item, n) for n, item in enumerate(sorted(row[0] for row in rows))]
     store.replace(index.ITEM_INDEX, store.spark.createDataFrame(numbered, index.ITEM_INDEX.schema))
 
 
-def night(store, config):
+def run_stages(store, config):
     item_facts_stage.refresh(store, config, world.AS_OF)
     return job.refresh(store, config, world.AS_OF)
 
@@ -67,6 +70,10 @@ def night(store, config):
 def found(store, version) -> dict[str, np.ndarray | None]:
     rows = store.read(table.TABLE).where(F.col("encoder") == version).collect()
     return {row.item_id: row.embedding and vectors_to_array([row.embedding])[0] for row in rows}
+
+
+def versions_of(store, config) -> tuple[str, ...]:
+    return tuple(one.version for one in encoders_of(store, config, world.AS_OF))
 
 
 def cosine(a, b) -> float:
@@ -80,26 +87,26 @@ def add(store, *rows) -> None:
 
 def test_from_the_first_night_to_new_items(store, config) -> None:
     with pytest.raises(DataError, match=r"item_facts.embedding: no model is trained yet"):
-        fact_embeddings.encoders(store, config)
-    assert "(trained, MRR of held-out facts" in night(store, config).note
-    text, version = fact_embeddings.encoders(store, config)
-    assert (text,) == versions(config.item_embeddings) and version.startswith("facts@")
+        versions_of(store, config)
+    assert "trained, MRR of held-out facts" in run_stages(store, config).note
+    text, version = versions_of(store, config)
+    assert (text,) == versions(config.item_embeddings.all) and version.startswith("facts@")
     first = found(store, version)
     assert first["mute"] is None and len(first) == 19
-    trained = fact_job.read(f"{store.models('item_facts')}/{version.removeprefix('facts@')}")
+    trained = fact_job.read(f"{store.models('fact_model')}/{version.removeprefix('facts@')}")
     place = trained.names["item"].to_pylist().index("item-0-3")
     np.testing.assert_array_equal(first["item-0-3"], trained.model.items_ID[place])
-    again = night(store, config)
-    assert again.skipped and "(trained" not in again.note
+    again = run_stages(store, config)
+    assert again.skipped and "trained, MRR" not in again.note
 
-    # one item more, and one that changes its taste but not its text: both are placed by their facts, nothing is trained
+    # a new item, and one with another taste but the same text: both get vectors from their facts without a training
     add(
         store,
         ("late", "garden lantern late", {"taste": "taste-0"}),
         ("item-1-2", "kitchen mug 2", {"taste": "taste-0"}),
     )
-    summary = night(store, config)
-    assert "(trained" not in summary.note and fact_embeddings.encoders(store, config) == (text, version)
+    summary = run_stages(store, config)
+    assert "trained, MRR" not in summary.note and versions_of(store, config) == (text, version)
     later = found(store, version)
     assert summary.rows_out == 3  # `late` by its text and by its facts, item-1-2 by its facts alone
     changed = {item for item in later if item not in first or not np.array_equal(later[item], first[item])}
@@ -110,19 +117,19 @@ def test_from_the_first_night_to_new_items(store, config) -> None:
 
     # beside the text's vectors in the retrievers' bundle
     retriever.refresh(store, config, world.AS_OF)
-    bundle = retriever.folder(store, config, world.AS_OF)
+    bundle = artifacts.require(store, config, "retriever", world.AS_OF, "retriever")
     assert model_folder.read_manifest(bundle)["content_parts"] == [16, 8]
-    assert retriever.open_bundle(bundle).content.shape[1] == 24
+    assert open_bundle(bundle).content.shape[1] == 24
 
-    # a tenth more facts: trained anew, under another name, and every item has its vector again
+    # a tenth more facts: trained again, under another name, and every item has its vector again
     add(store, *((f"more-{n}", f"kitchen mug {n}", {"taste": "taste-1"}) for n in range(4)))
-    assert "(trained" in night(store, config).note
-    _, grown = fact_embeddings.encoders(store, config)
+    assert "trained, MRR" in run_stages(store, config).note
+    _, grown = versions_of(store, config)
     assert grown != version and set(found(store, grown)) == {*later, *(f"more-{n}" for n in range(4))}
-    assert not model_folder.exists(f"{store.models('item_facts')}/{version.removeprefix('facts@')}")
+    assert not model_folder.exists(f"{store.models('fact_model')}/{version.removeprefix('facts@')}")
 
 
-def test_partitions_have_no_part_in_the_training(store, config) -> None:
+def test_training_does_not_depend_on_partitions(store, config) -> None:
     facts = store.read(item_facts.TABLE)
     one, five = (fact_embeddings._numbered(facts.repartition(n)) for n in (1, 5))
     np.testing.assert_array_equal(one[1], five[1])
@@ -136,7 +143,7 @@ def test_without_any_fact_there_is_nothing_to_train(store, config) -> None:
         update={"item_facts": config.item_facts.model_copy(update={"relations": {"no": "attributes['nothing']"}})}
     )
     item_facts_stage.refresh(store, empty, world.AS_OF)
-    with pytest.raises(DataError, match="no model is trained yet"):  # what there is, is another configuration's
-        fact_embeddings.encoders(store, empty)
-    with pytest.raises(DataError, match="item_facts is empty; mend"):
+    with pytest.raises(DataError, match="no model is trained yet"):  # the only model is of another configuration
+        versions_of(store, empty)
+    with pytest.raises(DataError, match="item_facts is empty; fix"):
         job.refresh(store, empty, world.AS_OF)

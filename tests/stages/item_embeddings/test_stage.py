@@ -23,13 +23,16 @@ from recspark.encoders.weights import locate, versions
 from recspark.errors import ConfigError
 from recspark.sources.catalogue import newest, parse
 from recspark.stages.item_embeddings import compact as compact_embeddings
+from recspark.stages.item_embeddings import embed
 from recspark.stages.item_embeddings import stage as job
 from recspark.stages.retriever import stage as retriever
+from recspark.stages.retriever.bundle import item_arrays, open_bundle
 from recspark.tables import item_embeddings as table
 from recspark.tables import items as items_table
 from recspark.tables.interactions import TABLE as INTERACTIONS
 from recspark.tables.items import TABLE as ITEMS
 from recspark.tables.rejected_events import TABLE as REJECTED
+from recspark.warehouse import artifacts
 from recspark.warehouse.store import Store
 from tests import world
 from tests.encoders import tiny
@@ -53,14 +56,14 @@ def items(spark):
 
 @pytest.fixture(scope="module")
 def embedded(items):
-    return job.embed(items, ENCODER).cache()
+    return embed.embed(items, ENCODER).cache()
 
 
 def ids(rows) -> list[str]:
     return sorted(row.item_id for row in rows.select("item_id").collect())
 
 
-# -- the job's door ----------------------------------------------------------------------------------------------------
+# -- the API of the job ------------------------------------------------------------------------------------------------
 
 
 def test_vectors_are_those_of_the_encoder(embedded, direct):
@@ -81,28 +84,28 @@ def test_rows_carry_version_hash_and_dim(embedded):
 
 
 def test_partitions_do_not_move_vectors(items, direct, monkeypatch):
-    monkeypatch.setattr(job, "MAX_ROWS_PER_TASK", 2)
-    spread = job.embed(items.repartition(3), ENCODER)
+    monkeypatch.setattr(embed, "MAX_ROWS_PER_TASK", 2)
+    spread = embed.embed(items.repartition(3), ENCODER)
     assert spread.rdd.getNumPartitions() == 3  # 6 rows, 2 a task
     rows = sorted(spread.collect(), key=lambda row: row.item_id)
     np.testing.assert_allclose(vectors_to_array([row.embedding for row in rows]), direct, atol=1e-5)
 
 
 def test_no_items_no_rows(items):
-    assert job.embed(items.where("false"), ENCODER).collect() == []
+    assert embed.embed(items.where("false"), ENCODER).collect() == []
 
 
 def test_unknown_encoder_fails_before_the_job(items):
     with pytest.raises(ConfigError, match="there is no such folder"):
-        job.embed(items, "/nowhere/model")
+        embed.embed(items, "/nowhere/model")
     with pytest.raises(ConfigError, match="there is no such folder"):
-        job.embed_udf("/nowhere/model")
+        embed.embed_udf("/nowhere/model")
 
 
 def test_worker_with_other_weights_is_refused(spark):
     def embed_batches(batches):
         for batch in batches:
-            job.task_encoder(Encoder(encoder=ENCODER), "all-MiniLM-L6-v2@another")
+            embed.task_encoder(Encoder(encoder=ENCODER), "all-MiniLM-L6-v2@another")
             yield batch
 
     with pytest.raises(Exception, match=r"this worker has all-MiniLM-L6-v2@.*install the same weights on every node"):
@@ -114,7 +117,7 @@ def test_model_is_loaded_once_in_a_worker(spark):
 
     def same_object(batches):
         for batch in batches:
-            first, second = (job.task_encoder(Encoder(encoder=ENCODER), version) for _ in range(2))
+            first, second = (embed.task_encoder(Encoder(encoder=ENCODER), version) for _ in range(2))
             found = {"same": first is second, "threads": torch.get_num_threads()}
             yield pa.RecordBatch.from_pylist([found] * batch.num_rows)
 
@@ -122,12 +125,12 @@ def test_model_is_loaded_once_in_a_worker(spark):
     assert [(row.same, row.threads) for row in found] == [(True, 1)]  # spark.task.cpus = 1
 
 
-# -- texts that no vector can be made of -------------------------------------------------------------------------------
+# -- texts that cannot be encoded --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def broken(tmp_path) -> str:
-    """A model that makes no number of `green`, the word with id 5."""
+    """A model that returns NaN for `green`, the word with id 5."""
     folder = tiny.build("bert", tmp_path / "broken")
     model = BertModel.from_pretrained(folder)
     with torch.no_grad():
@@ -164,7 +167,7 @@ def test_a_corrupt_text_is_null_with_its_reason_and_the_rest_goes_on(spark, tmp_
     assert again.rejected == summary.rejected and store.read(REJECTED).count() == 2 and store.version(REJECTED) == 0
     store.merge(ITEMS, listed.where("item_id = 'a'").withColumn("content_hash", F.lit("changed")))
     assert job.refresh(store, config, world.AS_OF).rows_out == 1  # the corrupt ones are not tried every night
-    udf = listed.where("item_id IN ('a', 'b')").orderBy("item_id").select(job.embed_udf(broken)("text").alias("v"))
+    udf = listed.where("item_id IN ('a', 'b')").orderBy("item_id").select(embed.embed_udf(broken)("text").alias("v"))
     assert [row.v is None for row in udf.collect()] == [False, True]
 
 
@@ -177,7 +180,7 @@ def test_only_changed_content_or_encoder_is_embedded(items, embedded):
     assert ids(table.only_new(items, embedded, f"{ENCODER}@next")) == list(TEXTS)
     edited = items.withColumn("content_hash", F.when(F.col("item_id") == "c", "new").otherwise(F.col("content_hash")))
     assert ids(table.only_new(edited, embedded, version)) == ["c"]
-    assert ids(job.embed_new(edited, embedded, ENCODER)) == ["c"]
+    assert ids(embed.embed_new(edited, embedded, ENCODER)) == ["c"]
     assert ids(table.only_new(items, embedded.where("item_id <> 'e'"), version)) == ["e"]
     # the same hash at another item is no match: the key has both
     one_hash = embedded.withColumn("content_hash", F.lit("hash-a"))
@@ -185,13 +188,13 @@ def test_only_changed_content_or_encoder_is_embedded(items, embedded):
 
 
 def test_a_second_encoder_stands_beside_the_first(spark, tmp_path):
-    """Its vectors alone are made; the retrievers get both parts, and a third run makes nothing."""
+    """Only its vectors are computed; the retrievers get both parts, and a third run computes nothing."""
     small = str(tiny.build("bert", tmp_path / "tiny"))
     source = {"format": "parquet", "paths": ["x"], "scenario": "s", "user_id": "u", "item_id": "i", "event_time": "t"}
     tree = {"warehouse": str(tmp_path / "warehouse"), "source": {"interactions": source}}
     config = Config.model_validate({**tree, "item_embeddings": {"also": [{"encoder": small}]}})
     store, planted = Store(spark, config, "run"), world.tastes()
-    first, second = versions(config.item_embeddings)
+    first, second = versions(config.item_embeddings.all)
     assert (first, second) == (locate(ENCODER).version, locate(small).version)
     world.write(planted, store, first)
     assert job.refresh(store, config, world.AS_OF).rows_out == len(planted.items)
@@ -199,9 +202,9 @@ def test_a_second_encoder_stands_beside_the_first(spark, tmp_path):
     assert dims[second] == tiny.SHAPE["hidden_size"]
     assert job.refresh(store, config, world.AS_OF).skipped
     retriever.refresh(store, config, world.AS_OF)
-    bundle = retriever.folder(store, config, world.AS_OF)
+    bundle = artifacts.require(store, config, "retriever", world.AS_OF, "retriever")
     assert model_folder.read_manifest(bundle)["content_parts"] == [dims[first], dims[second]]
-    assert retriever.open_bundle(bundle).content.shape[1] == dims[first] + dims[second]
+    assert open_bundle(bundle).content.shape[1] == dims[first] + dims[second]
 
 
 def test_an_encoder_named_twice_is_refused():
@@ -209,21 +212,21 @@ def test_an_encoder_named_twice_is_refused():
         ("scenario", "user_id", "item_id", "event_time"), "x") | {"format": "table", "table": "t"}},
         "item_embeddings": {"also": [{"encoder": ENCODER}]}})  # fmt: skip
     with pytest.raises(ConfigError, match=r"found the encoders .* expected different ones"):
-        versions(settings.item_embeddings)
+        versions(settings.item_embeddings.all)
 
 
-# -- the door for notebooks and SQL ------------------------------------------------------------------------------------
+# -- the API for notebooks and SQL -------------------------------------------------------------------------------------
 
 
 def test_pandas_udf_gives_the_same_vectors(items, spark, direct):
-    rows = items.select("item_id", job.embed_udf(ENCODER)("text").alias("vector")).orderBy("item_id").collect()
+    rows = items.select("item_id", embed.embed_udf(ENCODER)("text").alias("vector")).orderBy("item_id").collect()
     assert [row.vector is None for row in rows] == [False, True, False, True, False, False]
     found = np.array([row.vector or np.zeros(384) for row in rows], dtype=np.float32)
     np.testing.assert_allclose(found, direct, atol=1e-5)
 
 
 def test_pandas_udf_in_sql(spark, direct):
-    spark.udf.register("embed", job.embed_udf(ENCODER))
+    spark.udf.register("embed", embed.embed_udf(ENCODER))
     [row] = spark.sql("SELECT embed('red mug') AS vector, size(embed('red mug')) AS width").collect()
     assert row.width == 384
     np.testing.assert_allclose(row.vector, direct[2], atol=1e-5)
@@ -244,7 +247,7 @@ def test_pandas_udf_in_sql(spark, direct):
     ],
 )
 def test_tasks_follow_the_rows(rows, slots, expected):
-    assert job.num_tasks(rows, slots) == expected
+    assert embed.num_tasks(rows, slots) == expected
 
 
 @pytest.mark.parametrize(
@@ -258,7 +261,7 @@ def test_tasks_follow_the_rows(rows, slots, expected):
     ],
 )
 def test_device_of_a_task(addresses, partition, gpus, expected):
-    assert job.device_for(addresses, partition, gpus) == expected
+    assert embed.device_for(addresses, partition, gpus) == expected
 
 
 # -- files, and smaller vectors ----------------------------------------------------------------------------------------
@@ -271,7 +274,7 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def catalogue(spark, tmp_path):
-    """Six pictures: two as files, one as content, one broken, one that is gone, one item without."""
+    """Six items: two pictures as files, one as content, one broken, one missing file, one item without a picture."""
     files = {item: png(tiny.picture(seed)) for seed, item in enumerate("abc")}
     (tmp_path / "a.png").write_bytes(files["a"])
     (tmp_path / "b.png").write_bytes(files["b"])
@@ -294,7 +297,7 @@ def config_of(tmp_path, **sections) -> Config:
 
 
 def test_pictures_are_read_where_they_lie(spark, tmp_path):
-    """Beside the texts, in one commit; a second run opens nothing; content in a binary column is the same picture."""
+    """Together with texts, in one commit; a second run opens no file; a picture in a binary column is the same."""
     files = catalogue(spark, tmp_path)
     vit = str(tiny.build("vit", tmp_path / "vit"))
     of_paths = {"encoder": vit, "modality": "image", "input": "attributes['twin']"}
@@ -308,7 +311,7 @@ def test_pictures_are_read_where_they_lie(spark, tmp_path):
     # the broken and the missing one, once for each of the two encoders of pictures
     assert summary.rejected == {"item image: cannot be decoded": 2, "item image: cannot be opened": 2}
     direct = image.load(vit, device="cpu").encode(list(files.values()))
-    _, by_media, by_path = versions(config.item_embeddings)
+    _, by_media, by_path = versions(config.item_embeddings.all)
     found = {(row.encoder, row.item_id): row.embedding for row in store.read(table.TABLE).collect()}
     np.testing.assert_allclose(vectors_to_array([found[by_media, item] for item in "abc"]), direct, atol=1e-5)
     np.testing.assert_allclose(vectors_to_array([found[by_path, item] for item in "ab"]), direct[:2], atol=1e-5)
@@ -331,11 +334,11 @@ def test_media_may_be_binary(spark, tmp_path):
 def test_files_of_an_unknown_kind_of_place_are_one_line(spark):
     rows = spark.createDataFrame([("a", "nope://x/1.png")], "item_id string, input string")
     with pytest.raises(ConfigError, match=r"names files at nope://, which fsspec does not know"):
-        job.require_file_system(rows, Encoder(modality="image"))
+        embed.require_file_system(rows, Encoder(modality="image"))
 
 
 def test_smaller_vectors_lie_in_one_space_night_after_night(spark, tmp_path):
-    """pca and int8: the projection is fitted once, new items go through it, and the loss of neighbours is said."""
+    """pca and int8: the projection is fitted once and used for new items; the note has the share of kept neighbours."""
     bert = str(tiny.build("bert", tmp_path / "bert"))
     settings = {"encoder": bert, "storage": "int8", "pca": 4}
     config = config_of(tmp_path, item_embeddings=settings)
@@ -345,7 +348,7 @@ def test_smaller_vectors_lie_in_one_space_night_after_night(spark, tmp_path):
     )
     store.merge(ITEMS, first)
     summary = job.refresh(store, config, world.AS_OF)
-    (version,) = versions(config.item_embeddings)
+    (version,) = versions(config.item_embeddings.all)
     assert version.endswith("+pca4+int8") and re.search(rf"{re.escape(version)} keeps [01]\.\d\d\d of", summary.note)
     store.merge(ITEMS, listed(spark, {"new": f"{tiny.WORDS[4]} {tiny.WORDS[0]}"}))
     assert job.refresh(store, config, world.AS_OF).rows_out == 1
@@ -356,11 +359,11 @@ def test_smaller_vectors_lie_in_one_space_night_after_night(spark, tmp_path):
     expected = (encoder.encode([f"{tiny.WORDS[4]} {tiny.WORDS[0]}"]) - mean) @ components.T
     found = vectors_to_array([rows["new"].embedding], storage="int8")
     np.testing.assert_allclose(found, expected, atol=np.abs(expected).max() / 127)
-    retriever_parts, parts = retriever.item_arrays(
+    retriever_parts, parts = item_arrays(
         pa.table({"item_id": ["new"], "item_idx": [0], "embedding_0": [rows["new"].embedding]}), 1, ["int8"]
     )
     assert parts == [4] and np.isclose(np.linalg.norm(retriever_parts["content"]), 1, atol=1e-6)
-    # where the projection is gone, all vectors are made anew: old and new ones must lie in one space
+    # without the projection all vectors are computed again: old and new ones must lie in the same space
     model_folder.remove(fitted)
     assert job.refresh(store, config, world.AS_OF, force=False).skipped
     store.merge(ITEMS, listed(spark, {"newer": tiny.WORDS[4]}))

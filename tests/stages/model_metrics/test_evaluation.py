@@ -25,8 +25,8 @@ def ties():
     return np.arange(100)
 
 
-def settings(k=2, learnt=("ranker",), num_replicates=50):
-    return evaluation.Settings(MODES, learnt, (k,), num_replicates, 0, ties)
+def settings(k=2, trained=("ranker",), num_replicates=50):
+    return evaluation.Settings(MODES, trained, (k,), num_replicates, 0, ties)
 
 
 def found(scenario, user, item, ranker, linear, source="linear"):
@@ -55,10 +55,10 @@ def arrow(rows):
 
 
 def merged(blocks, chosen):
-    """What Spark does, by hand: partials of every block, then one merge a (slice, scenario)."""
+    """The same as in Spark, without it: partials of every block, then one merge for each (slice, scenario)."""
     parts = {}
     for rows in blocks:
-        for label, scenario, payload in evaluation.measure(evaluation._rows(arrow(rows), MODES), chosen, ties()):
+        for label, scenario, payload in evaluation.measure(evaluation._user_block(arrow(rows), MODES), chosen, ties()):
             parts.setdefault((label, scenario), []).append(payload)
     tables = [
         evaluation._merge(pa.table({"slice": [label] * len(p), "scenario": [scenario] * len(p), "payload": p}), chosen)
@@ -93,7 +93,7 @@ def test_coverage_counts_distinct_items_of_all_lists():
     assert value[ALL, EVERYONE, "ranker", "coverage"] == 5  # 10, 11, 13, 14, 15
 
 
-def test_auc_of_the_learnt_mode_over_all_rows_and_within_lists():
+def test_auc_of_the_trained_mode_over_all_rows_and_within_lists():
     rows = merged([ROWS], settings())
     # DE: the hit scores .9, above the four others of both users
     assert rows[ALL, "DE", "ranker", "auc"]["value"] == 1.0
@@ -113,9 +113,9 @@ def test_moments_give_the_gain_of_each_half():
 
 
 def test_blocks_change_nothing():
-    whole = merged([ROWS], settings())
+    expected = merged([ROWS], settings())
     users = [[row for row in ROWS if row[2] == user] for user in (2, 0, 1)]
-    require_same(merged(users, settings()), whole)
+    require_same(merged(users, settings()), expected)
 
 
 def require_same(left, right):
@@ -169,12 +169,12 @@ def test_spark_gives_the_same_whatever_the_partitions(spark):
         require_same({(r["slice"], r["scenario"], r["model"], r["metric"]): r.asDict() for r in got}, expected)
 
 
-def test_what_users_did_item_by_item_becomes_a_row_a_list(spark):
-    """Of ROWS: the candidates as they are, what was done as (list, item) rows, of which one comes twice."""
+def test_with_truth_makes_one_row_of_each_lists_truth(spark):
+    """ROWS with the candidates unchanged and what users did as (list, item) rows, one of them twice."""
     candidates = spark.createDataFrame([row for row in ROWS if row[-2] is None], DDL).drop("done", "cold")
     truth = [(ALL, row[1], row[2], item, bool(row[-1])) for row in ROWS for item in row[-2] or ()]
     truth = spark.createDataFrame(truth, "slice string, scenario string, user_idx int, item_idx int, cold boolean")
-    got = evaluation.evaluate(evaluation.together(candidates, truth.repartition(3)), settings()).collect()
+    got = evaluation.evaluate(evaluation.with_truth(candidates, truth.repartition(3)), settings()).collect()
     rows = {(r["slice"], r["scenario"], r["model"], r["metric"]): r.asDict() for r in got}
     require_same(rows, merged([ROWS], settings()))
 
@@ -182,14 +182,14 @@ def test_what_users_did_item_by_item_becomes_a_row_a_list(spark):
 def test_half_and_replicates_belong_to_the_seed():
     rows = random_rows(100)
     base = settings()
-    other = evaluation.Settings(MODES, base.learnt, base.cutoffs, base.num_replicates, 1, ties)
+    other = evaluation.Settings(MODES, base.trained, base.cutoffs, base.num_replicates, 1, ties)
     key = (ALL, "DE", "ranker", "ndcg@2")
     left, right = merged([rows], base)[key], merged([rows], other)[key]
     assert left["value"] == right["value"]
     assert left["lower"] != right["lower"]
 
 
-def test_what_users_hash_to_is_used_once_only():
+def test_halves_and_bootstrap_weights_are_independent():
     # the halves must not follow the bootstrap: weights of both halves have mean 1
     hashes = metrics.hash_users(np.arange(20_000), 0)
     weights = metrics.poisson_weights(hashes, 20)

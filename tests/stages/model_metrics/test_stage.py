@@ -11,21 +11,19 @@ from pyspark.sql import Row
 from recspark.config.schema import RETRIEVERS
 from recspark.stages.model_metrics import stage as model_metrics
 from recspark.stages.ranker import scorer
-from recspark.stages.retriever import stage as retriever
 from recspark.tables import candidates, interactions, recommendations
 from recspark.tables import model_metrics as table
 from recspark.warehouse.store import Store
-from tests.stages import night
+from tests.stages import hand_made
 
-TONIGHT = night.RUN_DATE
+TONIGHT = hand_made.RUN_DATE
 
 
 @pytest.fixture(scope="module")
-def built(spark, tmp_path_factory):
+def built(spark, copy_hand_made):
     """The hand-made warehouse, with lists published a week and two days ago."""
-    warehouse = tmp_path_factory.mktemp("night") / "w"
-    night.build(spark, warehouse)
-    store = Store(spark, night.config(warehouse), "earlier")
+    warehouse = copy_hand_made()
+    store = Store(spark, hand_made.config(warehouse), "earlier")
     for day, run, model in ((date(2024, 2, 23), "run-a", "popular"), (date(2024, 2, 28), "run-b", "ranker")):
         rows = [
             (day, "DE", "u0", 1, "i3", 1.0, "linear", model, "why", run),
@@ -33,8 +31,8 @@ def built(spark, tmp_path_factory):
         ]
         frame = spark.createDataFrame(rows, recommendations.TABLE.schema)
         store.replace(recommendations.TABLE, frame, where=f"run_date = '{day}'", metadata={"run_date": str(day)})
-    later = [night.event("u0", "i3", date(2024, 2, 26)), night.event("u5", "i2", date(2024, 2, 29))]
-    later.append(night.event("u5", "i5", date(2024, 2, 29)))  # had that before: not new
+    later = [hand_made.event("u0", "i3", date(2024, 2, 26)), hand_made.event("u5", "i2", date(2024, 2, 29))]
+    later.append(hand_made.event("u5", "i5", date(2024, 2, 29)))  # seen before: not new
     store.append(interactions.TABLE, spark.createDataFrame(later, interactions.TABLE.schema))
     return warehouse
 
@@ -43,12 +41,10 @@ def built(spark, tmp_path_factory):
 def refreshed(spark, built):
     """The stage, with a `ranker` that puts the items of odd number first, in falling order: i7, i5, i3, i1."""
     with pytest.MonkeyPatch.context() as patched:
-        stub = night.StubScorer("w/models/ranker/stub/evaluated", {"ranker": lambda item: item + 10.0 * (item % 2)})
+        stub = hand_made.StubScorer("w/models/ranker/stub/evaluated", {"ranker": lambda item: item + 10.0 * (item % 2)})
         patched.setattr(scorer, "scorer", lambda *args: stub)
-        patched.setattr(retriever, "folder", lambda store, config, as_of: f"{store.warehouse}/{night.BUNDLE}")
         patched.setattr(model_metrics, "_eligible_items", lambda *args: {("all", "DE"): 8, ("all", "__all__"): 8})
-        patched.setattr(Store, "code_hash", "code")
-        config = night.config(built)
+        config = hand_made.config(built)
         first = model_metrics.refresh(Store(spark, config, "run1"), config, TONIGHT)
         again = model_metrics.refresh(Store(spark, config, "run2"), config, TONIGHT)
         rows = spark.read.format("delta").load(f"{built}/model_metrics").collect()
@@ -60,7 +56,7 @@ def value(refreshed, *key):
 
 
 def test_every_mode_on_the_window(refreshed):
-    # DE: u0 and u1 bought i7, u2 only what he had. linear and ranker put i7 first, popular (i0, i1, i2 ...) has it last
+    # DE: u0 and u1 bought i7, u2 only a seen item. linear and ranker put i7 first, popular (i0, i1, i2 ...) has it last
     assert value(refreshed, "all", "DE", "linear", "ndcg@3") == 1.0
     assert value(refreshed, "all", "DE", "ranker", "ndcg@3") == 1.0
     assert value(refreshed, "all", "DE", "popular", "ndcg@3") == 0.0
@@ -79,7 +75,7 @@ def test_coverage_is_a_share_of_the_eligible_items(refreshed):
     assert ("all", "FR", "linear", "coverage") not in refreshed[2]  # how many are eligible is not known
 
 
-def test_earlier_lists_are_judged_on_what_came_after_them(refreshed):
+def test_earlier_lists_are_measured_on_later_events(refreshed):
     # run-a, from 02-23: u0 bought i3 (first place); u5 bought i2, not listed, and i5 again
     assert value(refreshed, "published:2024-02-23", "DE", "published", "ndcg@3") == 1.0
     assert value(refreshed, "published:2024-02-23", "FR", "published", "recall@3") == 0.0
@@ -88,7 +84,7 @@ def test_earlier_lists_are_judged_on_what_came_after_them(refreshed):
     assert value(refreshed, "published:2024-02-28", "__all__", "published", "ndcg@3") == 0.0
 
 
-def test_the_gate_writes_what_it_decided_and_why(refreshed):
+def test_the_gate_writes_its_decisions_and_reasons(refreshed):
     rows = {r.scenario: r for r in refreshed[3] if r.metric == table.DECISION}
     assert set(rows) == {"DE", "FR"}
     # the last published mode is the incumbent, and three users are no reason to leave it
@@ -104,7 +100,7 @@ def test_unchanged_inputs_are_skipped_and_decisions_are_read_back(spark, built, 
     assert (first.skipped, again.skipped) == (False, True)
     assert "scenarios by mode: 2 ranker" in first.note
     assert {r.run_id for r in rows} == {"run1"}
-    assert table.decisions(Store(spark, night.config(built), "x"), TONIGHT) == {"DE": "ranker", "FR": "ranker"}
+    assert table.decisions(Store(spark, hand_made.config(built), "x"), TONIGHT) == {"DE": "ranker", "FR": "ranker"}
 
 
 def test_each_key_is_there_once(refreshed):
@@ -113,13 +109,13 @@ def test_each_key_is_there_once(refreshed):
 
 
 def test_a_scenario_that_is_new_tonight_gets_a_decision(spark, built, monkeypatch, tmp_path):
-    """Nobody was measured there: it has the pooled prior, or the incumbent."""
+    """No user was measured there: it has the pooled prior, or the incumbent."""
     target = tmp_path / "w"
     shutil.copytree(built, target)
-    store = Store(spark, night.config(target), "new")
+    store = Store(spark, hand_made.config(target), "new")
     rows = store.read(candidates.TABLE).where(f"as_of = '{TONIGHT}' AND user_idx = 0").replace("DE", "PT", "scenario")
     store.append(candidates.TABLE, rows)
-    tonight = model_metrics.Night(TONIGHT, night.WINDOW, night.StubScorer(None, {}), [], {})
+    tonight = model_metrics.MetricsInput(TONIGHT, hand_made.WINDOW, hand_made.StubScorer(None, {}), [], {})
     found = {d.scenario: d for d in model_metrics.decide(store, [], tonight)}
     assert found["PT"].mode == RETRIEVERS[0]
     assert "nobody to measure" in found["PT"].reason
@@ -127,26 +123,27 @@ def test_a_scenario_that_is_new_tonight_gets_a_decision(spark, built, monkeypatc
 
 def test_the_window_is_measured_once(spark, built, refreshed, monkeypatch):
     """A night later the closed window is the same: its figures are read, and --force measures again."""
-    stub = night.StubScorer("w/models/ranker/stub/evaluated", {"ranker": lambda item: item})
-    monkeypatch.setattr(Store, "code_hash", "code")
+    stub = hand_made.StubScorer("w/models/ranker/stub/evaluated", {"ranker": lambda item: item})
     calls = []
     monkeypatch.setattr(model_metrics, "measure_window", lambda *args: calls.append(1) or [])
-    config = night.config(built)
-    tonight = model_metrics.Night(TONIGHT, night.WINDOW, stub, [], {})
+    config = hand_made.config(built)
+    tonight = model_metrics.MetricsInput(TONIGHT, hand_made.WINDOW, stub, [], {})
     kept = model_metrics.window_rows(Store(spark, config, "x"), config, tonight, force=False)
     figure = next(r for r in kept if (r.scenario, r.model, r.metric, r.slice) == ("FR", "linear", "ndcg@3", "all"))
     assert figure.value == pytest.approx(1 / log2(3)) and not calls
-    copy = model_metrics.Night(TONIGHT, night.WINDOW, night.StubScorer("w/models/ranker/other", {}), [], {})
+    copy = model_metrics.MetricsInput(
+        TONIGHT, hand_made.WINDOW, hand_made.StubScorer("w/models/ranker/other", {}), [], {}
+    )
     assert model_metrics.window_rows(Store(spark, config, "x"), config, copy, force=False) == [] and len(calls) == 1
 
 
 def test_a_transfer_that_hurts_is_named_in_the_note(spark, built):
     """Joint loses a tenth of NDCG to alone in DE, and is the mode published there."""
-    stub = night.StubScorer("w", {"ranker": None, "ranker_alone": None})
+    stub = hand_made.StubScorer("w", {"ranker": None, "ranker_alone": None})
     users = np.random.default_rng(0).normal([0.1, 0.2, 0.0, 0.0, 0.0], 0.1, (400, 5))
     measured = [moments_row(users[half::2], half) for half in (0, 1)]
-    tonight = model_metrics.Night(TONIGHT, night.WINDOW, stub, [], {"DE": "ranker"})
-    found = model_metrics.decide(Store(spark, night.config(built), "x"), measured, tonight, ("ranker",))
+    tonight = model_metrics.MetricsInput(TONIGHT, hand_made.WINDOW, stub, [], {"DE": "ranker"})
+    found = model_metrics.decide(Store(spark, hand_made.config(built), "x"), measured, tonight, ("ranker",))
     decision = {d.scenario: d for d in found}["DE"]
     assert decision.mode == "ranker_alone"
     assert "negative transfer: ranker is worse than ranker_alone by 0." in decision.reason

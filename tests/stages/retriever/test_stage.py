@@ -5,29 +5,37 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recspark import model_folder
 from recspark.config.schema import Linear
 from recspark.errors import ConfigError, DataError
+from recspark.stages.retriever import bundle as bundle_module
 from recspark.stages.retriever import stage as retriever
 from recspark.tables.index import ITEM_INDEX
+from recspark.warehouse import artifacts
+from recspark.windows import as_ofs
 from tests import world
 
 
-def test_only_dates_with_earlier_events_are_built(night) -> None:
-    assert night.summary.rows_out == 1 and not night.summary.skipped and str(world.AS_OF) in night.summary.note
-    dates = retriever.as_ofs(world.AS_OF, night.config)
-    assert len(dates) == 1 + night.config.training_examples.num_windows
+def test_only_dates_with_earlier_events_are_built(planted_night) -> None:
+    assert (
+        planted_night.summary.rows_out == 1
+        and not planted_night.summary.skipped
+        and str(world.AS_OF) in planted_night.summary.note
+    )
+    settings = planted_night.config.training_examples
+    dates = as_ofs(world.AS_OF, settings.label_days, settings.num_windows)
+    found = [artifacts.find(planted_night.store, planted_night.config, "retriever", day) for day in dates]
+    assert found == [planted_night.path, *[None] * settings.num_windows]
 
 
-def test_the_same_night_again_is_skipped(night) -> None:
-    _, store, config, *_ = night
+def test_the_same_night_again_is_skipped(planted_night) -> None:
+    _, store, config, *_ = planted_night
     assert retriever.refresh(store, config, world.AS_OF).skipped
     other = config.retriever.model_copy(update={"linear": Linear(l2=7.0)})
-    assert not model_folder.exists(retriever.folder(store, config.model_copy(update={"retriever": other}), world.AS_OF))
+    assert artifacts.find(store, config.model_copy(update={"retriever": other}), "retriever", world.AS_OF) is None
 
 
-def test_groups_known_and_ties(night) -> None:
-    planted, store, *_, bundle = night
+def test_groups_known_and_ties(planted_night) -> None:
+    planted, store, *_, bundle = planted_night
     assert bundle.scenarios == {world.POOR: 0, world.RICH: 2}  # the poor one has 8 users, fewer than 20
     assert bundle.groups.tolist() == [0, 2] and bundle.popular.shape == (2, len(planted.items))
     assert bundle.known.all()
@@ -35,8 +43,8 @@ def test_groups_known_and_ties(night) -> None:
     assert [ids[i] for i in np.argsort(bundle.tie_rank)] == sorted(planted.items)
 
 
-def test_linear_finds_the_withheld_item(night) -> None:
-    planted, store, *_, bundle = night
+def test_linear_finds_the_withheld_item(planted_night) -> None:
+    planted, store, *_, bundle = planted_night
     idx = {row.item_id: row.item_idx for row in store.read(ITEM_INDEX).collect()}
     for user, missing in planted.withheld.items():
         had = [idx[item] for _, who, item, *_ in planted.events if who == user]
@@ -45,23 +53,23 @@ def test_linear_finds_the_withheld_item(night) -> None:
         assert np.argmax(scores) == idx[missing]
 
 
-def test_own_items_of_a_scenario(night) -> None:
-    planted, store, *_, bundle = night
+def test_own_items_of_a_scenario(planted_night) -> None:
+    planted, store, *_, bundle = planted_night
     idx = {row.item_id: row.item_idx for row in store.read(ITEM_INDEX).collect()}
     expected = {idx[item] for scenario, _, item, *_ in planted.events if scenario == world.POOR}
     assert set(np.flatnonzero(bundle.own[world.POOR])) == expected and world.RICH not in bundle.own
 
 
-def test_no_event_before_the_night(night) -> None:
-    _, store, config, *_ = night
+def test_no_event_before_the_night(planted_night) -> None:
+    _, store, config, *_ = planted_night
     with pytest.raises(DataError, match="no event before 2020-01-01"):
         retriever.refresh(store, config, date(2020, 1, 1))
 
 
 def test_too_many_items_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"50,000 items need 10.0 GB .* retriever.linear.max_items is 30,000"):
-        retriever.require_memory(50_000, 30_000)
-    retriever.require_memory(30_000, 30_000)
+        bundle_module.require_memory(50_000, 30_000)
+    bundle_module.require_memory(30_000, 30_000)
 
 
 def test_item_arrays_by_hand() -> None:
@@ -72,12 +80,14 @@ def test_item_arrays_by_hand() -> None:
         "item_idx": pa.array([0, 2, 3], pa.int32()),
         "embedding_0": pa.array([cell, cell, None]),
     })  # fmt: skip
-    found, parts = retriever.item_arrays(rows, 4, ["float32"])
+    found, parts = bundle_module.item_arrays(rows, 4, ["float32"])
     assert parts == [2]
     assert found["known"].tolist() == [True, False, True, True]
     assert found["tie_rank"].tolist() == [1, 3, 0, 2]
     np.testing.assert_allclose(found["content"], [[0.6, 0.8], [0, 0], [0.6, 0.8], [0, 0]], rtol=1e-6)
-    without, parts = retriever.item_arrays(rows.set_column(2, "embedding_0", pa.nulls(3, pa.binary())), 4, ["float32"])
+    without, parts = bundle_module.item_arrays(
+        rows.set_column(2, "embedding_0", pa.nulls(3, pa.binary())), 4, ["float32"]
+    )
     assert parts == [1]
     assert without["content"].shape == (4, 1) and not without["content"].any()
 
@@ -91,14 +101,14 @@ def test_encoders_count_alike_and_a_missing_one_leaves_the_other() -> None:
         "embedding_0": pa.array([first, None]),
         "embedding_1": pa.array([second, second]),
     })  # fmt: skip
-    found, parts = retriever.item_arrays(rows, 2, ["float32"] * 2)
+    found, parts = bundle_module.item_arrays(rows, 2, ["float32"] * 2)
     assert parts == [2, 3]
     half = 2**-0.5
     np.testing.assert_allclose(found["content"], [[0.6 * half, 0.8 * half, 0, 0, half], [0, 0, 0, 0, 1]], rtol=1e-6)
 
 
-def test_bundle_is_frozen(night) -> None:
-    bundle = night.bundle
+def test_bundle_is_frozen(planted_night) -> None:
+    bundle = planted_night.bundle
     assert replace(bundle, as_of_day=0) is not bundle
     with pytest.raises(ValueError, match="read-only"):
         bundle.linear[0, 0] = 1.0

@@ -1,7 +1,5 @@
 """Adapters of tiny random models: planted pairs are learnt, noise changes nothing, a folder is what was trained."""
 
-import itertools
-import json
 import math
 import shutil
 import sys
@@ -15,23 +13,16 @@ import pytest
 import torch
 
 from recspark import model_folder
+from recspark.config.content import TextAdapter
 from recspark.encoders import text
 from recspark.encoders.weights import ADAPTER, locate
 from recspark.errors import ConfigError, TrainingError
 from recspark.training.content import text_adapter
-from recspark.training.content.text_adapter import Pairs, Settings
+from recspark.training.content.text_adapter import AdapterJob, Pairs
 from tests.encoders import tiny
+from tests.training.content.planted import LEFT, RIGHT, together
 
-SETTINGS = Settings(rank=8, learning_rate=0.01, temperature=0.2, batch_size=16, max_tokens=12, max_epochs=8)
-LEFT = [" ".join(words) for words in itertools.product(("red", "green"), repeat=4)]  # no word of RIGHT
-RIGHT = [" ".join(words) for words in itertools.product(("lamp", "mug"), repeat=4)]
-
-
-def together(num_users: int = 100) -> Pairs:
-    """Every user takes four texts of LEFT, and after LEFT i always RIGHT i: red becomes lamp and green mug."""
-    rng = np.random.default_rng(0)
-    rows = [(user, i) for user in range(num_users) for i in rng.permutation(16)[:4]]
-    return text_adapter.pairs_of([user for user, _ in rows], [LEFT[i] for _, i in rows], [RIGHT[i] for _, i in rows])
+SETTINGS = TextAdapter(rank=8, learning_rate=0.01, temperature=0.2, batch_size=16, max_tokens=12, max_epochs=8)
 
 
 def by_chance() -> Pairs:
@@ -41,9 +32,17 @@ def by_chance() -> Pairs:
     return text_adapter.pairs_of([u for u, _, _ in rows], *([all_texts[row[side]] for row in rows] for side in (1, 2)))
 
 
+Trained = tuple[text_adapter.Trained, text.TextEncoder, str]  # the result, the encoder in memory, its folder
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.build("bert", tmp_path_factory.mktemp("base") / "tiny")
+
+
+def on(base: Path) -> TextAdapter:
+    """SETTINGS for a base encoder."""
+    return SETTINGS.model_copy(update={"encoder": str(base)})
 
 
 def open_base(folder: Path) -> text.TextEncoder:
@@ -51,11 +50,10 @@ def open_base(folder: Path) -> text.TextEncoder:
 
 
 @pytest.fixture(scope="module")
-def trained(base: Path, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
-    """(what was trained, the encoder in memory, its folder)."""
+def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     encoder, folder = open_base(base), str(tmp_path_factory.mktemp("adapters") / "one")
     result = text_adapter.train(encoder, together(), SETTINGS, seed=3)
-    text_adapter.save(folder, result, str(base), None, {"as_of": "2024-03-04"}, SETTINGS, 3)
+    text_adapter.save(folder, result, on(base), {"as_of": "2024-03-04"}, 3)
     return result, encoder, folder
 
 
@@ -66,7 +64,7 @@ def recall_at_1(encoder: text.TextEncoder) -> float:
     return float((cosines.argmax(axis=1)[pairs.left] == pairs.right).mean())
 
 
-def test_what_users_take_together_comes_near(base: Path, trained) -> None:  # type: ignore[no-untyped-def]
+def test_what_users_take_together_comes_near(base: Path, trained: Trained) -> None:
     """Texts without a common word; judged by users who were held out."""
     result, encoder, _ = trained
     assert result.epochs > 0
@@ -77,7 +75,7 @@ def test_what_users_take_together_comes_near(base: Path, trained) -> None:  # ty
     assert recall_at_1(encoder) > 0.9
 
 
-def test_the_seed_decides_all(base: Path, trained) -> None:  # type: ignore[no-untyped-def]
+def test_the_seed_decides_all(base: Path, trained: Trained) -> None:
     torch.manual_seed(99)  # what others drew does not matter
     again = text_adapter.train(open_base(base), together(), SETTINGS, seed=3)
     other = text_adapter.train(open_base(base), together(), SETTINGS, seed=4)
@@ -98,7 +96,7 @@ def test_too_few_pairs_leave_the_frozen_model(base: Path, tmp_path: Path) -> Non
     for pairs in (text_adapter.pairs_of([], [], []), text_adapter.pairs_of([1], ["red"], ["lamp"])):
         result = text_adapter.train(open_base(base), pairs, SETTINGS, seed=0)
         assert result.epochs == 0 and len(result.history) == 1
-    text_adapter.save(str(tmp_path / "none"), result, str(base), None, {}, SETTINGS, 0)
+    text_adapter.save(str(tmp_path / "none"), result, on(base), {}, 0)
     found = text.load(str(tmp_path / "none"), device="cpu").encode(LEFT)
     np.testing.assert_allclose(found, text.load(str(base), device="cpu").encode(LEFT), atol=1e-6)
 
@@ -134,19 +132,19 @@ def test_mates_are_the_pairs_both_ways() -> None:
     np.testing.assert_array_equal(found, [[False, True, False], [True, False, False], [False, False, False]])
 
 
-def test_judges_are_other_users() -> None:
+def test_validation_users_are_others() -> None:
     pairs = together()
-    learnt, judges, candidates = text_adapter.split(pairs, np.random.default_rng(0))
-    assert len(np.unique(judges.user)) == 20 and not set(judges.user) & set(learnt.user)
-    assert len(learnt.left) + len(judges.left) == len(pairs.left)
+    training, valid, candidates = text_adapter.split(pairs, np.random.default_rng(0))
+    assert len(np.unique(valid.user)) == 20 and not set(valid.user) & set(training.user)
+    assert len(training.left) + len(valid.left) == len(pairs.left)
     assert sorted(candidates) == list(range(32))
 
 
-def test_few_candidates_keep_what_the_judges_need(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_candidates_keep_the_texts_of_the_validation_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_adapter, "CANDIDATES", 20)
-    _, judges, candidates = text_adapter.split(together(), np.random.default_rng(0))
-    assert len(candidates) == len(set(candidates)) == 20 and 0 < len(judges.left) < 80
-    assert {*judges.left, *judges.right} <= set(candidates)
+    _, valid, candidates = text_adapter.split(together(), np.random.default_rng(0))
+    assert len(candidates) == len(set(candidates)) == 20 and 0 < len(valid.left) < 80
+    assert {*valid.left, *valid.right} <= set(candidates)
 
 
 def test_places_of_partners(base: Path) -> None:
@@ -159,7 +157,7 @@ def test_places_of_partners(base: Path) -> None:
             return np.array([vectors[t] for t in texts], dtype=np.float32)
 
     pairs = Pairs(list("abcd"), np.array([0, 0]), np.array([1, 2]), np.array([1, 2]))
-    found = text_adapter.reciprocal_ranks(Stub(), pairs, np.array([3, 2, 1, 0]))  # type: ignore[arg-type]
+    found = text_adapter.reciprocal_ranks(Stub(), pairs, np.array([3, 2, 1, 0]))
     np.testing.assert_allclose(found, [1, 1 / 2.5])
     assert encoder.dim == 16
 
@@ -168,7 +166,7 @@ def test_places_of_partners(base: Path) -> None:
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_a_folder_is_the_model_in_memory(base: Path, trained, packed: bool) -> None:  # type: ignore[no-untyped-def]
+def test_a_folder_is_the_model_in_memory(base: Path, trained: Trained, packed: bool) -> None:
     _, encoder, folder = trained
     found = text.load(folder, device="cpu", packed=packed)
     texts = [*LEFT, *RIGHT, None, "mug"]
@@ -177,7 +175,7 @@ def test_a_folder_is_the_model_in_memory(base: Path, trained, packed: bool) -> N
     assert not any("lora" in name for name, _ in found.model.named_modules())  # merged
 
 
-def test_peft_opens_the_folder(base: Path, trained) -> None:  # type: ignore[no-untyped-def]
+def test_peft_opens_the_folder(base: Path, trained: Trained) -> None:
     from peft import PeftModel
 
     _, encoder, folder = trained
@@ -190,23 +188,23 @@ def test_peft_opens_the_folder(base: Path, trained) -> None:  # type: ignore[no-
 def test_every_family_learns(family: str, tmp_path: Path) -> None:
     folder = tiny.build(family, tmp_path / family)
     encoder = open_base(folder)
-    result = text_adapter.train(encoder, together(), replace(SETTINGS, max_epochs=3), seed=3)
+    result = text_adapter.train(encoder, together(), SETTINGS.model_copy(update={"max_epochs": 3}), seed=3)
     assert result.history[-1]["loss"] < result.history[1]["loss"]
     result = replace(result, weights={name: w + np.float32(0.01) for name, w in result.weights.items()})
-    text_adapter.save(str(tmp_path / "adapter"), result, str(folder), None, {}, SETTINGS, 3)
+    text_adapter.save(str(tmp_path / "adapter"), result, on(folder), {}, 3)
     found = text.load(str(tmp_path / "adapter"), device="cpu").encode(LEFT)
     assert np.isfinite(found).all() and np.abs(found - open_base(folder).encode(LEFT)).max() > 1e-3
 
 
-def test_a_folder_may_be_a_url(base: Path, trained, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_folder_may_be_a_url(base: Path, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
-    text_adapter.save("memory://text_adapter/one", trained[0], str(base), None, {"as_of": "2024-03-04"}, SETTINGS, 3)
+    text_adapter.save("memory://text_adapter/one", trained[0], on(base), {"as_of": "2024-03-04"}, 3)
     found = text.load("memory://text_adapter/one", device="cpu")
     assert found.version == locate(trained[2]).version
     np.testing.assert_array_equal(found.encode(LEFT), text.load(trained[2], device="cpu").encode(LEFT))
 
 
-def test_the_version_names_base_adapter_and_data(base: Path, trained, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_the_version_names_base_adapter_and_data(base: Path, trained: Trained, tmp_path: Path) -> None:
     result, _, folder = trained
     found = locate(folder)
     assert found.version.startswith("tiny+lora@") and len(found.version) == len("tiny+lora@") + 16
@@ -214,13 +212,13 @@ def test_the_version_names_base_adapter_and_data(base: Path, trained, tmp_path: 
     shutil.copytree(folder, tmp_path / "elsewhere")
     assert locate(str(tmp_path / "elsewhere")).version == found.version
     versions = {found.version}
-    text_adapter.save(str(tmp_path / "data"), result, str(base), None, {"as_of": "2024-03-11"}, SETTINGS, 3)
+    text_adapter.save(str(tmp_path / "data"), result, on(base), {"as_of": "2024-03-11"}, 3)
     changed = replace(result, weights={name: w + 1 for name, w in result.weights.items()})
-    text_adapter.save(str(tmp_path / "weights"), changed, str(base), None, {"as_of": "2024-03-04"}, SETTINGS, 3)
+    text_adapter.save(str(tmp_path / "weights"), changed, on(base), {"as_of": "2024-03-04"}, 3)
     other = tmp_path / "other" / "tiny"
     shutil.copytree(base, other)
     (other / "special_tokens_map.json").write_text("{}")
-    text_adapter.save(str(tmp_path / "base"), result, str(other), None, {"as_of": "2024-03-04"}, SETTINGS, 3)
+    text_adapter.save(str(tmp_path / "base"), result, on(other), {"as_of": "2024-03-04"}, 3)
     versions |= {locate(str(tmp_path / name)).version for name in ("data", "weights", "base")}
     assert len(versions) == 4
 
@@ -229,20 +227,22 @@ def test_a_plain_folder_keeps_its_version(base: Path) -> None:
     assert locate(str(base)).base is None and locate(str(base)).version.startswith("tiny@")
 
 
-def test_broken_adapters_are_refused(base: Path, trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_broken_adapters_are_refused(
+    base: Path, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     result, _, folder = trained
     mine = tmp_path / "tiny"
     shutil.copytree(base, mine)
     adapter = tmp_path / "adapter"
-    text_adapter.save(str(adapter), result, str(mine), None, {}, SETTINGS, 3)
+    text_adapter.save(str(adapter), result, on(mine), {}, 3)
     (mine / "special_tokens_map.json").write_text("{}")
-    with pytest.raises(ConfigError, match=r"found the base tiny@\w+, expected tiny@\w+; bring that one back"):
+    with pytest.raises(ConfigError, match=r"found the base tiny@\w+, expected tiny@\w+; restore that one"):
         text.load(str(adapter))
     shutil.rmtree(mine)
     with pytest.raises(ConfigError, match=r"its base is missing: .*there is no such folder"):
         text.load(str(adapter))
     fewer = dict(list(result.weights.items())[:-1])
-    text_adapter.save(str(tmp_path / "fewer"), replace(result, weights=fewer), str(base), None, {}, SETTINGS, 3)
+    text_adapter.save(str(tmp_path / "fewer"), replace(result, weights=fewer), on(base), {}, 3)
     with pytest.raises(ConfigError, match=r"cannot be loaded \(\d+ weights that are not the \d+ of this base\)"):
         text.load(str(tmp_path / "fewer"), device="cpu")
     (tmp_path / "fewer" / text_adapter.WEIGHTS).unlink()
@@ -253,7 +253,7 @@ def test_broken_adapters_are_refused(base: Path, trained, tmp_path: Path, monkey
         text.load(folder, device="cpu")
 
 
-def test_a_launch_reads_pairs_and_leaves_an_adapter(base: Path, trained, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_launch_reads_pairs_and_leaves_an_adapter(base: Path, trained: Trained, tmp_path: Path) -> None:
     """The same adapter, whatever the files and their order; the pairs are gone afterwards."""
     pairs, folder = together(), tmp_path / "adapter"
     rows = np.random.default_rng(5).permutation(len(pairs.left))
@@ -262,11 +262,10 @@ def test_a_launch_reads_pairs_and_leaves_an_adapter(base: Path, trained, tmp_pat
         sides = [[pairs.texts[i] for i in side[some]] for side in (pairs.left, pairs.right)]
         table = pa.table([pa.array(pairs.user[some]), *map(pa.array, sides)], names=list(text_adapter.PAIRS))
         pq.write_table(table, folder / "pairs" / f"part-{part}.parquet")
-    settings = {field: getattr(SETTINGS, field) for field in SETTINGS.__dataclass_fields__}
-    job = text_adapter.Job(str(folder), str(base), None, {"as_of": "2024-03-04"}, settings, seed=3)
-    asked = json.loads(json.dumps(job.to_json()))
-    assert "there is no such folder" in text_adapter.run({**asked, "base": str(tmp_path / "gone")})["error"]
-    answer = text_adapter.run(asked)
+    job = AdapterJob(str(folder), {"as_of": "2024-03-04"}, on(base), seed=3)
+    with pytest.raises(ConfigError, match="there is no such folder"):
+        text_adapter.train_adapter(replace(job, settings=on(tmp_path / "gone")))
+    answer = text_adapter.train_adapter(job)
     assert answer == {"pairs": len(pairs.left), "epochs": trained[0].epochs}
     assert sorted(file.name for file in folder.iterdir()) == [ADAPTER, text_adapter.WEIGHTS, "manifest.json"]
     assert model_folder.read_manifest(str(folder))["data"] == {"as_of": "2024-03-04", "pairs": len(pairs.left)}

@@ -3,15 +3,18 @@
 import importlib.util
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyspark.sql import DataFrame, SparkSession
 
 from recspark.errors import DataError, SchemaError
 from recspark.training.feed import feed as module
-from recspark.training.feed.feed import Batch, Fading, Feed, Folds, local_path, num_rows, read_users
+from recspark.training.feed.feed import Batch, ExponentialDecay, Feed
+from recspark.training.feed.files import RowFilter, local_path, num_rows
 
 SIZES = (1000, 3000, 10, 2500, 1)  # rows of the files; 6,511 in all
 ROWS = sum(SIZES)
@@ -39,7 +42,7 @@ def feed(
     files: list[str], rank: int = 0, world: int = 1, reader: str = "arrow", pool: int = 1500, **more: object
 ) -> Feed:
     names = {"ints": ["id"], "floats": ["a", "b", "weight"], "weight": "weight", "batch_size": 256, "seed": 7, **more}
-    return Feed(files, rank=rank, world_size=world, reader=reader, pool_rows=pool, **names)  # type: ignore[arg-type]
+    return Feed(files, rank=rank, world_size=world, reader=reader, pool_rows=pool, **names)
 
 
 def ids(batches: list[Batch]) -> np.ndarray:
@@ -67,7 +70,8 @@ def reference(files: list[str], epoch: int, pool: int, lanes: int, size: int = 2
     row = np.concatenate([g for file in order for g in groups[file]])
     streams = []
     for lane, (mine, of) in enumerate(zip(np.array_split(row, lanes), np.array_split(group, lanes), strict=True)):
-        pools, last = [[]], None  # type: ignore[var-annotated]
+        pools: list[list[int]] = [[]]
+        last = None
         for one, its in zip(mine, of, strict=True):
             if its != last and len(pools[-1]) * lanes >= pool:
                 pools.append([])
@@ -113,10 +117,10 @@ def test_two_ranks_read_no_row_group_twice_but_at_the_seam(
 ) -> None:
     """4 lanes of 13 row groups that are cut at three places: each rank reads its half and two more at most."""
     read: list[list[tuple[int, int]]] = []
-    for name in ("_arrow_groups", "_petastorm_groups"):
+    for name in ("arrow_groups", "_petastorm_groups"):
         real = getattr(module, name)
 
-        def counted(paths, groups, names, real=real):  # type: ignore[no-untyped-def]
+        def counted(paths: Any, groups: Any, names: Any, real: Any = real) -> Any:
             read[-1] += [(group.file, group.number) for group in groups]
             return real(paths, groups, names)
 
@@ -176,8 +180,8 @@ def test_resumes_at_any_step(files: list[str], reader: str, start: int) -> None:
 
 @needs_petastorm
 @pytest.mark.parametrize("keep", [True, False])
-def test_folds_are_kept_or_left_out(files: list[str], keep: bool) -> None:
-    chosen = feed(files, folds=[Folds("fold", frozenset({0}), keep=keep)], reader="petastorm")
+def test_rows_of_a_filter_are_kept_or_left_out(files: list[str], keep: bool) -> None:
+    chosen = feed(files, filters=[RowFilter("fold", frozenset({0}), keep=keep)], reader="petastorm")
     expected = [n for n in range(ROWS) if (n % 10 == 0) == keep]
     assert chosen.num_rows == len(expected) == (652 if keep else 5859)  # 0, 10 ... 6510
     assert sorted(ids(list(chosen.batches(0)))) == expected
@@ -187,25 +191,25 @@ def test_folds_are_kept_or_left_out(files: list[str], keep: bool) -> None:
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_a_row_group_of_which_no_row_counts(files: list[str], reader: str, epoch: int) -> None:
     """Ids 1700 to 2399 are the second row group of the second file."""
-    folds = [Folds("id", frozenset(range(1700, 2400)), keep=False)]
-    seen = [feed(files, rank, 2, reader, folds=folds) for rank in range(2)]
+    filters = [RowFilter("id", frozenset(range(1700, 2400)), keep=False)]
+    seen = [feed(files, rank, 2, reader, filters=filters) for rank in range(2)]
     found = np.concatenate([ids(list(part.batches(epoch))) for part in seen])
     assert sorted(found) == [*range(1700), *range(2400, ROWS)]
 
 
 @needs_petastorm
-def test_rows_count_where_all_folds_count_them(files: list[str]) -> None:
-    folds = [Folds("fold", frozenset({0, 1})), Folds("fold", frozenset({0}), keep=False)]
-    chosen = feed(files, folds=folds, reader="petastorm")
+def test_rows_count_where_all_filters_count_them(files: list[str]) -> None:
+    filters = [RowFilter("fold", frozenset({0, 1})), RowFilter("fold", frozenset({0}), keep=False)]
+    chosen = feed(files, filters=filters, reader="petastorm")
     expected = [n for n in range(ROWS) if n % 10 == 1]
-    assert chosen.num_rows == num_rows(files, folds) == len(expected) == 651  # 1, 11 ... 6501
+    assert chosen.num_rows == num_rows(files, filters) == len(expected) == 651  # 1, 11 ... 6501
     assert sorted(ids(list(chosen.batches(0)))) == expected
-    assert num_rows(files, [Folds("fold", frozenset({11}))]) == 0
+    assert num_rows(files, [RowFilter("fold", frozenset({11}))]) == 0
 
 
-def test_old_rows_fade(files: list[str]) -> None:
+def test_weights_decay_with_age(files: list[str]) -> None:
     """Ids as days: 6,510 is the newest; 1,000 days before it a row counts half, 2,000 a quarter of its own weight."""
-    batches = list(feed(files, fading=Fading("id", 6510, 1000.0)).batches(0))
+    batches = list(feed(files, decay=ExponentialDecay("id", 6510, 1000.0)).batches(0))
     weight = dict(zip(ids(batches).tolist(), np.concatenate([b.weights for b in batches]).tolist(), strict=True))
     for day, factor in ((6510, 1.0), (5510, 0.5), (4510, 0.25)):
         assert weight[day] == pytest.approx(factor * (day % 3 + 1))
@@ -232,31 +236,13 @@ def test_bad_files_say_what_is_wrong(files: list[str]) -> None:
     with pytest.raises(SchemaError, match=r"\['colour'\] are missing, present are \['a', 'b'"):
         feed(files, floats=["a", "colour", "weight"])
     with pytest.raises(DataError, match="hold no row with"):
-        feed(files, folds=[Folds("fold", frozenset({11}))])
+        feed(files, filters=[RowFilter("fold", frozenset({11}))])
     with pytest.raises(SchemaError, match="`a` is float32 or has nulls"):
         next(feed(files, ints=["a"]).batches(0))
 
 
-def test_sample_of_whole_users(files: list[str]) -> None:
-    rows = read_users(files, ["id", "a"], "fold", max_rows=2000, seed=0)
-    _, counts = np.unique(rows["id"] % 10, return_counts=True)
-    assert 0 < counts.sum() <= 2000
-    assert set(counts) <= {651, 652}  # each user is there with all rows: 6511 / 10
-    np.testing.assert_array_equal(rows["a"], (rows["id"] + 0.25).astype(np.float32))
-    every = read_users(files, ["id"], "fold", max_rows=ROWS, seed=0)
-    assert sorted(every["id"]) == list(range(ROWS))
-
-
-def test_paths_of_uris() -> None:
-    assert local_path("file:///a/as_of=2011-11-07/p%20q.parquet") == "/a/as_of=2011-11-07/p q.parquet"
-    assert local_path("file:/a/b") == "/a/b"
-    assert local_path("dbfs:/a/b") == "/dbfs/a/b"
-    assert local_path("s3://bucket/a%20b") == "s3://bucket/a%20b"
-    assert local_path("/a/b%20c") == "/a/b%20c"
-
-
 @needs_petastorm
-def test_reads_a_pinned_version_after_files_were_removed(spark, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_reads_a_pinned_version_after_files_were_removed(spark: SparkSession, tmp_path: Path) -> None:
     """Delta keeps removed files on disk until VACUUM: the list of a version has none of them, and none too few."""
     from pyspark.sql import functions as F
 
@@ -273,10 +259,10 @@ def test_reads_a_pinned_version_after_files_were_removed(spark, tmp_path: Path) 
             "event_time": "t",
         }
     }
-    store = Store(spark, Config(warehouse=str(tmp_path), source=source), "run")  # type: ignore[arg-type]
+    store = Store(spark, Config(warehouse=str(tmp_path), source=source), "run")
     table = Table("rows", "as_of date, id int, value float", ("id",), ("as_of",))
 
-    def slice_(day: int, low: int, high: int):  # type: ignore[no-untyped-def]
+    def slice_(day: int, low: int, high: int) -> DataFrame:
         rows = spark.range(low, high).select(F.lit(date(2020, 1, day)).alias("as_of"), F.col("id").cast("int"))
         return rows.withColumn("value", F.col("id").cast("float"))
 

@@ -33,7 +33,7 @@ def test_samples_of_one_distribution_do_not_differ() -> None:
 
 def test_the_gradient_is_turned_round() -> None:
     x = torch.tensor([[1.0, -2.0]], requires_grad=True)
-    out = alignment.reverse(x, 0.3)
+    out = alignment.reverse_gradient(x, 0.3)
     torch.testing.assert_close(out, x)
     (out * torch.tensor([[1.0, 10.0]])).sum().backward()
     np.testing.assert_allclose(x.grad.numpy(), [[-0.3, -3.0]], rtol=1e-6)

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from recspark.models.layers import Inputs, look_up
 from recspark.training.feed.feed import Batch
 from recspark.training.ranking import augmentation
 
@@ -38,23 +39,22 @@ def test_partners_are_of_one_scenario_and_label() -> None:
 
 
 def test_training_rows_vary_and_the_same_batch_varies_the_same() -> None:
-    from recspark.models.layers import look_up
-
     ints = np.zeros((400, 4), np.int32)
     ints[:, 2] = np.arange(400)
     rows = Batch(ints, np.zeros((400, 1), np.float32), np.ones(400, np.float32), 400)
 
-    def look(batch: Batch):  # type: ignore[no-untyped-def]
+    def prepare_batch(batch: Batch) -> tuple[Inputs, torch.Tensor]:
         n = len(batch)
         history = np.tile(np.array([3, 2, 1, 0], np.int32), (n, 1))
         inputs = look_up(batch.floats, batch.ints[:, 1], batch.ints[:, 3], history, np.zeros((4, 2), np.float32))
         return inputs, torch.zeros(n, 1)
 
-    practice = augmentation.varied(look, seed=1)
-    plain, one, again = look(rows)[0].history_BL, practice(rows)[0].history_BL, practice(rows)[0].history_BL
+    training_prepare = augmentation.augmented(prepare_batch, seed=1)
+    plain = prepare_batch(rows)[0].history_BL
+    one, again = (training_prepare(rows)[0].history_BL for _ in range(2))
     assert torch.equal(one, again)
     same = float((one == plain).all(dim=1).float().mean())
     # a quarter as it is, a quarter mixed with its like, .8^4 = .41 of the masked, half of the cropped (ceil(4 u) = 4)
     assert abs(same - (0.5 + 0.41 / 4 + 0.5 / 4)) < 0.08
     other = Batch(ints + 1, rows.floats, rows.weights, 400)
-    assert not torch.equal(practice(other)[0].history_BL, one)
+    assert not torch.equal(training_prepare(other)[0].history_BL, one)

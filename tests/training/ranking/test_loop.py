@@ -1,11 +1,13 @@
 """Training: two ranks = one rank, killed = not killed, a planted signal is learnt, divergence is an error."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,33 +15,21 @@ import torch
 import torch.multiprocessing as mp
 
 from recspark import model_folder
-from recspark.errors import TrainingError
+from recspark.errors import DataError, TrainingError
 from recspark.metrics import auc
 from recspark.training import checkpoint
 from recspark.training.feed.feed import Batch
 from recspark.training.ranking import fit, loop, saved
-from recspark.training.ranking.job import INTS, Model, run
+from recspark.training.ranking.fit import BatchPreparer, train_all
+from recspark.training.ranking.job import INTS, RankerJob, RankerModel
 from tests.training import planted
-
-
-def scores(folder: str, window: planted.Window) -> np.ndarray:
-    return torch.sigmoid(logits(folder, window)[:, 0]).numpy()
-
-
-def logits(folder: str, window: planted.Window, num_rows: int = 2000) -> torch.Tensor:
-    """Of fresh rows, which no training saw."""
-    rows = planted.columns(num_rows, seed=99)
-    look = fit.LookUp(planted.FEATURES, planted.TASKS, (window,), 3)
-    ints = np.stack([rows[name] for name in INTS], axis=1)
-    floats = np.stack([rows[name] for name in (*planted.FEATURES, "label_click", "label_spend")], axis=1)
-    with torch.inference_mode():
-        return saved.load(folder)(look(Batch(ints, floats, rows["weight"], num_rows))[0])
+from tests.training.ranking.predicted import logits, scores
 
 
 def test_learns_the_planted_signal_and_turns_it_round_where_the_scenario_does(tmp_path: Path) -> None:
     window = planted.window(tmp_path, num_rows=9000)
-    model = Model("evaluated", f"{tmp_path}/model", (window,))
-    answer = run(planted.job((model,), max_epochs=8, dropout=0.0).to_json())
+    model = RankerModel("evaluated", f"{tmp_path}/model", (window,))
+    answer = train_all(planted.job((model,), max_epochs=8, dropout=0.0))
     assert set(answer["models"]) == {"evaluated"}
     rows, score = planted.columns(2000, seed=99), scores(model.folder, window)
     for scenario in (0, 1, 2):
@@ -54,26 +44,27 @@ def test_learns_the_planted_signal_and_turns_it_round_where_the_scenario_does(tm
 def test_a_training_is_stopped_by_the_task_that_ranks(tmp_path: Path) -> None:
     """The validation loss is the click's cross-entropy; and where no click has a label, the spend's Huber loss."""
     window = planted.window(tmp_path, num_rows=600)
-    model = Model("evaluated", f"{tmp_path}/model", (window,))
-    run(planted.job((model,)).to_json())
+    model = RankerModel("evaluated", f"{tmp_path}/model", (window,))
+    train_all(planted.job((model,)))
     network, rows = saved.load(model.folder), planted.columns(600, seed=3)
     ints = np.stack([rows[name] for name in INTS], axis=1)
     floats = np.stack([rows[name] for name in (*planted.FEATURES, "label_click", "label_spend")], axis=1)
-    batch, look = Batch(ints, floats, rows["weight"], 600), fit.LookUp(planted.FEATURES, planted.TASKS, (window,), 3)
+    batch = Batch(ints, floats, rows["weight"], 600)
+    prepare_batch = BatchPreparer(planted.FEATURES, planted.TASKS, (window,), 3)
 
     class One:
         num_steps = 1
 
-        def batches(self, epoch: int, start: int = 0):  # type: ignore[no-untyped-def]
+        def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
             yield batch
 
     with torch.inference_mode():
-        chance = torch.sigmoid(network(look(batch)[0])[:, 0]).double().numpy()
+        chance = torch.sigmoid(network(prepare_batch(batch)[0])[:, 0]).double().numpy()
     click, weight = rows["label_click"], rows["weight"]
     by_hand = -np.average(np.log(np.where(click > 0, chance, 1 - chance)), weights=weight)
-    assert loop.evaluate(network, One(), look) == pytest.approx(by_hand, rel=1e-5)
+    assert loop.evaluate(network, One(), prepare_batch) == pytest.approx(by_hand, rel=1e-5)
     floats[:, len(planted.FEATURES)] = np.nan
-    assert loop.evaluate(network, One(), look) not in (0.0, pytest.approx(by_hand, rel=0.01))
+    assert loop.evaluate(network, One(), prepare_batch) not in (0.0, pytest.approx(by_hand, rel=0.01))
 
 
 @pytest.mark.parametrize(("rows", "expected"), [(0, 256), (100, 256), (330_757, 1024), (10**9, 8192)])
@@ -82,11 +73,10 @@ def test_a_batch_is_of_some_three_hundredth_of_the_rows(rows: int, expected: int
     assert fit.batch_size(rows) == expected
 
 
-def two_ranks(rank: int, tree: dict, folder: str) -> None:  # type: ignore[type-arg]
+def two_ranks(rank: int, job: RankerJob, folder: str) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "LOCAL_RANK": str(rank)}
     os.environ["MASTER_PORT"] = Path(folder, "port").read_text()
-    answer = run(tree)
-    assert "models" in answer, answer
+    train_all(job)
 
 
 def free_port() -> int:
@@ -101,9 +91,9 @@ def test_two_ranks_are_one_rank(tmp_path: Path) -> None:
     """Real processes over gloo, with dropout, an odd number of rows and early stopping."""
     window = planted.window(tmp_path)
     Path(tmp_path, "port").write_text(str(free_port()))
-    one, two = (Model("evaluated", f"{tmp_path}/{name}", (window,)) for name in ("one", "two"))
-    run(planted.job((one,)).to_json())
-    mp.start_processes(two_ranks, args=(planted.job((two,)).to_json(), str(tmp_path)), nprocs=2, start_method="spawn")
+    one, two = (RankerModel("evaluated", f"{tmp_path}/{name}", (window,)) for name in ("one", "two"))
+    train_all(planted.job((one,)))
+    mp.start_processes(two_ranks, args=(planted.job((two,)), str(tmp_path)), nprocs=2, start_method="spawn")
     np.testing.assert_allclose(scores(one.folder, window), scores(two.folder, window), atol=1e-5)
     histories = [model_folder.read_manifest(model.folder)["training"]["history"] for model in (one, two)]
     for mine, other in zip(*histories, strict=True):
@@ -112,8 +102,8 @@ def test_two_ranks_are_one_rank(tmp_path: Path) -> None:
 
 
 KILLED = """
-import os, signal, sys, json
-from recspark.training import loop, job
+import os, pickle, signal, sys
+from recspark.training.ranking import fit, loop
 real, steps = loop._step, [0]
 def step(*args):
     steps[0] += 1
@@ -121,25 +111,24 @@ def step(*args):
         os.kill(os.getpid(), signal.SIGKILL)
     return real(*args)
 loop._step = step
-job.run(json.loads(open(sys.argv[1]).read()))
+with open(sys.argv[1], "rb") as file:
+    fit.train_all(pickle.load(file))
 """
 
 
 @pytest.mark.parametrize("at", [8, 19])  # 11 steps an epoch, a checkpoint every 5 steps
 def test_a_killed_training_goes_on_as_if_it_had_not_been(tmp_path: Path, at: int) -> None:
-    import json
-
     window = planted.window(tmp_path)
-    calm, killed = (Model("evaluated", f"{tmp_path}/{name}", (window,)) for name in ("calm", "killed"))
-    run(planted.job((calm,), checkpoint_steps=5).to_json())
-    tree = planted.job((killed,), checkpoint_steps=5).to_json()
-    Path(tmp_path, "job.json").write_text(json.dumps(tree))
-    done = subprocess.run([sys.executable, "-c", KILLED, f"{tmp_path}/job.json", str(at)], check=False, cwd=os.getcwd())
+    calm, killed = (RankerModel("evaluated", f"{tmp_path}/{name}", (window,)) for name in ("calm", "killed"))
+    train_all(planted.job((calm,), checkpoint_steps=5))
+    job = planted.job((killed,), checkpoint_steps=5)
+    Path(tmp_path, "job").write_bytes(pickle.dumps(job))
+    done = subprocess.run([sys.executable, "-c", KILLED, f"{tmp_path}/job", str(at)], check=False, cwd=os.getcwd())
     assert done.returncode == -signal.SIGKILL
     assert not model_folder.exists(killed.folder)
     found = checkpoint.latest_step(f"{killed.folder}/steps")
     assert found is not None and found[0]["progress"]["taken"] == {8: 5, 19: 15}[at]
-    run(tree)
+    train_all(job)
     one, other = model_folder.read_weights(calm.folder), model_folder.read_weights(killed.folder)
     for name, weights in one.items():
         np.testing.assert_array_equal(weights, other[name], err_msg=name)
@@ -148,19 +137,21 @@ def test_a_killed_training_goes_on_as_if_it_had_not_been(tmp_path: Path, at: int
     assert not Path(killed.folder, "steps").exists()
 
 
-def test_a_diverging_loss_stops_with_its_step_and_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_diverging_loss_stops_with_its_step_and_keeps_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     window = planted.window(tmp_path)
-    model = Model("evaluated", f"{tmp_path}/model", (window,))
+    model = RankerModel("evaluated", f"{tmp_path}/model", (window,))
     real, calls = loop.losses.sums, []
 
-    def sums(*args):  # type: ignore[no-untyped-def]
+    def sums(*args: Any) -> tuple[Any, torch.Tensor]:
         calls.append(1)
         totals, weights = real(*args)
         return (totals * float("nan") if len(calls) == 8 else totals), weights
 
     monkeypatch.setattr(loop.losses, "sums", sums)
-    answer = run(planted.job((model,), checkpoint_steps=5).to_json())
-    assert answer["error"].startswith("loss is nan, gradient norm nan in epoch 1, step 7 (learning rate 0.01)")
+    with pytest.raises(TrainingError, match=r"^loss is nan, gradient norm nan in epoch 1, step 7 \(learning rate 0.01"):
+        train_all(planted.job((model,), checkpoint_steps=5))
     found = checkpoint.latest_step(f"{model.folder}/steps")
     assert found is not None and found[0]["progress"]["taken"] == 5
     assert all(np.isfinite(array).all() or "starts_FK" in name for name, array in found[1].items())
@@ -173,8 +164,8 @@ def test_a_label_out_of_range_stops_with_its_task(tmp_path: Path) -> None:
         return rows | {"label_click": rows["label_click"] * 2}
 
     window = planted.window(tmp_path, 600, rows=counts)
-    answer = run(planted.job((Model("evaluated", f"{tmp_path}/model", (window,)),)).to_json())
-    assert answer["error"].startswith("label click (binary): found 2 in ")
+    with pytest.raises(DataError, match=r"^label click \(binary\): found 2 in "):
+        train_all(planted.job((RankerModel("evaluated", f"{tmp_path}/model", (window,)),)))
 
 
 def test_a_task_without_any_label_has_no_part(tmp_path: Path) -> None:
@@ -185,8 +176,8 @@ def test_a_task_without_any_label_has_no_part(tmp_path: Path) -> None:
 
     window = planted.window(tmp_path, 600, rows=unlabelled)
     for weighting in ("fixed", "uncertainty"):
-        model = Model("evaluated", f"{tmp_path}/{weighting}", (window,))
-        run(planted.job((model,), task_weighting=weighting, weight_decay=0.0).to_json())
+        model = RankerModel("evaluated", f"{tmp_path}/{weighting}", (window,))
+        train_all(planted.job((model,), task_weighting=weighting, weight_decay=0.0))
         assert all(np.isfinite(entry["loss"]) for entry in read_history(model))
         assert np.isfinite(logits(model.folder, window).numpy()).all()
     variances = model_folder.read_weights(f"{tmp_path}/uncertainty")["log_variance_T"]
@@ -201,10 +192,9 @@ def test_a_noisy_task_loses_weight(tmp_path: Path) -> None:
         return planted.columns(num_rows, seed, day) | {"label_view": views.astype(np.float32)}
 
     window = planted.window(tmp_path, rows=coins)
-    model = Model("evaluated", f"{tmp_path}/model", (window,))
-    job = planted.job((model,), task_weighting="uncertainty", max_epochs=4, patience=4)
-    tasks = (("click", "binary", 1.0), ("view", "binary", 1.0))
-    run(replace(job, tasks=tasks).to_json())
+    model = RankerModel("evaluated", f"{tmp_path}/model", (window,))
+    tasks = (planted.task("click"), planted.task("view"))
+    train_all(planted.job((model,), tasks, task_weighting="uncertainty", max_epochs=4, patience=4))
     clicks, views = model_folder.read_weights(model.folder)["log_variance_T"]
     assert views > clicks + 0.05
 
@@ -217,10 +207,9 @@ def test_a_funnel_learns_from_all_rows_what_clicked_ones_do(tmp_path: Path) -> N
         return rows | {"label_buy": rows["label_click"] * (rows["noise"] > 0)}
 
     window = planted.window(tmp_path, 6000, rows=funnel)
-    model = Model("evaluated", f"{tmp_path}/model", (window,))
-    tasks = (("buy", "binary", 1.0), ("click", "binary", 1.0))  # the first one ranks
-    job = planted.job((model,), max_epochs=6, dropout=0.0)
-    run(replace(job, tasks=tasks, given={"buy": "click"}).to_json())
+    model = RankerModel("evaluated", f"{tmp_path}/model", (window,))
+    tasks = (planted.task("buy", given="click"), planted.task("click"))  # the first one ranks
+    train_all(planted.job((model,), tasks, max_epochs=6, dropout=0.0))
     assert saved.load(model.folder).spec.given == (1, -1)
     rows, found = funnel(2000, 99, planted.DAY), logits(model.folder, window)
     assert (found[:, 0] < found[:, 1]).all()
@@ -229,9 +218,9 @@ def test_a_funnel_learns_from_all_rows_what_clicked_ones_do(tmp_path: Path) -> N
 
 def test_eight_bits_say_what_they_cost(tmp_path: Path) -> None:
     window = planted.window(tmp_path)
-    exact, small = (Model("evaluated", f"{tmp_path}/{name}", (window,)) for name in ("exact", "small"))
-    run(planted.job((exact,)).to_json())
-    run(planted.job((small,), int8=True).to_json())
+    exact, small = (RankerModel("evaluated", f"{tmp_path}/{name}", (window,)) for name in ("exact", "small"))
+    train_all(planted.job((exact,)))
+    train_all(planted.job((small,), int8=True))
     cost = model_folder.read_manifest(small.folder)["int8"]
     assert abs(cost["auc_loss"]) < 0.01 and 0.8 < cost["top_overlap"] <= 1
     assert "int8" not in model_folder.read_manifest(exact.folder)
@@ -239,27 +228,18 @@ def test_eight_bits_say_what_they_cost(tmp_path: Path) -> None:
     assert 0 < difference < 0.05
 
 
-def read_history(model: Model) -> list[dict[str, float]]:
+def read_history(model: RankerModel) -> list[dict[str, float]]:
     return list(model_folder.read_manifest(model.folder)["training"]["history"])
 
 
 def test_published_takes_the_epochs_of_evaluated_and_all_rows(tmp_path: Path) -> None:
     newest, older = planted.window(tmp_path, 600, planted.DAY), planted.window(tmp_path, 600, planted.DAY - 28, seed=5)
-    evaluated = Model("evaluated", f"{tmp_path}/e", (older,))
-    published = Model("published", f"{tmp_path}/p", (newest, older), epochs_of="evaluated")
-    done = run(planted.job((evaluated, published), max_epochs=4, patience=1).to_json())["models"]
+    evaluated = RankerModel("evaluated", f"{tmp_path}/e", (older,))
+    published = RankerModel("published", f"{tmp_path}/p", (newest, older), epochs_of="evaluated")
+    done = train_all(planted.job((evaluated, published), max_epochs=4, patience=1))["models"]
     assert done["published"]["num_epochs"] == len(done["published"]["history"]) == done["evaluated"]["num_epochs"]
     assert "valid_loss" not in done["published"]["history"][0]
     assert done["published"]["rows"] == 1200
     assert done["evaluated"]["rows"] < 600  # without the tenth that stops it
     losses = [entry["valid_loss"] for entry in done["evaluated"]["history"]]
     assert done["evaluated"]["num_epochs"] == 1 + losses.index(min(losses))
-
-
-def test_errors_travel_home_as_themselves(tmp_path: Path) -> None:
-    window = planted.window(tmp_path)
-    gone = planted.Window(window.day, ("/nowhere/part.parquet",), window.histories, window.bundle)
-    answer = run(planted.job((Model("evaluated", f"{tmp_path}/model", (gone,)),)).to_json())
-    assert "/nowhere/part.parquet is gone" in answer["error"]
-    with pytest.raises(TrainingError):
-        raise TrainingError(answer["error"])

@@ -41,7 +41,7 @@ def test_rows_without_a_label_or_weight_have_no_gradient() -> None:
 
 def test_a_task_of_few_labels_counts_as_little_as_they_are() -> None:
     """Rows labelled: 100 of the first task, 2 of the second, 300 of the third. The second is divided by the first's."""
-    assert losses.rows_of(torch.tensor([100.0, 2.0, 300.0])).tolist() == [100.0, 100.0, 300.0]
+    assert losses.num_rows_by_task(torch.tensor([100.0, 2.0, 300.0])).tolist() == [100.0, 100.0, 300.0]
 
 
 def test_labels_out_of_range_name_their_task() -> None:
@@ -65,10 +65,10 @@ def test_uncertainty_by_hand() -> None:
     shares = torch.tensor([6.0, 8.0, 0.0])
     present = torch.tensor([True, True, False])  # nobody has a label of the third task
     kinds = ("binary", "regression", "binary")
-    part = losses.by_uncertainty(shares, log_variance, kinds, present, world_size=1)
+    part = losses.uncertainty_weighted(shares, log_variance, kinds, present, world_size=1)
     # 6 / 2 + log(2) / 2 for the binary task, 8 / 4 / 2 + log(4) / 2 for the regression
     assert float(part.detach()) == pytest.approx(3 + math.log(2) / 2 + 1 + math.log(4) / 2)
-    halves = [losses.by_uncertainty(shares / 2, log_variance, kinds, present, world_size=2) for _ in range(2)]
+    halves = [losses.uncertainty_weighted(shares / 2, log_variance, kinds, present, world_size=2) for _ in range(2)]
     assert float(sum(halves)) == pytest.approx(float(part))
     part.backward()
     # d/ds of exp(-s) L + s / 2: no pull where exp(s) = 2 L, and none where there is no label

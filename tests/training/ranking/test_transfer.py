@@ -1,23 +1,27 @@
 """Transfer on planted rows: each mode by what it is for, and its parts by hand."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from recspark import model_folder
+from recspark.errors import ConfigError, TrainingError
 from recspark.metrics import auc
 from recspark.models.rankers import network as networks
 from recspark.models.rankers.catalogue import BODIES
 from recspark.training.feed.feed import Batch
-from recspark.training.ranking import alignment, fit, loop, saved, transfer
-from recspark.training.ranking.job import INTS, Model, Window, run
+from recspark.training.ranking import alignment, loop, saved, transfer
+from recspark.training.ranking.fit import BatchPreparer, train_all
+from recspark.training.ranking.job import INTS, RankerModel, Window
 from tests.training import planted
 
 TARGET = 1
-TASKS = (("click", "binary", 1.0),)
+TASKS = (planted.task("click"),)
 QUICK = {"max_epochs": 6, "patience": 6, "dropout": 0.0}
 
 
@@ -57,16 +61,16 @@ def trained(window: Window, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     """Mode -> folder, all learnt in one job; `joint` is one ranker for all scenarios, as in a night."""
     folder = tmp_path_factory.mktemp("models")
     models = tuple(
-        Model(mode, f"{folder}/{mode}", (window,), mode=mode, target=None if mode == "joint" else TARGET)
+        RankerModel(mode, f"{folder}/{mode}", (window,), mode=mode, target=None if mode == "joint" else TARGET)
         for mode in transfer.MODES
     )
-    answer = run(replace(planted.job(models, **QUICK), tasks=TASKS).to_json())
-    assert set(answer.get("models", answer)) == set(transfer.MODES), answer
+    answer = train_all(planted.job(models, **QUICK, tasks=TASKS))
+    assert set(answer["models"]) == set(transfer.MODES)
     return {model.name: model.folder for model in models}
 
 
-def look(window: Window) -> fit.LookUp:
-    return fit.LookUp(planted.FEATURES, TASKS, (window,), 3)
+def preparer(window: Window) -> BatchPreparer:
+    return BatchPreparer(planted.FEATURES, TASKS, (window,), 3)
 
 
 def hidden(folder: str, window: Window, asked: Batch) -> torch.Tensor:
@@ -74,7 +78,7 @@ def hidden(folder: str, window: Window, asked: Batch) -> torch.Tensor:
     found, last = saved.load(folder), []
     found.body.bottom.register_forward_hook(lambda module, inputs, output: last.append(output))
     with torch.inference_mode():
-        found(look(window)(asked)[0])
+        found(preparer(window)(asked)[0])
     return last[0]
 
 
@@ -82,7 +86,7 @@ def hidden(folder: str, window: Window, asked: Batch) -> torch.Tensor:
 def test_every_mode_ranks_the_target(trained: dict[str, str], window: Window, mode: str) -> None:
     """The best AUC is .9: a tenth of the labels is turned round. `alone` has some 200 rows."""
     asked = batch()
-    inputs, targets = look(window)(asked)
+    inputs, targets = preparer(window)(asked)
     with torch.inference_mode():
         score = saved.load(trained[mode])(inputs)[:, 0].numpy()
     assert auc(targets[:, 0].numpy(), score) > (0.7 if mode in transfer.OWN_ROWS_ONLY else 0.8)
@@ -103,41 +107,43 @@ def test_what_each_mode_learnt_from(trained: dict[str, str]) -> None:
 def test_the_rankers_are_as_wide_as_asked_and_have_no_critic(trained: dict[str, str]) -> None:
     names = set(model_folder.read_weights(trained["joint"]))
     for mode, folder in trained.items():
-        assert model_folder.read_manifest(folder)["spec"]["hidden"] == planted.SETTINGS["hidden"], mode
+        assert model_folder.read_manifest(folder)["spec"]["hidden"] == list(planted.SETTINGS.hidden), mode
         assert set(model_folder.read_weights(folder)) == names, mode
 
 
 def test_a_published_one_takes_the_epochs_of_both_stages(window: Window, tmp_path: Path) -> None:
-    first = Model("first", f"{tmp_path}/first", (window,), mode="finetune", target=TARGET)
+    first = RankerModel("first", f"{tmp_path}/first", (window,), mode="finetune", target=TARGET)
     second = replace(first, name="second", folder=f"{tmp_path}/second", epochs_of="first")
-    done = run(replace(planted.job((first, second), max_epochs=2), tasks=TASKS).to_json())["models"]
+    done = train_all(planted.job((first, second), max_epochs=2, tasks=TASKS))["models"]
     for stage in ("num_epochs", "first_epochs"):
         assert done["second"][stage] == done["first"][stage] > 0
-    assert tuple(done["second"]["pace"]) == tuple(done["first"]["pace"]) != (1, 1)
+    assert done["second"]["target_epoch_schedule"] == done["first"]["target_epoch_schedule"] != (1, 1)
     assert done["second"]["rows"] > done["first"]["rows"]  # with the users that stopped the first
 
 
 def test_without_rows_of_the_target_there_is_no_ranker(window: Window, tmp_path: Path) -> None:
-    first = Model("first", f"{tmp_path}/first", (window,), mode="alone", target=9)
+    first = RankerModel("first", f"{tmp_path}/first", (window,), mode="alone", target=9)
     second = replace(first, name="second", folder=f"{tmp_path}/second", epochs_of="first")
-    done = run(replace(planted.job((first, second)), tasks=TASKS).to_json())["models"]
+    done = train_all(planted.job((first, second), tasks=TASKS))["models"]
     assert done["first"]["rows"] == done["second"]["rows"] == 0
     assert not model_folder.exists(first.folder) and not model_folder.exists(second.folder)
 
 
-def test_a_fine_tuning_moves_the_heads_alone_at_first(window: Window, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_fine_tuning_moves_the_heads_alone_at_first(
+    window: Window, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With one epoch there is only that: all but the heads are as the sources left them."""
     kept = {}
-    real = transfer._stage
+    real = transfer._first_stage
 
-    def stage(ground, network, *rest):  # type: ignore[no-untyped-def]
-        found = real(ground, network, *rest)
+    def stage(context: Any, network: Any, *rest: Any) -> Any:
+        found = real(context, network, *rest)
         kept.update({name: tensor.clone() for name, tensor in network.state_dict().items()})
         return found
 
-    monkeypatch.setattr(transfer, "_stage", stage)
-    model = Model("tuned", f"{tmp_path}/tuned", (window,), mode="finetune", target=TARGET)
-    run(replace(planted.job((model,), max_epochs=1), tasks=TASKS).to_json())
+    monkeypatch.setattr(transfer, "_first_stage", stage)
+    model = RankerModel("tuned", f"{tmp_path}/tuned", (window,), mode="finetune", target=TARGET)
+    train_all(planted.job((model,), max_epochs=1, tasks=TASKS))
     now = saved.load(model.folder).state_dict()
     moved = {name for name in now if not torch.equal(now[name], kept[name])}
     assert moved == {"body.head.shared.weight", "body.head.shared.bias", "body.head.own.weight"}
@@ -159,15 +165,15 @@ def test_source_rows_weigh_as_much_as_they_are_like_the_target() -> None:
     network = networks.build(spec, 0)
     dense, is_target = asked.floats[:, :3], asked.ints[:, 1] == TARGET
     network.fit(dense, asked.ints[:, 1], asked.floats[:, 3:])
-    like = transfer.likeness(transfer._features(network, dense), is_target)
+    ratio = transfer.density_ratio(transfer._features(network, dense), is_target)
 
     class OneBatch:
         num_steps = 1
 
-        def batches(self, epoch: int, start: int = 0):  # type: ignore[no-untyped-def]
+        def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
             yield asked
 
-    weights = next(transfer.Reweighted(OneBatch(), network, like, TARGET).batches(0)).weights  # type: ignore[arg-type]
+    weights = next(transfer.Reweighted(OneBatch(), network, ratio, TARGET).batches(0)).weights
     noise = asked.floats[:, 1]
     assert (weights[is_target] == 1).all()
     assert weights[~is_target & (noise > 1.5)].mean() > 3
@@ -179,13 +185,13 @@ class Three:
 
     num_steps = 3
 
-    def batches(self, epoch: int, start: int = 0):  # type: ignore[no-untyped-def]
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Any]:
         yield from ((epoch, step) for step in range(start, 3))
 
 
 def test_an_epoch_of_several_passes_goes_on_where_it_was_left() -> None:
     """Epoch 2 of two passes is the passes 4 and 5 over the rows; step 4 of it is step 1 of the second one."""
-    repeated = transfer.Repeated(Three(), 2)  # type: ignore[arg-type]
+    repeated = transfer.Repeated(Three(), 2)
     assert repeated.num_steps == 6
     whole = list(repeated.batches(2))
     assert whole == [(4, 0), (4, 1), (4, 2), (5, 0), (5, 1), (5, 2)]
@@ -193,24 +199,24 @@ def test_an_epoch_of_several_passes_goes_on_where_it_was_left() -> None:
 
 
 @pytest.mark.parametrize(("own", "expected"), [(100, (1, 1)), (50, (2, 1)), (10, (8, 2)), (1, (8, 13))])
-def test_the_pace_of_a_poor_target(own: int, expected: tuple[int, int]) -> None:
-    """Of 100 steps on all rows: as often as its rows go into them, at most 8 looks. 10 goes in 8 looks: 2 before each;
-    100 goes: 12.5, so 13."""
+def test_the_epoch_schedule_of_a_poor_target(own: int, expected: tuple[int, int]) -> None:
+    """An epoch of all rows has 100 steps: so many passes over the target's rows, in at most 8 checks. 10 passes in 8
+    checks: 2 before each; 100 passes: 12.5, so 13."""
 
     class Steps:
         def __init__(self, num_steps: int) -> None:
             self.num_steps = num_steps
 
-    class Ground:
-        pace: tuple[int, int] | None = None
+    class Context:
+        schedule: tuple[int, int] | None = None
 
         def feed(self, part: str) -> Steps:
             return Steps(own if part == "own" else 100)
 
-    assert transfer.pace(Ground()) == expected  # type: ignore[arg-type]
-    given = Ground()
-    given.pace = (3, 2)
-    assert transfer.pace(given) == (3, 2)  # type: ignore[arg-type]
+    assert transfer.target_epoch_schedule(Context()) == expected
+    given = Context()
+    given.schedule = (3, 2)
+    assert transfer.target_epoch_schedule(given) == (3, 2)
 
 
 def test_a_poor_target_has_the_steps_of_the_rich(window: Window, trained: dict[str, str]) -> None:
@@ -232,8 +238,10 @@ def test_a_student_learns_half_from_labels_and_half_from_its_teacher(window: Win
     labels = torch.tensor([[1.0, 3.0], [0.0, torch.nan]])
     asked = batch()
     two = Batch(asked.ints[:2], asked.floats[:2], asked.weights[:2], 2)
-    practice = transfer.softened(lambda rows: (look(window)(rows)[0], labels), teacher, torch.device("cpu"))
-    found = practice(two)[1]
+    training_prepare = transfer.distilled_targets(
+        lambda rows: (preparer(window)(rows)[0], labels), teacher, torch.device("cpu")
+    )
+    found = training_prepare(two)[1]
     np.testing.assert_allclose(found.numpy(), [[0.75, 4.0], [0.25, np.nan]], atol=1e-6)
 
 
@@ -252,9 +260,8 @@ def shifted(num_rows: int, seed: int, day: int = planted.DAY) -> dict[str, np.nd
 def test_mmd_hides_the_scenario_from_the_heads(tmp_path: Path) -> None:
     """The discrepancy of target and sources in the hidden layer, on fresh rows, is less than half of joint's."""
     window = planted.window(tmp_path, 4500, rows=shifted)
-    models = [Model(name, f"{tmp_path}/{name}", (window,), mode=name, target=TARGET) for name in ("joint", "mmd")]
-    answer = run(replace(planted.job(tuple(models), **QUICK), tasks=TASKS).to_json())
-    assert "models" in answer, answer
+    models = [RankerModel(name, f"{tmp_path}/{name}", (window,), mode=name, target=TARGET) for name in ("joint", "mmd")]
+    train_all(planted.job(tuple(models), **QUICK, tasks=TASKS))
     fresh = shifted(2000, seed=77)
     ints = np.stack([fresh[name] for name in INTS], axis=1)
     floats = np.stack([fresh[name] for name in (*planted.FEATURES, "label_click")], axis=1)
@@ -264,18 +271,18 @@ def test_mmd_hides_the_scenario_from_the_heads(tmp_path: Path) -> None:
     assert after < 0.5 * before, (before, after)
 
 
-def test_a_diverging_transfer_is_an_error(window: Window, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_diverging_transfer_is_an_error(window: Window, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alignment, "STRENGTH", float("nan"))
-    model = Model("mmd", f"{tmp_path}/mmd", (window,), mode="mmd", target=TARGET)
-    answer = run(replace(planted.job((model,)), tasks=TASKS).to_json())
-    assert answer["error"].startswith("loss is nan")
+    model = RankerModel("mmd", f"{tmp_path}/mmd", (window,), mode="mmd", target=TARGET)
+    with pytest.raises(TrainingError, match=r"^loss is nan"):
+        train_all(planted.job((model,), tasks=TASKS))
 
 
 def test_a_ranker_without_a_shared_hidden_layer_is_refused(window: Window, tmp_path: Path) -> None:
-    model = Model("mmd", f"{tmp_path}/mmd", (window,), mode="mmd", target=TARGET)
-    answer = run(replace(planted.job((model,), model="mmoe"), tasks=TASKS).to_json())
-    assert "ranker.model mmoe has none" in answer["error"]
+    model = RankerModel("mmd", f"{tmp_path}/mmd", (window,), mode="mmd", target=TARGET)
+    with pytest.raises(ConfigError, match=r"ranker\.model mmoe has none"):
+        train_all(planted.job((model,), model="mmoe", tasks=TASKS))
 
 
-def test_plain_extras_are_plain() -> None:
-    assert not loop.PLAIN.frozen("encoder.item_id.weight", 0)
+def test_without_extras_nothing_is_frozen() -> None:
+    assert not loop.NO_EXTRAS.frozen("encoder.item_id.weight", 0)

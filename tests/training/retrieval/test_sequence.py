@@ -1,18 +1,23 @@
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from recspark.config.schema import Sequence
 from recspark.histories import Histories
 from recspark.models.retrievers import sequence
 from recspark.models.retrievers.catalogue import Catalogue
-from recspark.models.retrievers.sequence_network import Settings, build
+from recspark.models.retrievers.sequence_network import build
 from recspark.training.retrieval import sequence as sequence_training
 from recspark.training.retrieval.sequence import Plan
 
-SETTINGS = Settings(dim=8, layers=1, heads=2, length=5, dropout=0.2, negatives=6, batch_users=32, max_epochs=4)
+SETTINGS = Sequence(dim=8, layers=1, heads=2, length=5, dropout=0.2, negatives=6, max_epochs=4)
 CATALOGUE = Catalogue(12, 2)
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sequence, "BATCH_USERS", 32)
 
 
 def world(users: str, items: str) -> Histories:
@@ -24,14 +29,14 @@ def world(users: str, items: str) -> Histories:
     return Histories(np.arange(41) * 6, item, scenario, np.tile(np.arange(6.0), 40), ones, ones, ones)
 
 
-def weights_after(model: sequence.Model) -> np.ndarray:
+def flat_weights(model: sequence.Model) -> np.ndarray:
     return np.concatenate([array.ravel() for _, array in sorted(model.weights.items())])
 
 
-def test_a_killed_training_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
-    """Killed in its third validation, after the best one; the same call again ends with the weights of one that ran
-    through."""
-    histories, plan, calls = world("shared", "apart"), Plan(patience=9), []
+def test_a_killed_training_resumes(tmp_path: Path) -> None:
+    """Killed in its third validation, after the best one; the same call again ends with the weights of a training that
+    was not killed."""
+    histories, plan, calls = world("shared", "apart"), Plan(every=1, patience=9), []
 
     def validate(model: sequence.Model) -> float:
         calls.append(1)
@@ -42,7 +47,7 @@ def test_a_killed_training_goes_on_as_if_nothing_had_been(tmp_path: Path) -> Non
             raise KeyboardInterrupt
         return validate(model)
 
-    whole = sequence_training.train(histories, CATALOGUE, SETTINGS, plan, 0, str(tmp_path / "a"), validate)
+    uninterrupted = sequence_training.train(histories, CATALOGUE, SETTINGS, plan, 0, str(tmp_path / "a"), validate)
     calls.clear()
     with pytest.raises(KeyboardInterrupt):
         sequence_training.train(histories, CATALOGUE, SETTINGS, plan, 0, str(tmp_path / "b"), killed)
@@ -51,7 +56,7 @@ def test_a_killed_training_goes_on_as_if_nothing_had_been(tmp_path: Path) -> Non
         histories, CATALOGUE, SETTINGS, plan, 0, str(tmp_path / "b"), validate, lines.append
     )
     assert lines[0] == "joint: resumed after epoch 2" and "loss" in lines[1] and "valid 3" in lines[1]
-    np.testing.assert_array_equal(weights_after(again), weights_after(whole))
+    np.testing.assert_array_equal(flat_weights(again), flat_weights(uninterrupted))
 
 
 def test_stops_early_and_keeps_the_best(tmp_path: Path) -> None:
@@ -59,14 +64,14 @@ def test_stops_early_and_keeps_the_best(tmp_path: Path) -> None:
     histories, seen = world("shared", "apart"), []
 
     def validate(model: sequence.Model) -> float:
-        seen.append(weights_after(model))
+        seen.append(flat_weights(model))
         return [1.0, 3.0, 2.0, 2.0][len(seen) - 1]
 
-    plan = Plan(patience=2)
-    settings = replace(SETTINGS, max_epochs=20)
+    plan = Plan(every=1, patience=2)
+    settings = SETTINGS.model_copy(update={"max_epochs": 20})
     best = sequence_training.train(histories, CATALOGUE, settings, plan, 0, str(tmp_path), validate)
     assert len(seen) == 4
-    np.testing.assert_array_equal(weights_after(best), seen[1])
+    np.testing.assert_array_equal(flat_weights(best), seen[1])
 
 
 @pytest.mark.parametrize("items", ["shared", "apart"])
@@ -74,22 +79,23 @@ def test_stops_early_and_keeps_the_best(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["joint", "adapter", "finetune", "single"])
 def test_every_transfer_works_whatever_overlaps(users: str, items: str, mode: str, tmp_path: Path) -> None:
     histories = world(users, items)
-    plan, settings = Plan(mode=mode, target=1, adapter_dim=2), replace(SETTINGS, max_epochs=1)
+    target = 1 if mode in ("finetune", "single") else None
+    plan, settings = Plan(target), SETTINGS.model_copy(update={"max_epochs": 1, "mode": mode})
     model = sequence_training.train(histories, CATALOGUE, settings, plan, 0, str(tmp_path), lambda _: 0.0)
     found = sequence.scores(model, histories, np.ones(40, dtype=np.int64), np.full(40, 6.0))
     assert found.shape == (40, 12) and np.isfinite(found).all()
     assert ("adapter_down" in model.weights) == (mode == "adapter")
 
 
-def test_only_shared_parts_migrate() -> None:
+def test_only_shared_parts_are_copied() -> None:
     """Source and target differ everywhere at first; afterwards the blocks and the source's items are the source's, and
     scenario embeddings and other items are the target's own."""
     source, target = (build(SETTINGS, CATALOGUE, np.arange(12), seed) for seed in (1, 2))
     before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
-    sequence_training.migrate(source, target, np.array([0, 5]))
+    sequence_training.copy_shared(source, target, np.array([0, 5]))
     after, given = target.state_dict(), source.state_dict()
     assert after["blocks.0.to_qkv.weight"].equal(given["blocks.0.to_qkv.weight"])
-    for name in ("had_scenario.weight", "next_scenario.weight"):
+    for name in ("event_scenario.weight", "query_scenario.weight"):
         assert after[name].equal(before[name]) and not after[name].equal(given[name])
     for code in range(1, 13):
         expected = given if code in (1, 6) else before

@@ -18,7 +18,7 @@ def test_logit_by_hand() -> None:
 
 
 def test_a_planted_interaction_is_learnt() -> None:
-    """Label 1 where the codes are equal: no field says anything alone."""
+    """The label is 1 where the codes are equal: one field alone predicts nothing."""
     codes = np.random.default_rng(0).integers(0, 3, (6000, 2))
     labels = (codes[:, 0] == codes[:, 1]).astype(np.int64)
     settings = deep_fm.Settings(dim=4, hidden=(8,), dropout=0.0, learning_rate=0.02, batch_rows=256)

@@ -1,9 +1,10 @@
-"""One retriever, two doors: summed by Spark for the nightly run, or fitted on flat arrays in a benchmark."""
+"""One retriever, two APIs: summed by Spark for the nightly run, or fitted on flat arrays in a benchmark."""
 
 import numpy as np
 import pytest
 
 from benchmarks.research import scenario_popular
+from recspark.config.schema import Linear
 from recspark.histories import Histories, from_arrow
 from recspark.models.retrievers import affinity, linear, popular, scenario_linear
 from recspark.models.retrievers.catalogue import Catalogue
@@ -17,10 +18,10 @@ FOREVER = float("inf")
 
 
 @pytest.fixture(scope="module")
-def both(night):  # type: ignore[no-untyped-def]
+def both(planted_night):  # type: ignore[no-untyped-def]
     """The planted world as a Spark table of histories, and as flat arrays."""
-    groups = histories_table.groups_in(night.path)
-    frame = histories_table.read(night.store, night.config, world.AS_OF, groups).persist()
+    groups = histories_table.groups_in(planted_night.path)
+    frame = histories_table.read(planted_night.store, planted_night.config, world.AS_OF, groups).persist()
     batches = [from_arrow(batch) for batch in frame.toArrow().to_batches() if batch.num_rows]
     sizes = np.concatenate([np.diff(part.offsets) for part in batches])
     names = ("item_idx", "scenario_idx", "time", "weight", "value", "price")
@@ -28,24 +29,24 @@ def both(night):  # type: ignore[no-untyped-def]
     return frame, Histories(np.concatenate(([0], np.cumsum(sizes))), *arrays)
 
 
-def test_linear(night, both) -> None:  # type: ignore[no-untyped-def]
+def test_linear(planted_night, both) -> None:  # type: ignore[no-untyped-def]
     frame, flat = both
-    num_items, day = len(night.bundle.known), as_of_day(world.AS_OF)
+    num_items, day = len(planted_night.bundle.known), as_of_day(world.AS_OF)
     weights = linear.fit(gram(frame, num_items, day, FOREVER), 5.0)
     events = (flat.offsets, flat.item_idx, flat.weight, flat.time)
     tonight = linear.scores(affinity.recent(*events, num_items, day, FOREVER), weights)
     catalogue = Catalogue(num_items, int(flat.scenario_idx.max()) + 1)
-    model = scenario_linear.fit(flat, catalogue, scenario_linear.Settings(l2=5.0))
-    nobody = np.zeros(len(flat.offsets) - 1, dtype=int)
-    found = scenario_linear.scores(model, flat, nobody, nobody.astype(float))
+    model = scenario_linear.fit(flat, catalogue, scenario_linear.Settings(Linear(l2=5.0, half_life_days=FOREVER)))
+    zeros = np.zeros(len(flat.offsets) - 1, dtype=int)
+    found = scenario_linear.scores(model, flat, zeros, zeros.astype(float))
     np.testing.assert_allclose(found, tonight, atol=1e-6)
     assert np.abs(tonight).max() > 0.01
 
 
-def test_popular(night, both) -> None:  # type: ignore[no-untyped-def]
+def test_popular(planted_night, both) -> None:  # type: ignore[no-untyped-def]
     """The newest event is a day before tonight, which counts it, and all others, a little less: shares are the same."""
     frame, flat = both
-    num_items, day = len(night.bundle.known), as_of_day(world.AS_OF)
+    num_items, day = len(planted_night.bundle.known), as_of_day(world.AS_OF)
     groups = np.unique(flat.scenario_idx)
     _, decayed = item_stats(frame, groups, num_items, day, 14.0)
     tonight = popular.fit(decayed, 0.0)

@@ -1,8 +1,9 @@
-"""Features of "will this user like this item" for rows whose user has a list of items liked before: what is known of
-the item, of user and item from the labels of others, and from the items' content. The user's own mean is not among
-them: trees that see it order a user's items worse, and factors know it.
+"""Features to predict whether a user likes an item, for rows with a list of the items that the user liked before.
 
-Shapes: n rows, I items, D numbers of a content vector, h entries of all rows' histories.
+They come from the labels of the item, from users who liked the same items, and from the items' content. The user's own
+mean is left out: with it the trees rank a user's items worse, and the factors contain it.
+
+Shapes: n rows, I items, D content dimensions, h entries of all rows' histories.
 """
 
 from dataclasses import dataclass
@@ -10,17 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from benchmarks.research.ratings.observed import Ratings, mean_of
+from benchmarks.research.ratings.ratings import Ratings, mean_of
+from recspark.histories import owners, ranges
 
-SHRINKAGE = 5.0  # rows that the mean counts for in an item's own
+SHRINKAGE = 5.0  # the overall mean counts as much as this many ratings of an item
 PAIR_SHRINKAGE = 20.0
-TOP = 3
-RECENT = 10
+TOP = 3  # nearest items of the history
+RECENT = 10  # newest items of the history
 
 
 @dataclass(frozen=True)
 class Rows:
-    """`user_idx`, `item_idx` (n,); each row's liked items `history` (h,), the newest last, by `offsets` (n + 1,)."""
+    """`user_idx`, `item_idx` (n,); row i's liked items, newest last: `history[offsets[i]:offsets[i + 1]]`."""
 
     user_idx: np.ndarray
     item_idx: np.ndarray
@@ -30,13 +32,13 @@ class Rows:
     @property
     def owner(self) -> np.ndarray:
         """The row (h,) of every history entry."""
-        return np.repeat(np.arange(len(self.item_idx)), np.diff(self.offsets))
+        return owners(self.offsets)
 
 
 def features(known: Ratings, rows: Rows, content_ID: np.ndarray) -> dict[str, np.ndarray]:
-    """name -> (n,) float64; nan where there is nothing to say. `known` holds labels 0 / 1; the rows are not among them.
+    """name -> (n,) float64, NaN: unknown. `known`: labels 0 / 1 of other rows.
 
-    `content_ID`: unit vectors, zeros where an item has no content.
+    `content_ID`: unit vectors, zeros for an item without content.
     """
     overall = float(known.value.mean())
     mean_I = mean_of(known.item_idx, known.value, known.num_items, SHRINKAGE, overall)
@@ -44,25 +46,25 @@ def features(known: Ratings, rows: Rows, content_ID: np.ndarray) -> dict[str, np
     found["item_count"] = np.bincount(known.item_idx, minlength=known.num_items)[rows.item_idx].astype(float)
     found["liked"] = np.diff(rows.offsets).astype(float)
     found["liked_mean_of_items"] = _mean(mean_I[rows.history], rows)
-    found.update(_company(known, rows))
-    found.update(_alike(rows.item_idx, rows, content_ID, "liked"))
+    found.update(_liked_together(known, rows))
+    found.update(_content(rows.item_idx, rows, content_ID, "liked"))
     found.update(_disliked(known, rows, content_ID))
     return found
 
 
 def _mean(values: np.ndarray, rows: Rows) -> np.ndarray:
-    """(n,) mean of history values (h,) by row; nan without history."""
+    """(n,) mean of history values (h,) by row; NaN without history."""
     count = np.diff(rows.offsets)
     total = np.bincount(rows.owner, values, len(count))
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _company(known: Ratings, rows: Rows) -> dict[str, np.ndarray]:
-    """How people who like what the row's user liked take the item, above what all people do."""
+def _liked_together(known: Ratings, rows: Rows) -> dict[str, np.ndarray]:
+    """How much more the item is liked by users who like the same items as the row's user, compared with all users."""
     shape = (known.num_users, known.num_items)
     at = (known.user_idx, known.item_idx)
     liked, rated = (sp.csr_matrix((v, at), shape=shape) for v in (known.value, np.ones(len(known.value))))
-    pairs_II = (rated.T @ liked).toarray()  # [i, j]: people who rated i and like j
+    pairs_II = (rated.T @ liked).toarray()  # [i, j]: users who rated i and like j
     both_II = (liked.T @ liked).toarray()
     mean_I = mean_of(known.item_idx, known.value, known.num_items, SHRINKAGE, float(known.value.mean()))
     item = rows.item_idx[rows.owner]
@@ -77,12 +79,12 @@ def _company(known: Ratings, rows: Rows) -> dict[str, np.ndarray]:
     }
 
 
-def _alike(item: np.ndarray, rows: Rows, content_ID: np.ndarray, name: str) -> dict[str, np.ndarray]:
-    """Cosine of the item's content and the history's: mean, mean of the `TOP` nearest, mean of the newest."""
+def _content(item: np.ndarray, rows: Rows, content_ID: np.ndarray, name: str) -> dict[str, np.ndarray]:
+    """Cosine of the item's content with the history's: the mean, that of the TOP nearest, that of the RECENT newest."""
     cosine = np.einsum("hd,hd->h", content_ID[item[rows.owner]], content_ID[rows.history]).astype(float)
     count = np.diff(rows.offsets)
     order = np.lexsort((-cosine, rows.owner))
-    place = np.arange(len(order)) - np.repeat(rows.offsets[:-1], count)
+    place = ranges(count)
     best = np.bincount(rows.owner, np.where(place < TOP, cosine[order], 0.0), len(count))
     new = place >= np.repeat(count - RECENT, count)
     recent = np.bincount(rows.owner, np.where(new, cosine, 0.0), len(count))
@@ -95,7 +97,7 @@ def _alike(item: np.ndarray, rows: Rows, content_ID: np.ndarray, name: str) -> d
 
 
 def _disliked(known: Ratings, rows: Rows, content_ID: np.ndarray) -> dict[str, np.ndarray]:
-    """The same of the items that the user is known to dislike."""
+    """The same with the items that the user dislikes, by `known`."""
     no = known.value == 0
     order = np.argsort(known.user_idx[no], kind="stable")
     count_U = np.bincount(known.user_idx[no], minlength=known.num_users)
@@ -104,4 +106,4 @@ def _disliked(known: Ratings, rows: Rows, content_ID: np.ndarray) -> dict[str, n
     start = (np.cumsum(count_U) - count_U)[rows.user_idx]
     at = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], count)
     disliked = Rows(rows.user_idx, rows.item_idx, known.item_idx[no][order][at], offsets)
-    return _alike(rows.item_idx, disliked, content_ID, "disliked")
+    return _content(rows.item_idx, disliked, content_ID, "disliked")

@@ -1,4 +1,4 @@
-"""Ratings as flat arrays, and the same ones grouped by user or by item in padded blocks.
+"""Ratings as flat arrays, and grouped by user or by item in padded blocks.
 
 Shapes: n ratings, U users, I items; B rows of a block, L ratings of its longest row.
 """
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-ENTRIES_A_BLOCK = 100_000  # padded ratings that are held at once, times the factors of a model
+ENTRIES_A_BLOCK = 100_000  # padded ratings in a block; memory: this x the factors of a model
 
 
 @dataclass(frozen=True)
 class Ratings:
-    """`user_idx`, `item_idx` int64 (n,) and `value` float64 (n,): what was rated how, each pair at most once."""
+    """`user_idx`, `item_idx` int64 (n,), each pair at most once, and the rating `value` float64 (n,)."""
 
     user_idx: np.ndarray
     item_idx: np.ndarray
@@ -22,14 +22,14 @@ class Ratings:
     num_items: int
 
     def without(self, rows: np.ndarray) -> "Ratings":
-        """The ratings outside a mask (n,)."""
+        """The ratings where the mask `rows` (n,) is False."""
         kept = ~rows
         return Ratings(self.user_idx[kept], self.item_idx[kept], self.value[kept], self.num_users, self.num_items)
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some rows with all their ratings: `row_B`; `at_BL` numbers of ratings, 0 where padded; `here_BL` 1, padded 0."""
+    """Some rows `row_B` with all their ratings: `at_BL` are positions of ratings, `here_BL` is 1, or 0 for padding."""
 
     row_B: np.ndarray
     at_BL: np.ndarray
@@ -37,7 +37,7 @@ class Block:
 
 
 def blocks(row_idx: np.ndarray, num_rows: int) -> Iterator[Block]:
-    """Every row 0..num_rows-1 once, those of like length together; a row without ratings is all padding."""
+    """Every row 0..num_rows-1 once, rows of similar length together; a row without ratings has only padding."""
     count = np.bincount(row_idx, minlength=num_rows)
     order = np.argsort(row_idx, kind="stable")
     start = np.cumsum(count) - count
@@ -55,6 +55,6 @@ def blocks(row_idx: np.ndarray, num_rows: int) -> Iterator[Block]:
 
 
 def mean_of(row_idx: np.ndarray, value: np.ndarray, num_rows: int, shrinkage: float, towards: float) -> np.ndarray:
-    """(num_rows,) means that count `towards` as `shrinkage` further values."""
+    """(num_rows,) means of each row's values and of `shrinkage` further values that are equal to `towards`."""
     count = np.bincount(row_idx, minlength=num_rows)
     return (np.bincount(row_idx, value, num_rows) + shrinkage * towards) / np.maximum(count + shrinkage, 1e-9)

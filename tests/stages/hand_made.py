@@ -1,9 +1,9 @@
-"""A hand-made warehouse as the stages before model_metrics leave it: two scenarios, eight items, no trained model.
+"""A hand-made warehouse as it is before model_metrics runs: two scenarios, eight items, no trained model.
 
 Tonight is Friday 2024-03-01; windows last 7 days, so the newest closed one opens on Monday 2024-02-19.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from recspark import model_folder
 from recspark.config.schema import Config
 from recspark.features import FEATURES
 from recspark.tables import candidates, index, interactions, items
+from recspark.warehouse import artifacts
 from recspark.warehouse.store import Store
 
 RUN_DATE, WINDOW = date(2024, 3, 1), date(2024, 2, 19)
@@ -31,14 +32,25 @@ BOUGHT = {"u0": "i7", "u1": "i7", "u4": "i6"}
 
 @dataclass(frozen=True)
 class StubScorer:
-    """Stands for the trained models of a date: `answer` maps a mode to a function of the item numbers."""
+    """A stub of the trained models of a date: `answer` maps a mode to a function of the item numbers."""
 
     models: str | None
     answer: dict
+    bundle: str = ""
 
     @property
     def modes(self):
         return (*self.answer, "linear", "content", "popular")
+
+    def of(self, warehouse):
+        return replace(self, bundle=f"{warehouse}/{BUNDLE}")
+
+    @property
+    def names(self):
+        return (self.models,)
+
+    def folders(self, mode):
+        return str(self.models)
 
     def columns(self, modes):
         return (c.ITEM_IDX,)
@@ -61,13 +73,13 @@ def event(user: str, item: str, day: date, kind: str = "purchase") -> tuple:
 
 
 def events() -> list[tuple]:
-    """Everybody had the item of the same number; then what was bought in the window, and u2 bought his own again."""
-    had = [event(user, item, FIRST) for user, item in zip(USERS, ITEMS, strict=False)]
-    return [*had, *(event(u, i, WINDOW + timedelta(days=1)) for u, i in BOUGHT.items()), event("u2", "i2", WINDOW)]
+    """Every user buys the item of the same number first; in the window BOUGHT, and u2 the same item again."""
+    first = [event(user, item, FIRST) for user, item in zip(USERS, ITEMS, strict=False)]
+    return [*first, *(event(u, i, WINDOW + timedelta(days=1)) for u, i in BOUGHT.items()), event("u2", "i2", WINDOW)]
 
 
 def rows_of(spark, as_of: date, default_user: bool):
-    """Candidates: all items that a user had not; linear likes high numbers, popular low ones."""
+    """Candidates: all items that a user has not seen; linear prefers high numbers, popular low ones."""
     seen = {(user, item) for _, user, item, _, _, _, _, day in events() if day < as_of}
     users = [(SCENARIO_OF[u], u, at) for at, u in enumerate(USERS)]
     users += [(s, c.DEFAULT_USER, -1) for s in ("DE", "FR")] if default_user else []
@@ -91,7 +103,8 @@ def rows_of(spark, as_of: date, default_user: bool):
 
 def build(spark, warehouse: Path) -> None:
     """Write the tables and the part of a retriever that publication needs."""
-    store = Store(spark, config(warehouse), "builder")
+    store_config = config(warehouse)
+    store = Store(spark, store_config, "builder")
     create = partial(spark.createDataFrame)
     store.append(interactions.TABLE, create(events(), interactions.TABLE.schema))
     texts = [(i, None if n == 1 else f"THING {n}", None, None, "h", FIRST) for n, i in enumerate(ITEMS)]
@@ -103,3 +116,5 @@ def build(spark, warehouse: Path) -> None:
         stamp = {"fingerprint": f"candidates-{as_of}", "as_of": str(as_of)}
         store.replace(candidates.TABLE, rows.coalesce(1), where=f"as_of = '{as_of}'", metadata=stamp)
     model_folder.save(f"{warehouse}/{BUNDLE}", {}, {"tie_rank": np.arange(len(ITEMS), dtype=np.int32)})
+    for as_of in (WINDOW, RUN_DATE):
+        artifacts.point(store, store_config, "retriever", as_of, f"{warehouse}/{BUNDLE}")

@@ -1,0 +1,69 @@
+"""The boosted trees of a night (LightGBM), trained on the driver.
+
+Folder: <warehouse>/models/gbdt/<newest window>-<fingerprint>/{evaluated,published}.
+Memory: at most gbdt.max_rows rows, 4 bytes for each feature, three copies of them during training.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from recspark import columns as c
+from recspark import model_folder
+from recspark.config.schema import Config
+from recspark.features import features_of
+from recspark.stages.ranker.examples import Examples
+from recspark.stages.ranker.modes import EVALUATED, GBDT, PUBLISHED
+from recspark.tables import training_examples
+from recspark.training.feed.users import read_users
+from recspark.training.ranking.job import AS_OF_DAY, STOP_FOLD
+from recspark.warehouse import artifacts
+from recspark.warehouse.store import Store
+from recspark.windows import exponential_decay
+
+
+def folder(store: Store, config: Config, examples: Sequence[Examples]) -> str:
+    """The folder of the models of these windows. Its name holds a hash of all inputs, so later nights find it again."""
+    inputs = [window.fingerprint for window in examples]
+    return artifacts.folder(store, GBDT, f"{examples[0].as_of}-{artifacts.fingerprint(GBDT, config, *inputs)}")
+
+
+def train(config: Config, examples: Sequence[Examples], target: str) -> dict[str, dict[str, int]]:
+    """Train both copies and save the folder.
+
+    Returns: copy -> num_rounds and rows.
+    Raises: DataError if no list has a positive.
+    """
+    copies: dict[str, dict[str, int]] = {}
+    num_rounds = None
+    if len(examples) > 1:
+        copies[EVALUATED] = _fit(config, examples[1:], f"{target}/{EVALUATED}", None)
+        num_rounds = copies[EVALUATED]["num_rounds"]
+    copies[PUBLISHED] = _fit(config, examples, f"{target}/{PUBLISHED}", num_rounds)
+    manifest = {"windows": [str(window.as_of) for window in examples], "models": list(copies), GBDT: copies}
+    model_folder.save(target, manifest)
+    return copies
+
+
+def _fit(config: Config, examples: Sequence[Examples], target: str, num_rounds: int | None) -> dict[str, int]:
+    """Train one copy: `num_rounds` on all users, or without it with early stopping on a tenth of the users."""
+    if not model_folder.exists(target):
+        from recspark.models.rankers import gbdt  # here: only a night that trains imports LightGBM
+
+        keys = (AS_OF_DAY, c.SCENARIO_IDX, c.USER_IDX, c.ITEM_IDX)
+        label = training_examples.label_column(config.training_examples.tasks[0].name)
+        files = [file for window in examples for file in window.files]
+        names = features_of(config.retriever.names)
+        rows = read_users(files, [*keys, *names, label, c.FOLD], c.USER_IDX, config.gbdt.max_rows, config.seed)
+        features = np.column_stack([rows.pop(name) for name in names])
+        key = np.column_stack([rows[name] for name in keys])
+        holdout = rows[c.FOLD] == STOP_FOLD
+        half_life, day = config.training_examples.half_life_days, rows[AS_OF_DAY]
+        weights = exponential_decay(int(day.max()) - day, half_life) if half_life else None
+        model = gbdt.fit(
+            features, rows[label], key, holdout, names, config.gbdt, config.seed, num_rounds, weights=weights
+        )
+        manifest, texts = gbdt.to_texts(model)
+        model_folder.save(target, manifest, texts=texts)
+    manifest = model_folder.read_manifest(target)
+    return {"num_rounds": manifest["num_rounds"], "rows": manifest["num_rows"]}

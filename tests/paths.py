@@ -1,0 +1,6 @@
+"""Where the checkout's files lie."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+CONF = str(ROOT / "conf" / "online_retail.yaml")
