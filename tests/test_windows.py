@@ -19,6 +19,11 @@ def test_a_window_that_ends_on_the_run_date_is_closed() -> None:
     assert closed_windows(window_end(monday, 28), 28, 1) == (monday,)
 
 
+def test_a_window_whose_last_day_is_the_run_date_is_still_open() -> None:
+    """2011-10-10 + 28 days = 2011-11-07; the night of the 6th does not know what users did on the 6th."""
+    assert closed_windows(date(2011, 11, 6), 28, 1) == (date(2011, 10, 3),)
+
+
 def test_older_windows_count_less() -> None:
     """28 days before the newest is half of a half-life of 56: 2^-.5; 56 days before it, half."""
     weights = exponential_decay(np.array([0, 28, 56]), 56.0)

@@ -17,6 +17,7 @@ from recspark.session import get_session
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
+NTH = "_nth"  # in a key: the place of a row among those that share the rest of it, in order of their values
 KEYS = {
     "interactions": ("scenario", "user_id", "item_id", "event_time", "event"),
     "rejected_events": ("row_hash",),
@@ -27,7 +28,8 @@ KEYS = {
     "scenario_index": ("scenario",),
     "item_embeddings": ("item_id", "encoder"),
     "candidates": ("as_of", "scenario", "user_idx", "item_idx"),
-    "training_examples": ("as_of", "scenario_idx", "user_idx", "item_idx"),
+    # two small scenarios of one user share a scenario_idx, so rows are told apart by what they say, too
+    "training_examples": ("as_of", "scenario_idx", "user_idx", "item_idx", NTH),
     "model_metrics": ("run_date", "model", "baseline", "scenario", "slice", "metric"),
     "recommendations": ("run_date", "scenario", "user_id", "rank"),
     "recommendation_facts": ("run_date", "scenario", "user_id", "item_id"),
@@ -41,8 +43,10 @@ def differing(before: "DataFrame", after: "DataFrame", key: tuple[str, ...]) -> 
     """Column -> rows in which it differs; `rows only before` and `rows only after`; nothing where all is the same."""
     from pyspark.sql import functions as F
 
+    if NTH in key:
+        before, after = (_numbered(rows, key[:-1]) for rows in (before, after))
     names = [name for name in before.columns if name not in OF_A_RUN and name not in key]
-    missing = sorted({*before.columns} ^ {*after.columns} - OF_A_RUN)
+    missing = sorted(({*before.columns} ^ {*after.columns}) - OF_A_RUN)
     if missing:
         return dict.fromkeys((f"column {name} of one only" for name in missing), 1)
     left = before.select(*key, *(F.col(name).alias(f"{name}_before") for name in names), F.lit(True).alias("_before"))
@@ -61,6 +65,14 @@ def differing(before: "DataFrame", after: "DataFrame", key: tuple[str, ...]) -> 
     return {name: count for name, count in found.items() if count}
 
 
+def _numbered(rows: "DataFrame", key: tuple[str, ...]) -> "DataFrame":
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    values = sorted(set(rows.columns) - set(key) - OF_A_RUN)
+    return rows.withColumn(NTH, F.row_number().over(Window.partitionBy(*key).orderBy(*values)))
+
+
 def _same(left: "Column", right: "Column", kind: str) -> "Column":
     from pyspark.sql import functions as F
 
@@ -69,6 +81,7 @@ def _same(left: "Column", right: "Column", kind: str) -> "Column":
     if kind not in ("double", "float"):
         return left.eqNullSafe(right)
     near = F.abs(left - right) <= TOLERANCE * F.greatest(F.lit(1.0), F.abs(left))
+    near &= ~F.isnan(left) & ~F.isnan(right)  # to Spark NaN is larger than any number, and as large as itself
     return F.coalesce(near | left.eqNullSafe(right), left.isNull() & right.isNull(), F.lit(False))
 
 

@@ -131,7 +131,7 @@ def ease(known: Histories, num_items: int, l2: float) -> Score:
     return score
 
 
-def asking(module, model) -> Score:  # type: ignore[no-untyped-def]
+def asking(module, model) -> Score:
     """A retriever's scores of what is bought next."""
 
     def score(block: Histories) -> np.ndarray:

@@ -19,7 +19,7 @@ def is_local(spark: SparkSession) -> bool:
 def threads(spark: SparkSession, num_processes: int) -> int:
     """Threads of each process."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // num_processes) if is_local(spark) else int(spark.conf.get("spark.task.cpus") or "1")
+    return max(1, cores // num_processes) if is_local(spark) else int(spark.conf.get("spark.task.cpus", "1") or "1")
 
 
 def launch(

@@ -68,11 +68,12 @@ def test_published_runs_and_metrics_describe_the_night(spark: Any, published_nig
     warehouse, night = published_night
     runs = table(spark, warehouse, "published_runs").collect()
     assert [(r.run_id, r.status) for r in runs] == [(night.result["run_id"], "published")]
+    metrics = table(spark, warehouse, "model_metrics").where("scenario = '__all__' AND slice = 'all'")
+    values = {(r.metric, r.model): r.value for r in metrics.where("metric IN ('ndcg@10', 'gauc')").collect()}
+    assert {"popular", "linear", "content"} <= {model for metric, model in values if metric == "ndcg@10"}
+    # A random order has a gauc of .5 within lists; these have .59 to .62.
+    assert min(values["gauc", model] for model in ("gbdt", "ranker", "blend")) > 0.55, values
     metrics = table(spark, warehouse, "model_metrics")
-    ndcg = metrics.where("metric = 'ndcg@10' AND scenario = '__all__' AND slice = 'all'")
-    values = {r.model: r.value for r in ndcg.collect()}
-    assert {"popular", "linear", "content", "gbdt", "ranker", "blend"} <= set(values)
-    assert all(0.0 <= v <= 1.0 for v in values.values())
     decisions = metrics.where("metric LIKE 'gain%' AND note IS NOT NULL")
     assert decisions.count() > 0
 

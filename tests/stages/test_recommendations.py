@@ -100,7 +100,6 @@ def test_a_night_is_published_with_its_row(spark, published):
     assert (stamp["run_id"], stamp["config_hash"]) == ("run1", run.config_hash)
 
 
-@pytest.mark.slow
 def test_a_shared_fact_is_the_reason_and_its_path_is_kept(spark, warehouse):
     """i6 and u0's i0 are by the same maker; without item_facts.reasons no list has such a reason."""
     store = Store(spark, hand_made.config(warehouse), "facts")
@@ -119,7 +118,6 @@ def test_a_shared_fact_is_the_reason_and_its_path_is_kept(spark, warehouse):
     assert table(spark, warehouse, "recommendation_facts").count() == 0
 
 
-@pytest.mark.slow
 def test_the_same_inputs_are_skipped_and_force_is_a_new_run(spark, warehouse):
     before = len(list((warehouse / "recommendations/_delta_log").glob("*.json")))
     assert publish(spark, warehouse, "run2").skipped
@@ -131,7 +129,6 @@ def test_the_same_inputs_are_skipped_and_force_is_a_new_run(spark, warehouse):
     assert [r[0] for r in ids] == ["run3"]
 
 
-@pytest.mark.slow
 def test_a_failed_check_holds_the_night(spark, warehouse):
     store = Store(spark, hand_made.config(warehouse), "breaker")
     store.delta(candidates.TABLE).delete(F.expr(f"as_of = '{TONIGHT}' AND user_idx = 0"))
@@ -144,7 +141,6 @@ def test_a_failed_check_holds_the_night(spark, warehouse):
     assert (held.status, held.reason) == ("held", "1 eligible users without a list")
 
 
-@pytest.mark.slow
 def test_killed_between_commit_and_row(spark, built, tmp_path, monkeypatch):
     warehouse = tmp_path / "w"
     shutil.copytree(built, warehouse)

@@ -18,7 +18,7 @@ FOREVER = float("inf")
 
 
 @pytest.fixture(scope="module")
-def both(planted_night):  # type: ignore[no-untyped-def]
+def both(planted_night):
     """The planted world as a Spark table of histories, and as flat arrays."""
     groups = histories_table.groups_in(planted_night.path)
     frame = histories_table.read(planted_night.store, planted_night.config, world.AS_OF, groups).persist()
@@ -29,7 +29,7 @@ def both(planted_night):  # type: ignore[no-untyped-def]
     return frame, Histories(np.concatenate(([0], np.cumsum(sizes))), *arrays)
 
 
-def test_linear(planted_night, both) -> None:  # type: ignore[no-untyped-def]
+def test_linear(planted_night, both) -> None:
     frame, flat = both
     num_items, day = len(planted_night.bundle.known), as_of_day(world.AS_OF)
     weights = linear.fit(gram(frame, num_items, day, FOREVER), 5.0)
@@ -43,7 +43,7 @@ def test_linear(planted_night, both) -> None:  # type: ignore[no-untyped-def]
     assert np.abs(tonight).max() > 0.01
 
 
-def test_popular(planted_night, both) -> None:  # type: ignore[no-untyped-def]
+def test_popular(planted_night, both) -> None:
     """The newest event is a day before tonight, which counts it, and all others, a little less: shares are the same."""
     frame, flat = both
     num_items, day = len(planted_night.bundle.known), as_of_day(world.AS_OF)

@@ -32,7 +32,7 @@ RUN_DATE = world.AS_OF + timedelta(days=84)  # the oldest of three windows of 28
 
 
 @pytest.fixture(scope="module")
-def adapter_night(spark, tmp_path_factory):  # type: ignore[no-untyped-def]
+def adapter_night(spark, tmp_path_factory):
     """(store, config, summary of the first night). Users buy LEFT i and RIGHT i on one day, the next two 10 days on."""
     folder = tmp_path_factory.mktemp("night")
     config = Config.model_validate(
@@ -63,7 +63,7 @@ def adapter_night(spark, tmp_path_factory):  # type: ignore[no-untyped-def]
 
 
 @pytest.fixture(scope="module")
-def few(spark):  # type: ignore[no-untyped-def]
+def few(spark):
     """events and items: `u` buys a, a, b, x (no text), c a day apart, then d 7 days later and a 8 days after that; `v`
     buys b and c in two scenarios, and both again."""
     day = date(2024, 1, 1)
@@ -78,12 +78,12 @@ def few(spark):  # type: ignore[no-untyped-def]
     return spark.createDataFrame(rows, INTERACTIONS.schema), spark.createDataFrame(texts, ITEMS.schema)
 
 
-def found(few, seed: int = 0, **settings) -> list[tuple[str, str]]:  # type: ignore[no-untyped-def]
+def found(few, seed: int = 0, **settings) -> list[tuple[str, str]]:
     rows = text_adapter.pairs(*few, TextAdapter(**settings), seed).collect()
     return sorted((row.left.removeprefix("text "), row.right.removeprefix("text ")) for row in rows)
 
 
-def test_pairs_are_consecutive_different_items_within_the_days(few) -> None:  # type: ignore[no-untyped-def]
+def test_pairs_are_consecutive_different_items_within_the_days(few) -> None:
     """u: a b, b c (x does not count), c d after exactly 7 days, not d a after 8. v: b c once, c b."""
     assert found(few) == [("a", "b"), ("b", "c"), ("b", "c"), ("c", "b"), ("c", "d")]
     assert found(few, window_days=6.9) == [("a", "b"), ("b", "c"), ("b", "c"), ("c", "b")]
@@ -91,7 +91,7 @@ def test_pairs_are_consecutive_different_items_within_the_days(few) -> None:  # 
     assert found(few, scenarios=("home",)) == [("a", "c"), ("b", "c"), ("c", "d")]
 
 
-def test_the_sample_does_not_depend_on_partitions(few, spark) -> None:  # type: ignore[no-untyped-def]
+def test_the_sample_does_not_depend_on_partitions(few, spark) -> None:
     events, items = few
     one = found(few, max_pairs=3)
     assert len(one) == 3
@@ -103,7 +103,7 @@ def test_the_sample_does_not_depend_on_partitions(few, spark) -> None:  # type: 
     assert any(found(few, seed=seed, max_pairs=3) != one for seed in range(1, 5))
 
 
-def test_corrupt_and_blank_texts_make_no_pair(few) -> None:  # type: ignore[no-untyped-def]
+def test_corrupt_and_blank_texts_make_no_pair(few) -> None:
     events, items = few
     bad = F.when(F.col("item_id") == "b", F.expr("CAST(X'FF' AS STRING)")).when(F.col("item_id") == "c", " ")
     broken = items.withColumn("text", bad.otherwise(F.col("text")))
@@ -114,7 +114,7 @@ def test_corrupt_and_blank_texts_make_no_pair(few) -> None:  # type: ignore[no-u
 # -- the night ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_first_night_trains(adapter_night) -> None:  # type: ignore[no-untyped-def]
+def test_the_first_night_trains(adapter_night) -> None:
     store, config, summary = adapter_night
     path = text_adapter.folder(store, config, RUN_DATE)
     assert not summary.skipped and summary.rows_out == 400
@@ -124,7 +124,7 @@ def test_the_first_night_trains(adapter_night) -> None:  # type: ignore[no-untyp
     assert not (Path(path) / "pairs").exists()
 
 
-def test_item_embeddings_are_those_of_the_adapter(adapter_night) -> None:  # type: ignore[no-untyped-def]
+def test_item_embeddings_are_those_of_the_adapter(adapter_night) -> None:
     store, config, _ = adapter_night
     path = text_adapter.folder(store, config, RUN_DATE)
     (chosen,) = encoders_of(store, config, RUN_DATE)
@@ -140,7 +140,7 @@ def test_item_embeddings_are_those_of_the_adapter(adapter_night) -> None:  # typ
     assert item_embeddings.refresh(store, config, RUN_DATE).skipped
 
 
-def test_the_adapter_stands_beside_other_encoders(adapter_night) -> None:  # type: ignore[no-untyped-def]
+def test_the_adapter_stands_beside_other_encoders(adapter_night) -> None:
     store, config, _ = adapter_night
     tree = config.model_dump()
     tree["item_embeddings"] = {"encoder": tree["text_adapter"]["encoder"], "also": [{"encoder": "text_adapter"}]}
@@ -148,7 +148,7 @@ def test_the_adapter_stands_beside_other_encoders(adapter_night) -> None:  # typ
     assert (first.split("@")[0], second.split("@")[0]) == ("tiny", "tiny+lora")
 
 
-def test_it_is_trained_again_when_the_window_moves(adapter_night, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_it_is_trained_again_when_the_window_moves(adapter_night, monkeypatch) -> None:
     """Not with the next nights of the week or with their events; with other settings, older events or the next week."""
     store, config, _ = adapter_night
     path = text_adapter.folder(store, config, RUN_DATE)
@@ -169,7 +169,7 @@ def test_it_is_trained_again_when_the_window_moves(adapter_night, monkeypatch) -
         encoders_of(store, config, next_week)
 
 
-def test_without_pairs_the_frozen_model_stays(adapter_night) -> None:  # type: ignore[no-untyped-def]
+def test_without_pairs_the_frozen_model_stays(adapter_night) -> None:
     """Before the first night's oldest window there is no event."""
     store, config, _ = adapter_night
     early = world.AS_OF - timedelta(days=1)
@@ -180,7 +180,7 @@ def test_without_pairs_the_frozen_model_stays(adapter_night) -> None:  # type: i
     np.testing.assert_allclose(text.load(path, device="cpu").encode(LEFT), expected, atol=1e-6)
 
 
-def test_what_does_not_fit_is_refused(adapter_night) -> None:  # type: ignore[no-untyped-def]
+def test_what_does_not_fit_is_refused(adapter_night) -> None:
     store, config, _ = adapter_night
     with pytest.raises(ConfigError, match="expected a section of that name"):
         encoders_of(store, config.model_copy(update={"text_adapter": None}), RUN_DATE)
@@ -193,7 +193,7 @@ def test_what_does_not_fit_is_refused(adapter_night) -> None:  # type: ignore[no
     assert content_encoders(store, plain, RUN_DATE) == plain.item_embeddings.all
 
 
-def test_the_command_uses_the_adapter(adapter_night, tmp_path, capsys) -> None:  # type: ignore[no-untyped-def]
+def test_the_command_uses_the_adapter(adapter_night, tmp_path, capsys) -> None:
     """As the command line runs them; the adapter is there already."""
     store, config, _ = adapter_night
     path = tmp_path / "night.yaml"

@@ -54,6 +54,16 @@ def test_an_earlier_date_sees_what_had_happened_then(tables) -> None:
     assert (ann.item_idx, ann.weight, ann.value) == ([1], [-1.0], [-3.0])
 
 
+def test_an_event_at_midnight_is_of_the_day_that_begins(spark, tables) -> None:
+    """bob views b when day 2 begins: as of day 2 he has no event, as of day 3 it is his first one."""
+    events, *rest = tables
+    midnight = datetime(1970, 1, 3, tzinfo=timezone.utc)
+    more = spark.createDataFrame([("de", "bob", "b", midnight, "view", 1.0, None)], EVENTS)
+    moved = (events.unionByName(more.withColumn("event_date", F.to_date("event_time"))), *rest)
+    assert [row.user_idx for row in built(moved, day=DAY_2).collect()] == [7]
+    assert built(moved, day=DAY_3).where("user_idx = 3").first().time == [2.0, 2.5]
+
+
 @pytest.mark.parametrize("day", [DAY_3, DAY_2])
 def test_what_came_later_changes_nothing(tables, day) -> None:
     """The beginning of all histories is the same as the histories of the earlier events alone."""

@@ -51,7 +51,6 @@ def test_overflow_is_refused(spark):
         pass
 
 
-@pytest.mark.slow
 def test_refresh_commits_nothing_without_new_ids(spark, tmp_path):
     source = {"format": "csv", "paths": ["x"], "scenario": "s", "user_id": "u", "item_id": "i", "event_time": "t"}
     config = Config.model_validate({"warehouse": str(tmp_path), "source": {"interactions": source}})

@@ -70,9 +70,10 @@ def test_a_misspelt_attribute_names_its_key(spark):
 
 def test_first_seen_is_the_earliest_date_known(spark):
     listed = newest(spark, CATALOGUE)
-    rows = found(
-        items.build(listed, sold(spark, ("a", "2023-12-31"), ("b", "2024-01-02"), ("z", "2024-01-01")), None, RUN_DATE)
-    )
+    days = [("a", "2024-01-01"), ("a", "2023-12-31"), ("b", "2024-01-02"), ("z", "2024-01-01"), ("z", "2024-01-02")]
+    built = items.build(listed, sold(spark, *days), None, RUN_DATE).persist()
+    rows = found(built)
+    assert built.count() == len(rows) == 4  # an item of two days is one row
     assert {i: r.first_seen for i, r in rows.items()} == {
         "a": date(2023, 12, 31),  # sold before it stood in the catalogue
         "b": date(2024, 1, 2),
@@ -122,7 +123,6 @@ def test_content_hash_is_that_of_text_and_media(spark):
     }
 
 
-@pytest.mark.slow
 def test_refresh_commits_only_changes(spark, tmp_path):
     (tmp_path / "events.csv").write_text("s,u,i,t\nfr,ann,a,2024-01-01\nfr,ann,z,2024-01-02\n")
     (tmp_path / "items.csv").write_text("id,title\na,A\nb,B\n")
@@ -140,21 +140,21 @@ def test_refresh_commits_only_changes(spark, tmp_path):
         {"warehouse": str(tmp_path / "w"), "source": {"interactions": events, "items": listed}}
     )
 
-    def night(force=False):
+    def refreshed(force=False):
         store = Store(spark, config, "run")
-        interactions_stage.refresh(store, config, RUN_DATE)
         return items_stage.refresh(store, config, RUN_DATE, force), store
 
-    summary, store = night()
+    interactions_stage.refresh(Store(spark, config, "run"), config, RUN_DATE)
+    summary, store = refreshed()
     assert (summary.rows_in, summary.rows_out, summary.note) == (3, 3, "3 new or changed, 1 of them without text")
     assert {r.item_id: r.item_idx for r in store.read(index.ITEM_INDEX).collect()} == {"a": 0, "b": 1, "z": 2}
-    summary, store = night()
+    summary, store = refreshed()
     assert summary.skipped
-    summary, store = night(force=True)
+    summary, store = refreshed(force=True)
     assert not summary.skipped and [store.version(t) for t in (items.TABLE, index.ITEM_INDEX)] == [0, 0]
 
     (tmp_path / "items.csv").write_text("id,title\na,A\nb,other B\n0,zero\n1,\n")
-    summary, store = night()
+    summary, store = refreshed()
     assert (summary.rows_in, summary.rows_out, summary.note) == (3, 5, "3 new or changed, 1 of them without text")
     numbers = {r.item_id: r.item_idx for r in store.read(index.ITEM_INDEX).collect()}
     assert numbers == {"a": 0, "b": 1, "z": 2, "0": 3, "1": 4}

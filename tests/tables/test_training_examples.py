@@ -69,6 +69,16 @@ def test_labels_by_hand(spark: Any, tmp_path: Path) -> None:
     assert rows[0, 0].as_of_day == 19723  # 54 x 365 + 13 leap days
 
 
+def test_a_user_with_two_positives_has_each_example_once(spark: Any, tmp_path: Path) -> None:
+    bought = [("de", "u1", item, "purchase", 1.0) for item in ("i0", "i2")]
+    more = events(spark).unionByName(spark.createDataFrame(bought, events(spark).schema))
+    settings = config(tmp_path)
+    labels = training_examples.outcomes(more, *indices(spark), settings)
+    rows = training_examples.build(candidates(spark), labels, settings, AS_OF).collect()
+    found = sorted((r.user_idx, r.item_idx, r.label_buy) for r in rows)
+    assert found == [(0, 0, 1.0), (0, 1, 0.0), (0, 2, 0.0), (1, 0, 1.0), (1, 1, 0.0), (1, 2, 1.0)]
+
+
 def test_schema_is_the_contract(spark: Any, tmp_path: Path) -> None:
     frame = built(spark, config(tmp_path))
     table = training_examples.table(TASKS)

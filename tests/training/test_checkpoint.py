@@ -51,7 +51,7 @@ def test_the_newest_whole_step_counts_and_older_ones_go(tmp_path: Path) -> None:
     assert checkpoint.latest_step(folder) is None
 
 
-def test_remote_folders_are_copied_once(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_remote_folders_are_copied_once(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     folder = "memory://models/one"
     model_folder.save(folder, {}, {"x": np.arange(3)})

@@ -1,7 +1,8 @@
 """Fingerprints over keys of the configuration, and the files that name a date's folder. No Spark: a stub store."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from recspark.config.schema import Config
 from recspark.errors import DataError
 from recspark.warehouse import artifacts
 from recspark.warehouse.artifacts import ARTIFACTS, fingerprint
+from recspark.warehouse.store import Table
 
 DAY = date(2024, 3, 4)
 SOURCE = {"format": "parquet", "paths": ["x"], "scenario": "s", "user_id": "u", "item_id": "i", "event_time": "t"}
@@ -21,9 +23,19 @@ ITEMS = {"format": "parquet", "paths": ["y"], "item_id": "i", "text": "t"}
 @dataclass(frozen=True)
 class StubStore:
     warehouse: str
+    version: str = "table@0"
 
     def models(self, noun: str) -> str:
         return f"{self.warehouse}/models/{noun}"
+
+    def exists(self, table: Table) -> bool:
+        return True
+
+    def is_fresh(self, table: Table, expected: str) -> bool:
+        return False  # the newest commit has another fingerprint
+
+    def token(self, table: Table) -> str:
+        return self.version
 
 
 def config(**sections: Any) -> Config:
@@ -41,6 +53,8 @@ def test_a_key_moves_the_artefacts_that_read_it() -> None:
     assert moved_by(source=sources) == {"items"}
     task = {"name": "buy", "kind": "binary", "sql": "count(*) > 1"}
     assert moved_by(training_examples={"tasks": [task]}) == {"training_examples", "model_metrics", "ranker", "gbdt"}
+    weights = {"candidates", "training_examples", "model_metrics", "text_adapter", "retriever"}
+    assert moved_by(interactions={"event_weights": {"return": -1}}) == weights
     assert moved_by(gbdt={"num_leaves": 7}) == {"gbdt"}
     assert moved_by(ranker={"dropout": 0.5}) == {"ranker"}
     assert moved_by(retriever={"linear": {"l2": 7}}) == {"retriever"}
@@ -71,6 +85,16 @@ def test_a_new_key_that_is_off_moves_nothing(monkeypatch: pytest.MonkeyPatch) ->
 def test_inputs_move_a_fingerprint() -> None:
     assert fingerprint("items", config(), "a", 1) == fingerprint("items", config(), "a", 1)
     assert len({fingerprint("items", config(), *inputs) for inputs in (("a", 1), ("a", 2), ("a",), ())}) == 4
+
+
+def test_a_confirmed_table_is_fresh_until_it_changes(tmp_path: Path) -> None:
+    """A run without changes makes no commit, so it leaves a note; any later commit ends what the note says."""
+    table, store = Table("items", "item_id string", ("item_id",)), StubStore(str(tmp_path))
+    confirmed = partial(artifacts.is_fresh, table=table, day=DAY, expected="a")
+    assert not confirmed(store)
+    artifacts.confirm(store, table, DAY, "a")
+    assert confirmed(store) and not confirmed(store, expected="b") and not confirmed(store, day=date(2024, 3, 5))
+    assert not confirmed(replace(store, version="table@1"))
 
 
 def test_a_date_finds_its_folder(tmp_path: Path) -> None:

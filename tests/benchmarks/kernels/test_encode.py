@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pyspark.sql import SparkSession
 
 from benchmarks import __main__ as board
 from benchmarks.kernels import encode, int8
@@ -13,7 +14,8 @@ from tests.paths import ROOT
 SHOP = str(ROOT / "data" / "online-retail")
 
 
-def test_both_modalities_run_to_their_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_both_modalities_run_to_their_end(spark: SparkSession, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Three pictures and two sounds, made here; equal vectors, and nothing is encoded twice."""
     import numpy as np
     from PIL import Image

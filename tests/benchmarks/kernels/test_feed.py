@@ -46,6 +46,7 @@ def test_all_ranks_together_see_every_row_in_every_epoch(
         reader.join()
 
 
+@pytest.mark.slow
 def test_a_rate_is_of_all_ranks(files: list[str]) -> None:
     first, later = feed.rates(feed.FEEDS["feed arrow"], files, 2000, ROWS)
     assert 0 < first < 100 and 0 < later < 100

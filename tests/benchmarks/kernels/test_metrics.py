@@ -5,6 +5,7 @@ from pyspark.sql import SparkSession
 from benchmarks.kernels import metrics as board
 
 
+@pytest.mark.slow
 def test_a_small_run_agrees_with_numpy_and_with_mllib(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("REPLAY_PYTHON", raising=False)
     found = board.run("", 1, quick=True)

@@ -4,6 +4,7 @@ from pyspark.sql import SparkSession
 from benchmarks.kernels import score
 
 
+@pytest.mark.slow
 def test_a_small_run_gives_equal_scores_and_all_figures(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(score, "MODELS", ("single",))  # the other one takes the same path
     found = score.run("", 1, quick=True)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks.night.same_tables import KEYS, compare, differing
+from benchmarks.night.same_tables import KEYS, NTH, compare, differing
 
 KEY = ("item_id",)
 DDL = "item_id string, score double, text string, tags map<string,string>, run_id string"
@@ -27,6 +27,19 @@ def test_every_kind_of_difference_is_counted(spark: Any) -> None:
     expected = {"rows only before": 1, "rows only after": 1, "score": 2, "text": 1}
     assert differing(before, after, KEY) == expected
     assert differing(before, after.drop("text"), KEY) == {"column text of one only": 1}
+
+
+def test_rows_that_share_a_key_are_compared_in_order_of_their_values(spark: Any) -> None:
+    before, after, other = (
+        spark.createDataFrame(rows, "item_id string, label double, weight double")
+        for rows in (
+            [("a", 1.0, 1.0), ("a", 0.0, 5.0)],
+            [("a", 0.0, 5.0), ("a", 1.0, 1.0)],
+            [("a", 0.0, 5.0), ("a", 1.0, 5.0)],
+        )
+    )
+    assert differing(before, after, ("item_id", NTH)) == {}
+    assert differing(before, other, ("item_id", NTH)) == {"weight": 1}
 
 
 def test_a_table_of_one_warehouse_only_is_a_difference(spark: Any, tmp_path: Any) -> None:

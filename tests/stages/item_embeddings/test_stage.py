@@ -22,13 +22,13 @@ from recspark.encoders.vectors import vectors_to_array
 from recspark.encoders.weights import locate, versions
 from recspark.errors import ConfigError
 from recspark.sources.catalogue import newest, parse
+from recspark.stages import items as items_stage
 from recspark.stages.item_embeddings import compact as compact_embeddings
 from recspark.stages.item_embeddings import embed
 from recspark.stages.item_embeddings import stage as job
 from recspark.stages.retriever import stage as retriever
 from recspark.stages.retriever.bundle import item_arrays, open_bundle
 from recspark.tables import item_embeddings as table
-from recspark.tables import items as items_table
 from recspark.tables.interactions import TABLE as INTERACTIONS
 from recspark.tables.items import TABLE as ITEMS
 from recspark.tables.rejected_events import TABLE as REJECTED
@@ -305,7 +305,7 @@ def test_pictures_are_read_where_they_lie(spark, tmp_path):
     config = config_of(tmp_path, item_embeddings={"encoder": str(tiny.build("bert", tmp_path / "bert")), "also": also})
     store = Store(spark, config, "run")
     store.append(INTERACTIONS, spark.createDataFrame([], INTERACTIONS.schema))
-    items_table.refresh(store, config, world.AS_OF)
+    items_stage.refresh(store, config, world.AS_OF)
     summary = job.refresh(store, config, world.AS_OF)
     assert summary.rows_out == 18 and store.version(table.TABLE) == 0
     # the broken and the missing one, once for each of the two encoders of pictures

@@ -208,7 +208,7 @@ def by_definition(found, truth, k):
 
 
 @pytest.mark.parametrize("kind", [int, "user {}".format])
-def test_metrics_of_any_two_tables_are_those_of_the_definition(spark, kind):  # type: ignore[no-untyped-def]
+def test_metrics_of_any_two_tables_are_those_of_the_definition(spark, kind):
     """Users 0..19 have lists, 10..29 did something, one of them the same thing twice."""
     rng = np.random.default_rng(0)
     found = {user: rng.permutation(40)[: rng.integers(1, 25)].tolist() for user in range(20)}

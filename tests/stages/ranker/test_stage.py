@@ -49,7 +49,7 @@ def test_two_processes_learn_what_one_does(spark, real_launches: None, tmp_path:
     np.testing.assert_allclose(scores(here.folder, window), scores(there.folder, window), atol=1e-5)
 
 
-def test_errors_of_the_processes_reach_the_driver(spark, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_errors_of_the_processes_reach_the_driver(spark, tmp_path: Path) -> None:
     window = planted.window(tmp_path)
     gone = Window(window.day, ("/nowhere/part.parquet",), window.histories, window.bundle)
     with pytest.raises(TrainingError, match=r"ranker: training file /nowhere/part.parquet is gone"):
@@ -65,7 +65,7 @@ def test_a_lost_process_says_how_to_go_on(spark, real_launches: None, tmp_path: 
         launch(spark, "ranker", TRAINER, crashing, num_processes=1, use_gpu=False)
 
 
-def test_shards_hold_positive_events_in_order(spark, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_shards_hold_positive_events_in_order(spark, tmp_path: Path) -> None:
     rows = [
         # user, scenarios, items, groups, times, weights, values, prices
         (3, ["a"], [5, 6, 7], [1, 0, 1], [1.0, 2.0, 3.0], [1.0, -1.0, 1.0], [1.0] * 3, [1.0] * 3),
@@ -160,12 +160,19 @@ def test_gbdt_publishes_with_the_rounds_of_the_evaluated_one(tmp_path: Path) -> 
 
     rng = np.random.default_rng(0)
     source = {"format": "parquet", "paths": ["x"], "scenario": "s", "user_id": "u", "item_id": "i", "event_time": "t"}
-    config = Config(warehouse=str(tmp_path), source={"interactions": source}, gbdt=Gbdt(max_rounds=8))  # type: ignore[arg-type]
+    tasks = [{"name": name, "kind": "binary", "sql": "x"} for name in ("interaction", "other")]
+    config = Config.model_validate({
+        "warehouse": str(tmp_path),
+        "source": {"interactions": source},
+        "gbdt": {"max_rounds": 8},
+        "training_examples": {"tasks": tasks},
+    })  # fmt: skip
     found = []
     for number in range(2):
         table = {name: rng.normal(size=1000).astype(np.float32) for name in FEATURES}
         best = table[FEATURES[3]].reshape(100, 10).argmax(axis=1)  # one positive a list: a list without one is left out
         table["label_interaction"] = np.eye(10, dtype=np.float32)[best].ravel()
+        table["label_other"] = np.zeros(1000, np.float32)  # trees learn the first task; this one has no positive
         user = np.arange(1000) // 10
         ids = {"as_of_day": user * 0 + number, c.SCENARIO_IDX: user % 2, c.USER_IDX: user, c.ITEM_IDX: np.arange(1000)}
         ids[c.FOLD] = user % 10
@@ -183,7 +190,7 @@ WINDOWS = (date(2024, 4, 8), date(2024, 3, 11))
 
 
 @pytest.fixture(scope="module")
-def trained_night(spark, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+def trained_night(spark, tmp_path_factory: pytest.TempPathFactory):
     """A store with events, examples whose label is `linear_share` > 0, and stand-ins for the retriever's bundles."""
     place = str(tmp_path_factory.mktemp("warehouse"))
     source = {"format": "parquet", "paths": ["x"], "scenario": "s", "user_id": "u", "item_id": "i", "event_time": "t"}
@@ -225,7 +232,7 @@ def write_examples(store: Store, config: Config, as_of: date) -> None:
     store.replace(table, frame, where=f"as_of = '{as_of}'", metadata=stamp)
 
 
-def test_a_night_learns_four_models_and_says_so(trained_night) -> None:  # type: ignore[no-untyped-def]
+def test_a_night_learns_four_models_and_says_so(trained_night) -> None:
     store, config, summary = trained_night
     assert not summary.skipped and summary.rows_out == 4
     found = examples_of(store, config, RUN_DATE)
@@ -242,7 +249,7 @@ def test_a_night_learns_four_models_and_says_so(trained_night) -> None:  # type:
     assert trees["gbdt"]["published"]["num_rounds"] == trees["gbdt"]["evaluated"]["num_rounds"]
 
 
-def test_a_funnel_and_the_choice_of_model_reach_the_training(trained_night, monkeypatch, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_funnel_and_the_choice_of_model_reach_the_training(trained_night, monkeypatch, tmp_path) -> None:
     store, config, _ = trained_night
     steps = [
         {"name": "buy", "kind": "binary", "sql": "x", "given": "cart"},
@@ -263,7 +270,7 @@ def test_a_funnel_and_the_choice_of_model_reach_the_training(trained_night, monk
 
 
 @pytest.mark.parametrize("copy", ["evaluated", "published"])
-def test_both_kinds_find_what_decides(trained_night, copy: str) -> None:  # type: ignore[no-untyped-def]
+def test_both_kinds_find_what_decides(trained_night, copy: str) -> None:
     store, config, _ = trained_night
     as_of = RUN_DATE if copy == "published" else WINDOWS[0]
     scoring = make_scorer(store, config, RUN_DATE, as_of, copy)
@@ -275,7 +282,7 @@ def test_both_kinds_find_what_decides(trained_night, copy: str) -> None:  # type
         assert auc > 0.95, mode
 
 
-def test_the_next_night_with_the_same_windows_learns_nothing_new(trained_night) -> None:  # type: ignore[no-untyped-def]
+def test_the_next_night_with_the_same_windows_learns_nothing_new(trained_night) -> None:
     store, config, _ = trained_night
     again = ranker.refresh(store, config, RUN_DATE)
     assert again.skipped
@@ -285,7 +292,7 @@ def test_the_next_night_with_the_same_windows_learns_nothing_new(trained_night) 
     assert boosted.folder(store, changed, found) == boosted.folder(store, config, found)
 
 
-def test_a_transfer_is_a_mode_of_its_own(trained_night) -> None:  # type: ignore[no-untyped-def]
+def test_a_transfer_is_a_mode_of_its_own(trained_night) -> None:
     """`alone` for the scenarios of the bundle, 0 and 2; rows of the others (1 and 3) get the scores of `ranker`."""
     store, config, _ = trained_night
     chosen = config.model_copy(update={"ranker": config.ranker.model_copy(update={"transfer": ("joint", "alone")})})
@@ -309,7 +316,7 @@ def test_a_transfer_is_a_mode_of_its_own(trained_night) -> None:  # type: ignore
     np.testing.assert_allclose(mixed[::-1], alone, atol=1e-6, rtol=0)
 
 
-def test_no_closed_window_is_a_clear_error(trained_night) -> None:  # type: ignore[no-untyped-def]
+def test_no_closed_window_is_a_clear_error(trained_night) -> None:
     store, config, _ = trained_night
     with pytest.raises(DataError, match=r"no training examples before 2024-03-20 .* run jobs/training_examples.py"):
         ranker.refresh(store, config, date(2024, 3, 20))

@@ -40,38 +40,38 @@ MODELS = ("co_occurrence", "matrix_factorization", "sequence", "content_towers",
 
 
 @pytest.fixture(scope="module")
-def config(planted_night) -> Config:  # type: ignore[no-untyped-def]
+def config(planted_night) -> Config:
     return Config.model_validate({**planted_night.config.model_dump(), "retriever": SETTINGS})
 
 
 @pytest.fixture(scope="module")
-def bundle(planted_night, config):  # type: ignore[no-untyped-def]
+def bundle(planted_night, config):
     retriever.refresh(planted_night.store, config, world.AS_OF)
     return open_bundle(artifacts.require(planted_night.store, config, "retriever", world.AS_OF, "retriever"))
 
 
 @pytest.fixture(scope="module")
-def histories(planted_night, config):  # type: ignore[no-untyped-def]
+def histories(planted_night, config):
     groups = histories_table.groups_in(planted_night.path)
     return histories_table.read(planted_night.store, config, world.AS_OF, groups).persist()
 
 
 @pytest.fixture(scope="module")
-def flat(histories) -> Histories:  # type: ignore[no-untyped-def]
+def flat(histories) -> Histories:
     """The same histories in order of user, as flat arrays."""
     (batch,) = histories.coalesce(1).sortWithinPartitions(c.USER_IDX).toArrow().combine_chunks().to_batches()
     return from_arrow(batch)
 
 
 @pytest.fixture(scope="module")
-def rows(planted_night, config, bundle, histories):  # type: ignore[no-untyped-def]
+def rows(planted_night, config, bundle, histories):
     """(user_id, scenario) -> item_id -> its candidate."""
     path = artifacts.require(planted_night.store, config, "retriever", world.AS_OF, "retriever")
     built = candidates.build(histories, path, candidates.settings_of(config, world.AS_OF))
     return by_list(planted_night.store, built)
 
 
-def by_list(store, frame) -> dict[tuple[str, str], dict[str, dict]]:  # type: ignore[no-untyped-def]
+def by_list(store, frame) -> dict[tuple[str, str], dict[str, dict]]:
     named = frame.join(store.read(ITEM_INDEX), "item_idx").join(store.read(USER_INDEX), "user_idx")
     found: dict[tuple[str, str], dict[str, dict]] = {}
     for row in named.collect():
@@ -79,7 +79,7 @@ def by_list(store, frame) -> dict[tuple[str, str], dict[str, dict]]:  # type: ig
     return found
 
 
-def test_pairs_summed_by_spark_are_those_of_the_arrays(planted_night, bundle, histories, flat) -> None:  # type: ignore[no-untyped-def]
+def test_pairs_summed_by_spark_are_those_of_the_arrays(planted_night, bundle, histories, flat) -> None:
     """Whatever the partitioning, to the last bit."""
     num_items = len(bundle.known)
     settings = night_settings("co_occurrence")
@@ -104,7 +104,7 @@ def night_settings(name: str) -> Any:
     [matrix_factorization, content_towers, content_map],
     ids=["matrix_factorization", "content_towers", "content_map"],
 )
-def test_trained_by_spark_or_on_arrays(module, planted_night, bundle, flat) -> None:  # type: ignore[no-untyped-def]
+def test_trained_by_spark_or_on_arrays(module, planted_night, bundle, flat) -> None:
     """TorchDistributor on the night's shards trains the same model as `fit` on flat arrays."""
     name = module.__name__.rsplit(".", 1)[-1]
     catalogue = Catalogue(len(bundle.known), 3, bundle.content)
@@ -118,7 +118,7 @@ def test_trained_by_spark_or_on_arrays(module, planted_night, bundle, flat) -> N
     assert np.abs(expected).max() > 0.1
 
 
-def test_candidates_have_the_scores_of_the_models(planted_night, bundle, flat, rows) -> None:  # type: ignore[no-untyped-def]
+def test_candidates_have_the_scores_of_the_models(planted_night, bundle, flat, rows) -> None:
     """Every retriever's score of every row is the one that its module gives on arrays, whoever found the item."""
     idx = {row.item_id: row.item_idx for row in planted_night.store.read(ITEM_INDEX).collect()}
     users = sorted({user for user, _ in rows})
@@ -138,7 +138,7 @@ def test_candidates_have_the_scores_of_the_models(planted_night, bundle, flat, r
     assert all(np.isnan(row["linear_score"]) and np.isnan(row["linear_rank"]) for row in everything)
 
 
-def test_each_finds_the_withheld_item(planted_night, rows) -> None:  # type: ignore[no-untyped-def]
+def test_each_finds_the_withheld_item(planted_night, rows) -> None:
     """Co-occurrence and factors: it is the only item of the user's taste that the user has no event with. Users of the
     poor scenario get items of their taste, although no user in it has events with them."""
     planted = planted_night.planted
@@ -157,13 +157,13 @@ def test_each_finds_the_withheld_item(planted_night, rows) -> None:  # type: ign
         assert all(row is not None and row[f"{name}_rank"] > 0 for row in new), name  # without events
 
 
-def test_sequence_scores_every_candidate(planted_night, rows) -> None:  # type: ignore[no-untyped-def]
+def test_sequence_scores_every_candidate(planted_night, rows) -> None:
     ranks = [row["sequence_rank"] for found in rows.values() for row in found.values()]
     assert np.isfinite(ranks).any()
     assert all(np.isfinite(row["sequence_score"]) for found in rows.values() for row in found.values())
 
 
-def test_partitions_and_blocks_change_nothing(planted_night, config, histories, rows) -> None:  # type: ignore[no-untyped-def]
+def test_partitions_and_blocks_change_nothing(planted_night, config, histories, rows) -> None:
     path = artifacts.require(planted_night.store, config, "retriever", world.AS_OF, "retriever")
     settings = candidates.settings_of(
         config.model_copy(update={"candidates": config.candidates.model_copy(update={"block_users": 3})}), world.AS_OF
@@ -177,7 +177,7 @@ def test_partitions_and_blocks_change_nothing(planted_night, config, histories, 
                 assert other[key][item][name] == pytest.approx(row[name], rel=1e-5, abs=1e-5, nan_ok=True), name
 
 
-def test_what_is_trained_already_stays(planted_night, config, bundle) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_trained_already_stays(planted_night, config, bundle) -> None:
     path = artifacts.require(planted_night.store, config, "retriever", world.AS_OF, "retriever")
     assert retriever.refresh(planted_night.store, config, world.AS_OF).skipped
     model_folder.remove(f"{path}/content_towers")  # as if the night was killed before it was trained
@@ -187,21 +187,21 @@ def test_what_is_trained_already_stays(planted_night, config, bundle) -> None:  
     trained_retrievers.read(path, "content_towers")
 
 
-def test_the_ranker_sees_working_retrievers_only(config) -> None:  # type: ignore[no-untyped-def]
+def test_the_ranker_sees_working_retrievers_only(config) -> None:
     names = features_of(config.retriever.names)
     assert config.retriever.names == tuple(name for name in RETRIEVERS if name != "linear")
     assert set(FEATURES) - set(names) == {"linear_score", "linear_share", "linear_rank"}
     assert Scorer(None, None, "", "", 0, config.retriever.names).modes == config.retriever.names
 
 
-def test_an_unknown_target(planted_night, config) -> None:  # type: ignore[no-untyped-def]
+def test_an_unknown_target(planted_night, config) -> None:
     wrong = {**SETTINGS, "sequence": {"mode": "single", "target": "ritch"}}
     other = Config.model_validate({**planted_night.config.model_dump(), "retriever": wrong})
     with pytest.raises(ConfigError, match=r"retriever.sequence.target: .* did you mean 'rich'"):
         retriever.refresh(planted_night.store, other, world.AS_OF)
 
 
-def test_only_lists_of_the_target_are_scored(planted_night) -> None:  # type: ignore[no-untyped-def]
+def test_only_lists_of_the_target_are_scored(planted_night) -> None:
     """`single` on the rich scenario: its lists have scores, the poor one's have none."""
     alone = {"sequence": {**SETTINGS["sequence"], "mode": "single", "target": world.RICH}}
     config = Config.model_validate({**planted_night.config.model_dump(), "retriever": alone})
