@@ -1,9 +1,19 @@
 """The gate: which mode orders a scenario's lists, from the gain of each mode for users of the newest closed window.
 
-One rule: a mode replaces the incumbent of a scenario if the lower 95 % bound of its shrunk gain is above zero.
-Gain is the NDCG of the mode minus the NDCG of the incumbent, per user. The gains of scenarios are shrunk towards each
-other. Modes are chosen on one half of the users and confirmed on the other: the best of several would otherwise look
-better than it is.
+Gain is the NDCG of a mode minus the NDCG of the scenario's incumbent, per user; the gains of scenarios are shrunk
+towards each other. The challenger is chosen on one half of the users and confirmed on the other: the best of several
+modes would otherwise look better than it is. It is published in a scenario on one of two kinds of evidence:
+
+1. the scenario's own: the lower 99 % bound of the shrunk gain of its own challenger is above 0;
+2. that of all: the gain of the challenger of all scenarios, pooled over them, is surely above 0 (lower 95 % bound), and
+   the scenario's posterior probability of a gain is at least .8.
+
+Neither counts where the scenario's own users say that the challenger is worse: a one-sided test at 95 % of their gain
+as it is, without shrinkage.
+
+So a scenario of few users, which can never be sure by itself, follows the evidence of all, and two opposed scenarios
+each follow their own. An incumbent that no challenger replaces gives way to the best simple mode if that is surely
+better. A mode whose lists are those of another does not exist: nothing tells them apart.
 Shapes: S scenarios, M modes.
 """
 
@@ -16,6 +26,8 @@ from scipy import special
 from recspark.arrays import Array
 
 LEVEL = 0.95
+OWN_LEVEL = 0.99  # of a scenario's own evidence: every scenario is a test of its own
+MIN_PROBABILITY = 0.8  # of a gain, to follow the evidence of all scenarios
 PRIOR_USERS = 20.0  # users that the pooled variance counts for in the variance of one scenario
 PRIOR_VARIANCE = 0.25  # of one imagined user added to all: two users who happen to agree prove nothing
 
@@ -29,14 +41,34 @@ class GainMoments:
     sums: Array
     cross: Array
 
+    def __add__(self, other: "GainMoments") -> "GainMoments":
+        return GainMoments(self.count + other.count, self.sums + other.sums, self.cross + other.cross)
+
 
 @dataclass(frozen=True)
 class Posterior:
-    """Shrunk gain per scenario, (S,) each: posterior mean with its 95 % bounds."""
+    """Shrunk gain. `mean`, `sd` and the 95 % bounds `lower`, `upper` (S,): of each scenario. `pooled`, `pooled_lower`:
+    of all scenarios together. `own_upper` (S,): one-sided 95 % bound of the scenario's own users' mean gain without
+    shrinkage, infinite without users. `quantile`: of the t distribution behind a 95 % bound; `df`: its degrees."""
 
     mean: Array
+    sd: Array
     lower: Array
     upper: Array
+    own_upper: Array
+    pooled: float
+    pooled_lower: float
+    df: float
+
+    @property
+    def probability(self) -> Array:
+        """(S,) that the gain is above 0."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(special.stdtr(self.df, self.mean / self.sd))
+
+    def own_lower(self, level: float) -> Array:
+        """(S,) lower bound of the shrunk gain at a two-sided level."""
+        return np.asarray(self.mean - special.stdtrit(self.df, (1 + level) / 2) * self.sd)
 
 
 @dataclass(frozen=True)
@@ -67,20 +99,52 @@ def decide(
     `published`: the mode last published in a scenario. If there is none, or it no longer exists, the incumbent is the
     best of the `simple` modes over all users of the choosing half.
     """
-    first = best_simple(modes, choosing, simple)
-    incumbents = [published[s] if published.get(s) in modes else first for s in scenarios]
-    decisions: dict[int, Decision] = {}
-    for incumbent in sorted(set(incumbents)):
-        members = [at for at, name in enumerate(incumbents) if name == incumbent]
-        challengers = [mode for mode in modes if mode != incumbent]
-        chosen = np.stack([shrink(*_gain(choosing, modes, mode, incumbent)).mean for mode in challengers])
-        confirmed = [shrink(*_gain(confirming, modes, mode, incumbent)) for mode in challengers]
-        for at in members:
-            best = int(np.argmax(chosen[:, at]))
-            gained = bool(chosen[best, at] > 0)
-            count = int(confirming.count[at])
-            decisions[at] = _decide_one(scenarios[at], incumbent, challengers[best], gained, confirmed[best], at, count)
-    return [decisions[at] for at in range(len(scenarios))]
+    everyone = choosing + confirming
+    exists = [mode for mode in modes if mode not in same_as_another(modes, everyone, simple)]
+    first = best_simple(exists, modes, choosing, simple)
+    incumbents = [published[s] if published.get(s) in exists else first for s in scenarios]
+    at = np.array([modes.index(mode) for mode in incumbents], dtype=np.int64)
+    chosen = {mode: shrink(*_gain(choosing, modes.index(mode), at)) for mode in exists}
+    confirmed = {mode: shrink(*_gain(confirming, modes.index(mode), at)) for mode in exists}
+    of_all = max(exists, key=lambda mode: np.nan_to_num(chosen[mode].pooled, nan=-np.inf))
+    # nothing is chosen by these, so they may use all users
+    followed = shrink(*_gain(everyone, modes.index(of_all), at))
+    refused = {mode: shrink(*_gain(everyone, modes.index(mode), at)).own_upper < 0 for mode in exists}
+    sure = chosen[of_all].pooled > 0 and confirmed[of_all].pooled_lower > 0
+    follows = sure & (followed.probability >= MIN_PROBABILITY) & ~refused[of_all]
+    decisions = []
+    for s, scenario in enumerate(scenarios):
+        others = [mode for mode in exists if mode != incumbents[s]] or exists  # itself, where it is the only one
+        own = max(others, key=lambda mode: chosen[mode].mean[s])
+        count = int(confirming.count[s])
+        found = _decide_one(scenario, incumbents[s], own, chosen[own], confirmed[own], s, count)
+        if refused[own][s] and found.mode == own:
+            reason = f"{incumbents[s]} stays: {own} is worse for the users here; {_figures(confirmed[own], s)}"
+            found = replace(found, mode=incumbents[s], reason=reason)
+        if found.mode == incumbents[s] and follows[s] and of_all != incumbents[s]:
+            found = _follow(found, of_all, followed, s)
+        if found.mode == incumbents[s] != first and confirmed[first].lower[s] > 0:
+            figures = _figures(confirmed[first], s)
+            reason = f"{first} replaces {incumbents[s]}, which is worse than this simple mode: {figures}"
+            found = _changed(found, first, confirmed[first], s, reason)
+        decisions.append(found)
+    return decisions
+
+
+def same_as_another(modes: Sequence[str], users: GainMoments, simple: Sequence[str]) -> set[str]:
+    """The modes whose NDCG is that of an earlier mode for every user, as a content retriever's where no item has a
+    content; simple modes count as earlier, and of them the last, popularity, as the first."""
+    order = [*reversed(simple), *(mode for mode in modes if mode not in simple)]
+    cross = users.cross.sum(axis=0)
+    found: set[str] = set()
+    for n, mode in enumerate(order):
+        for other in order[:n]:
+            i, j = modes.index(mode), modes.index(other)
+            difference = cross[i, i] - 2 * cross[i, j] + cross[j, j]  # sum of squares
+            if other not in found and cross[j, j] > 0 and difference <= 1e-9 * cross[j, j]:
+                found.add(mode)
+                break
+    return found
 
 
 def name_negative_transfer(
@@ -95,49 +159,70 @@ def name_negative_transfer(
     Surely worse: the upper 95 % bound of its shrunk gain over `alone` is below zero. That is measured on all users,
     since nothing is chosen by it. `halves`: both halves of the users; `decisions`: one for each scenario, in order.
     """
-    users = GainMoments(*(sum(getattr(half, name) for half in halves) for name in ("count", "sums", "cross")))
+    users = halves[0] + halves[1]
+    against = np.full(len(decisions), modes.index(alone))
     reasons = [decision.reason for decision in decisions]
     for mode in transferring:
-        found = shrink(*_gain(users, modes, mode, alone))
+        found = shrink(*_gain(users, modes.index(mode), against))
         for at in np.flatnonzero(found.upper < 0):
             bounds = f"{-found.upper[at]:.4f} to {-found.lower[at]:.4f}"
             reasons[at] += f"; negative transfer: {mode} is worse than {alone} by {-found.mean[at]:.4f} ({bounds})"
     return [replace(decision, reason=reason) for decision, reason in zip(decisions, reasons, strict=True)]
 
 
-def best_simple(modes: Sequence[str], choosing: GainMoments, simple: Sequence[str]) -> str:
-    """The simple mode with the highest mean over all users; the first of them on a tie or without any user."""
+def best_simple(exists: Sequence[str], modes: Sequence[str], choosing: GainMoments, simple: Sequence[str]) -> str:
+    """The existing simple mode with the highest mean over all users; the first of them on a tie or without any user."""
     totals = choosing.sums.sum(axis=0)
-    return max(simple, key=lambda mode: totals[modes.index(mode)])
+    return max((mode for mode in simple if mode in exists), key=lambda mode: totals[modes.index(mode)])
 
 
 def _decide_one(
-    scenario: str, incumbent: str, challenger: str, gained: bool, confirmed: Posterior, at: int, count: int
+    scenario: str, incumbent: str, challenger: str, chosen: Posterior, confirmed: Posterior, at: int, count: int
 ) -> Decision:
-    """`gained`: did the challenger gain on the choosing half; `count`: users of the scenario on the confirming half."""
-    gain, lower, upper = float(confirmed.mean[at]), float(confirmed.lower[at]), float(confirmed.upper[at])
-    found = f"shrunk gain {gain:+.4f} ({lower:+.4f} to {upper:+.4f}), {count} users here"
-    if gained and lower > 0:
+    """By the scenario's own evidence; `chosen`, `confirmed`: the challenger's gain on the two halves; `count`: users of
+    the scenario on the confirming half."""
+    gained, found = bool(chosen.mean[at] > 0), f"{_figures(confirmed, at)}, {count} users here"
+    if gained and confirmed.own_lower(OWN_LEVEL)[at] > 0:
         mode, reason = challenger, f"{challenger} replaces {incumbent}: {found}"
-    elif not np.isfinite(lower):
+    elif not np.isfinite(confirmed.lower[at]):
         mode, reason = incumbent, f"{incumbent} stays: nobody to measure a gain on in the newest closed window"
     elif not gained:
         mode, reason = incumbent, f"{incumbent} stays: no mode gained on the choosing half; {challenger}: {found}"
     else:
         mode, reason = incumbent, f"{incumbent} stays: the gain of {challenger} is not surely above 0: {found}"
+    gain, lower, upper = (float(values[at]) for values in (confirmed.mean, confirmed.lower, confirmed.upper))
     return Decision(scenario, mode, incumbent, challenger, gain, lower, upper, count, reason)
 
 
-def _gain(moments: GainMoments, modes: Sequence[str], mode: str, incumbent: str) -> tuple[Array, ...]:
-    """Users, mean gain and sum of squares around it, (S,) each; the mean is NaN where there are no users."""
-    contrast = np.zeros(len(modes))
-    contrast[modes.index(mode)] += 1
-    contrast[modes.index(incumbent)] -= 1
+def _follow(kept: Decision, of_all: str, followed: Posterior, at: int) -> Decision:
+    """The decision of a scenario that follows the evidence of all."""
+    reason = (
+        f"{of_all} replaces {kept.incumbent}, as in all scenarios together (gain {followed.pooled:+.4f}), and nothing "
+        f"here speaks against it: {_figures(followed, at)}, {kept.num_users} users here"
+    )
+    return _changed(kept, of_all, followed, at, reason)
+
+
+def _figures(found: Posterior, at: int) -> str:
+    return f"shrunk gain {found.mean[at]:+.4f} ({found.lower[at]:+.4f} to {found.upper[at]:+.4f})"
+
+
+def _changed(kept: Decision, mode: str, found: Posterior, at: int, reason: str) -> Decision:
+    """The decision for a challenger whose gain is `found`."""
+    gain, lower, upper = (float(values[at]) for values in (found.mean, found.lower, found.upper))
+    return replace(kept, mode=mode, challenger=mode, gain=gain, lower=lower, upper=upper, reason=reason)
+
+
+def _gain(moments: GainMoments, mode: int, incumbent_S: Array) -> tuple[Array, Array, Array]:
+    """Users, mean gain of a mode over each scenario's incumbent, and sum of squares around it, (S,) each; the mean is
+    NaN where there are no users."""
+    s = np.arange(len(incumbent_S))
     count = moments.count.astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = moments.sums @ contrast / count
-    squares = np.einsum("i,sij,j->s", contrast, moments.cross, contrast) - count * np.nan_to_num(mean) ** 2
-    return count, mean, np.maximum(squares, 0.0)
+        mean = (moments.sums[:, mode] - moments.sums[s, incumbent_S]) / count
+    cross = moments.cross
+    squares = cross[:, mode, mode] - 2 * cross[s, mode, incumbent_S] + cross[s, incumbent_S, incumbent_S]
+    return count, mean, np.maximum(squares - count * np.nan_to_num(mean) ** 2, 0.0)
 
 
 def shrink(count: Array, mean: Array, squares: Array) -> Posterior:
@@ -150,28 +235,38 @@ def shrink(count: Array, mean: Array, squares: Array) -> Posterior:
     seen = count > 0
     total = count.sum()
     if not total:
-        return Posterior(*(np.full(len(count), np.nan) for _ in range(3)))
+        nothing = np.full(len(count), np.nan)
+        return Posterior(nothing, nothing, nothing, nothing, np.full(len(count), np.inf), np.nan, np.nan, 1.0)
     pooled_df = max(total - seen.sum(), 0.0)
     pooled_variance = (squares.sum() + PRIOR_VARIANCE) / (pooled_df + 1)
     n, y = count[seen], mean[seen]
-    v = (squares[seen] + PRIOR_USERS * pooled_variance) / (n - 1 + PRIOR_USERS) / n  # variance of each scenario's mean
+    own_df = n - 1 + PRIOR_USERS
+    v = (squares[seen] + PRIOR_USERS * pooled_variance) / own_df / n  # variance of each scenario's mean
     between = between_variance(y, v)
     weight = 1 / (v + between)
-    pooled = weight @ y / weight.sum()
+    pooled = float(weight @ y / weight.sum())
     pooled_share = np.ones(len(count))  # of the pooled mean in each scenario's posterior mean
     pooled_share[seen] = v / (v + between)
     own = np.zeros(len(count))
     own[seen] = y
     posterior = pooled_share * pooled + (1 - pooled_share) * own
     # pooled_share * between = v * between / (v + between)
-    variance = pooled_share * between + pooled_share**2 / weight.sum()
-    half_width = special.stdtrit(max(total - 1, 1), (1 + LEVEL) / 2) * np.sqrt(variance)
-    return Posterior(posterior, posterior - half_width, posterior + half_width)
+    sd = np.sqrt(pooled_share * between + pooled_share**2 / weight.sum())
+    df = float(max(total - 1, 1))
+    t = special.stdtrit(df, (1 + LEVEL) / 2)
+    own_upper = np.full(len(count), np.inf)
+    own_upper[seen] = y + special.stdtrit(own_df, LEVEL) * np.sqrt(v)
+    pooled_lower = pooled - float(t / np.sqrt(weight.sum()))
+    return Posterior(posterior, sd, posterior - t * sd, posterior + t * sd, own_upper, pooled, pooled_lower, df)
 
 
 def between_variance(y: Array, v: Array) -> float:
-    """DerSimonian-Laird variance between groups with means `y` of variances `v`, (S,) each; never negative."""
+    """DerSimonian-Laird variance between groups with means `y` of variances `v`, (S,) each; 0 where the means differ no
+    more than by chance (Cochran's Q at 95 %): an estimate from noise alone would keep poor scenarios from following."""
     weight = 1 / v
-    spread = weight @ (y - weight @ y / weight.sum()) ** 2
+    spread = float(weight @ (y - weight @ y / weight.sum()) ** 2)
+    df = len(y) - 1
     scale = weight.sum() - (weight @ weight) / weight.sum()
-    return max(0.0, float((spread - (len(y) - 1)) / scale)) if scale > 0 else 0.0
+    if scale <= 0 or df == 0 or spread <= special.chdtri(df, 1 - LEVEL):
+        return 0.0
+    return max(0.0, float((spread - df) / scale))

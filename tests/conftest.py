@@ -24,6 +24,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors here are tiny; threads 
 
 from tests.nights import Done, RunNight, run_command
 
+LONG = ("test_interactions.py", "test_stage.py")  # early, so that both processes end together
 COMMANDS = {"run_night", "published_night", "cluster"}  # fixtures of whole commands
 
 
@@ -46,7 +47,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("spark")
         if asked[item] & COMMANDS:
             item.add_marker("e2e")
-    items.sort(key=lambda item: (item.path in cluster, item.path not in spark, item.path not in published))
+    place = {
+        path: (path in cluster, path not in spark, path not in published, path.name not in LONG)
+        for path in {item.path for item in items}
+    }
+    items.sort(key=lambda item: place[item.path])
 
 
 def in_this_process(function: Any, job: object, *_: object) -> dict[str, Any]:

@@ -32,8 +32,10 @@ def decide(
 
 
 def test_between_variance_by_hand() -> None:
-    # y = 0, 2 with v = 1, 1: mean 1, Q = 1 + 1 = 2, C = 2 - 2 / 2 = 1, tau^2 = (2 - 1) / 1
-    assert gate.between_variance(np.array([0.0, 2.0]), np.array([1.0, 1.0])) == pytest.approx(1.0)
+    # y = 0, 3 with v = 1, 1: mean 1.5, Q = 2 * 1.5^2 = 4.5, C = 2 - 2 / 2 = 1, tau^2 = (4.5 - 1) / 1
+    assert gate.between_variance(np.array([0.0, 3.0]), np.array([1.0, 1.0])) == pytest.approx(3.5)
+    # y = 0, 2: Q = 2, below 3.84, the 95 % point of chi square with 1 degree of freedom: may be chance
+    assert gate.between_variance(np.array([0.0, 2.0]), np.array([1.0, 1.0])) == 0.0
     assert gate.between_variance(np.array([0.0, 0.1]), np.array([1.0, 1.0])) == 0.0  # no more than chance
     assert gate.between_variance(np.array([0.3]), np.array([1.0])) == 0.0
 
@@ -143,3 +145,119 @@ def test_a_loss_that_may_be_chance_is_not_named() -> None:
     halves = [moments([users(4, (0.07, 0.10, 0.01), seed)]) for seed in (1, 2)]
     decisions = gate.decide(["s0"], MODES, *halves, {}, SIMPLE)
     assert gate.name_negative_transfer(decisions, MODES, halves, "linear", ["ranker"]) == decisions
+
+
+# -- over many draws ---------------------------------------------------------------------------------------------------
+
+DRAWS = 500
+TEN = tuple(f"mode{n}" for n in range(10))  # mode0, the incumbent, and mode1 are simple
+SD = 0.2  # of a user's gain
+
+
+def sizes(rng: np.random.Generator) -> np.ndarray:
+    """Users of a rich scenario, of a middle one and of six poor ones."""
+    return np.array([600, 200, *rng.integers(5, 51, 6)])
+
+
+def draw(
+    rng: np.random.Generator, num_users: np.ndarray, gain_SM: np.ndarray, published: dict[str, str] | None = None
+) -> list[str]:
+    """The modes that are published where `gain_SM` is the truth; users differ in their level and in their gains."""
+    scenario = np.repeat(np.arange(len(num_users)), num_users)
+    level = rng.normal(0.1, 0.15, (len(scenario), 1))
+    ndcg = level + rng.normal(0, SD / np.sqrt(2), (len(scenario), len(TEN))) + gain_SM[scenario]
+    half = rng.integers(0, 2, len(scenario))
+    names = [f"s{at}" for at in range(len(num_users))]
+    halves = [moments([ndcg[(scenario == at) & (half == side)] for at in range(len(names))]) for side in (0, 1)]
+    published = published or dict.fromkeys(names, "mode0")
+    return [decision.mode for decision in gate.decide(names, TEN, *halves, published, TEN[:2])]
+
+
+def gains(num_scenarios: int, **by_mode: float) -> np.ndarray:
+    found = np.zeros((num_scenarios, len(TEN)))
+    for mode, gain in by_mode.items():
+        found[:, TEN.index(mode)] = gain
+    return found
+
+
+def test_chance_alone_publishes_hardly_ever() -> None:
+    """Ten modes that differ in nothing: in at most a draw of twenty any scenario changes its mode (three standard
+    errors of 500 draws: .029)."""
+    rng = np.random.default_rng(0)
+    changed = [set(draw(rng, sizes(rng), gains(8))) != {"mode0"} for _ in range(DRAWS)]
+    assert np.mean(changed) <= 0.05 + 0.029
+
+
+def test_poor_scenarios_follow_a_gain_that_all_share() -> None:
+    """.04 everywhere: a fifth of what users differ by, so no scenario of 5 to 50 users could be sure by itself."""
+    rng = np.random.default_rng(1)
+    followed = [mode == "mode3" for _ in range(DRAWS) for mode in draw(rng, sizes(rng), gains(8, mode3=0.04))[2:]]
+    assert np.mean(followed) >= 0.95
+
+
+def test_a_scenario_that_loses_keeps_its_own() -> None:
+    """All gain but the last, of 50 users, where the truth is three standard errors below 0."""
+    rng, kept = np.random.default_rng(2), []
+    for _ in range(DRAWS):
+        truth = gains(8, mode3=0.04)
+        truth[-1, 3] = -3 * SD / np.sqrt(50)
+        kept.append(draw(rng, np.append(sizes(rng)[:-1], 50), truth)[-1] == "mode0")
+    assert np.mean(kept) >= 0.9
+
+
+def test_two_opposed_scenarios_each_get_their_own_mode() -> None:
+    rng = np.random.default_rng(3)
+    truth = gains(2)
+    truth[0, 3] = truth[1, 4] = 0.06
+    truth[0, 4] = truth[1, 3] = -0.06
+    assert np.mean([draw(rng, np.array([600, 600]), truth) == ["mode3", "mode4"] for _ in range(DRAWS)]) >= 0.95
+
+
+def test_an_incumbent_that_went_bad_gives_way_everywhere() -> None:
+    rng = np.random.default_rng(4)
+    published = {f"s{at}": "mode5" for at in range(8)}
+    replaced = [mode != "mode5" for _ in range(50) for mode in draw(rng, sizes(rng), gains(8, mode5=-0.06), published)]
+    assert np.mean(replaced) >= 0.95
+
+
+def test_decisions_do_not_flap_from_night_to_night() -> None:
+    """Thirty nights with users drawn anew each night, which is more change than a night brings."""
+    rng, changes = np.random.default_rng(5), []
+    for _ in range(10):
+        num_users, before = sizes(rng), ["mode0"] * 8
+        for night in range(30):
+            now = draw(rng, num_users, gains(8, mode3=0.04), {f"s{at}": mode for at, mode in enumerate(before)})
+            changes += [old != new for old, new in zip(before, now, strict=True)] if night else []
+            before = now
+    assert np.mean(changes) <= 0.05
+
+
+def test_a_mode_with_the_lists_of_another_does_not_exist() -> None:
+    """`content` of a catalogue without contents: its lists are those of `popular`, whatever it is called."""
+    modes, simple = ("ranker", "content", "popular"), ("content", "popular")
+    ndcg = users(400, (0.05, 0.1, 0.1), 1)
+    ndcg[:, 1] = ndcg[:, 2]
+    halves = [moments([ndcg[:200]]), moments([ndcg[200:]])]
+    assert gate.same_as_another(modes, halves[0] + halves[1], simple) == {"content"}
+    for published in ({}, {"s0": "content"}):
+        assert [d.mode for d in gate.decide(["s0"], modes, *halves, published, simple)] == ["popular"]
+
+
+def test_a_bad_incumbent_falls_back_although_another_challenger_is_unsure() -> None:
+    """`popular` is surely better than the incumbent; `ranker`, a little better still, was so on one half alone."""
+    modes = ("ranker", "linear", "popular")
+    halves = [
+        moments([users(800, (0.125, 0.02, 0.12), 1)]),
+        moments([np.column_stack((np.full(800, 0.02), users(800, (0.02, 0.12), 2)))]),
+    ]
+    (found,) = gate.decide(["s0"], modes, *halves, {"s0": "linear"}, ("popular",))
+    assert (found.mode, found.challenger) == ("popular", "popular")
+    assert "popular replaces linear, which is worse than this simple mode" in found.reason
+
+
+def test_the_only_mode_stays() -> None:
+    modes, simple = ("content", "popular"), ("content", "popular")
+    ndcg = np.repeat(users(400, (0.1,), 1), 2, axis=1)
+    halves = [moments([ndcg[:200]]), moments([ndcg[200:]])]
+    (found,) = gate.decide(["s0"], modes, *halves, {}, simple)
+    assert (found.mode, found.gain) == ("popular", 0.0) and "popular stays" in found.reason

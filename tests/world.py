@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 AS_OF = date(2024, 3, 4)  # a Monday; every event lies before it
 RICH, POOR = "rich", "poor"
+# for configurations that must name a source, where nothing reads it
+SOURCE = {"format": "parquet", "paths": ["none"], "scenario": "s", "user_id": "u", "item_id": "i", "event_time": "t"}
 WORDS = ("garden lantern", "kitchen mug")  # what the texts of the two tastes say
 
 

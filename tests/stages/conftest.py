@@ -17,8 +17,6 @@ from recspark.warehouse.store import Store
 from tests import world
 from tests.stages import hand_made
 
-SOURCE = {"format": "parquet", "paths": ["none"], "scenario": "s", "user_id": "u", "item_id": "i", "event_time": "t"}
-
 
 class PlantedNight(NamedTuple):
     planted: world.World
@@ -36,7 +34,7 @@ def planted_night(spark, tmp_path_factory) -> PlantedNight:
     config = Config.model_validate(
         {
             "warehouse": str(tmp_path_factory.mktemp("planted")),
-            "source": {"interactions": SOURCE},
+            "source": {"interactions": world.SOURCE},
             "scenarios": scenarios.model_dump(),
             "retriever": {"linear": {"l2": 5.0}},
             "candidates": {"depth": 4, "block_users": 7},

@@ -24,7 +24,6 @@ from recspark.warehouse import artifacts
 from recspark.warehouse.store import Store
 from tests import world
 from tests.encoders import tiny
-from tests.stages.conftest import SOURCE
 
 RELATIONS = {"taste": "attributes['taste']", "word": "split(text, ' ')"}
 
@@ -35,7 +34,7 @@ def config(tmp_path_factory) -> Config:
     return Config.model_validate(
         {
             "warehouse": str(folder / "warehouse"),
-            "source": {"interactions": SOURCE},
+            "source": {"interactions": world.SOURCE},
             "item_embeddings": {"encoder": str(tiny.build("bert", folder / "tiny"))},
             "item_facts": {"relations": RELATIONS, "embedding": {"dim": 8, "max_epochs": 10}},
             "retriever": {"linear": {"l2": 5.0}},
