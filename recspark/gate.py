@@ -49,7 +49,7 @@ class GainMoments:
 class Posterior:
     """Shrunk gain. `mean`, `sd` and the 95 % bounds `lower`, `upper` (S,): of each scenario. `pooled`, `pooled_lower`:
     of all scenarios together. `own_upper` (S,): one-sided 95 % bound of the scenario's own users' mean gain without
-    shrinkage, infinite without users. `quantile`: of the t distribution behind a 95 % bound; `df`: its degrees."""
+    shrinkage, infinite without users. `df`: degrees of freedom of the t distribution behind the bounds."""
 
     mean: Array
     sd: Array
@@ -66,7 +66,7 @@ class Posterior:
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(special.stdtr(self.df, self.mean / self.sd))
 
-    def own_lower(self, level: float) -> Array:
+    def lower_at(self, level: float) -> Array:
         """(S,) lower bound of the shrunk gain at a two-sided level."""
         return np.asarray(self.mean - special.stdtrit(self.df, (1 + level) / 2) * self.sd)
 
@@ -182,10 +182,10 @@ def _decide_one(
     """By the scenario's own evidence; `chosen`, `confirmed`: the challenger's gain on the two halves; `count`: users of
     the scenario on the confirming half."""
     gained, found = bool(chosen.mean[at] > 0), f"{_figures(confirmed, at)}, {count} users here"
-    if gained and confirmed.own_lower(OWN_LEVEL)[at] > 0:
+    if gained and confirmed.lower_at(OWN_LEVEL)[at] > 0:
         mode, reason = challenger, f"{challenger} replaces {incumbent}: {found}"
     elif not np.isfinite(confirmed.lower[at]):
-        mode, reason = incumbent, f"{incumbent} stays: nobody to measure a gain on in the newest closed window"
+        mode, reason = incumbent, f"{incumbent} stays: no user to measure a gain on in the newest closed window"
     elif not gained:
         mode, reason = incumbent, f"{incumbent} stays: no mode gained on the choosing half; {challenger}: {found}"
     else:
@@ -197,8 +197,8 @@ def _decide_one(
 def _follow(kept: Decision, of_all: str, followed: Posterior, at: int) -> Decision:
     """The decision of a scenario that follows the evidence of all."""
     reason = (
-        f"{of_all} replaces {kept.incumbent}, as in all scenarios together (gain {followed.pooled:+.4f}), and nothing "
-        f"here speaks against it: {_figures(followed, at)}, {kept.num_users} users here"
+        f"{of_all} replaces {kept.incumbent}, as in all scenarios together (gain {followed.pooled:+.4f}), and users "
+        f"here do not do worse with it: {_figures(followed, at)}, {kept.num_users} users here"
     )
     return _changed(kept, of_all, followed, at, reason)
 

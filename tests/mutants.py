@@ -155,7 +155,7 @@ MUTANTS = (
            "mean = (moments.sums[s, incumbent_S] - moments.sums[:, mode]) / count",
            "tests/test_gate.py::test_a_better_ranker_is_published_also_in_a_scenario_without_users"),
     Mutant("gate_takes_any_gain", "recspark/gate.py",
-           "if gained and confirmed.own_lower(OWN_LEVEL)[at] > 0:", "if gained and confirmed.mean[at] > 0:",
+           "if gained and confirmed.lower_at(OWN_LEVEL)[at] > 0:", "if gained and confirmed.mean[at] > 0:",
            "tests/test_gate.py::test_two_agreeing_users_prove_nothing"),
     Mutant("gate_confirms_on_choosing_half", "recspark/gate.py",
            "confirmed = {mode: shrink(*_gain(confirming, modes.index(mode), at))",

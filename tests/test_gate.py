@@ -123,7 +123,7 @@ def test_no_users_at_all() -> None:
     none = users(0, (0, 0, 0), 0)
     found = decide([none, none], [none, none], {"s1": "popular"})
     assert [d.mode for d in found.values()] == ["linear", "popular"]
-    assert "nobody to measure" in found["s0"].reason
+    assert "no user to measure" in found["s0"].reason
     assert np.isnan(found["s0"].gain)
 
 

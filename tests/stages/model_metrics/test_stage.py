@@ -118,7 +118,7 @@ def test_a_scenario_that_is_new_tonight_gets_a_decision(spark, built, monkeypatc
     tonight = model_metrics.MetricsInput(TONIGHT, hand_made.WINDOW, hand_made.StubScorer(None, {}), [], {})
     found = {d.scenario: d for d in model_metrics.decide(store, [], tonight)}
     assert found["PT"].mode == RETRIEVERS[0]
-    assert "nobody to measure" in found["PT"].reason
+    assert "no user to measure" in found["PT"].reason
 
 
 def test_the_window_is_measured_once(spark, built, refreshed, monkeypatch):
