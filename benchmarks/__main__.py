@@ -59,6 +59,10 @@ BENCHMARKS = {
             "recall of the 10 nearest neighbours by how vectors are stored; DIR: as for embed",
             "3 min",
         ),
+        "linear": (
+            "NDCG@10 of item-to-item weights over neighbours against the closed form, seconds; DIR: as for embed",
+            "10 min",
+        ),
         "metrics": (
             "seconds of six metrics at four cutoffs by Spark, against RePlay (REPLAY_PYTHON) or MLlib; no data",
             "10 min",

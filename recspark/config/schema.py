@@ -67,7 +67,6 @@ class Linear(Section):
 
     l2: Annotated[float, Field(gt=0)] = 100.0
     half_life_days: Annotated[float, Field(gt=0)] = 56.0
-    max_items: Annotated[int, Field(ge=1)] = 30_000  # memory grows with the square of it
 
 
 class CoOccurrence(Section):

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from recspark.arrays import Array
 from recspark.config.schema import Linear
@@ -16,6 +17,8 @@ from recspark.errors import ConfigError
 from recspark.histories import Histories, keep
 from recspark.models.retrievers import affinity, linear
 from recspark.models.retrievers.catalogue import Catalogue
+
+MAX_ITEMS = 18_000  # LAPACK of some builds of OpenBLAS dies at 23,000
 
 
 @dataclass(frozen=True)
@@ -59,18 +62,17 @@ class Model:
 def fit(histories: Histories, catalogue: Catalogue, settings: Settings, seed: int = 0) -> Model:
     """Weights in closed form; `seed` changes nothing.
 
-    Raises: ConfigError for more than `max_items` items.
+    Raises: ConfigError for more than MAX_ITEMS items.
     """
     num_items, num_scenarios = catalogue.num_items, catalogue.num_scenarios
-    max_items = settings.linear.max_items
-    if num_items > max_items:
+    if num_items > MAX_ITEMS:
         raise ConfigError(
-            f"linear: found {num_items} items, expected at most max_items = {max_items} (4 bytes x items^2); "
-            "raise max_items or use co_occurrence, which is sparse"
+            f"linear: found {num_items} items, expected at most {MAX_ITEMS} (a dense closed form for each scenario); "
+            "use co_occurrence, which is sparse"
         )
     pooled = np.zeros((0, 0), dtype=np.float32)
     if settings.own_share < 1:
-        pooled = linear.fit(_gram(histories, num_items, settings), settings.linear.l2)
+        pooled = linear.fit(_gram(histories, num_items, settings), settings.linear.l2, MAX_ITEMS)
     items, weights = [], []
     for scenario in range(num_scenarios if settings.own_share > 0 else 0):
         found, own = _own(histories, scenario, num_items, settings)
@@ -89,7 +91,7 @@ def fit(histories: Histories, catalogue: Catalogue, settings: Settings, seed: in
     )
 
 
-def _gram(histories: Histories, num_items: int, settings: Settings) -> Array:
+def _gram(histories: Histories, num_items: int, settings: Settings) -> sp.csr_matrix:
     """X^T X float64 (I, I) of the decayed positives, users scaled by the power of their number of items."""
     half_life_days = settings.linear.half_life_days
     history_UI = affinity.decayed_positives(histories, num_items, half_life_days).astype(np.float64)
@@ -98,7 +100,8 @@ def _gram(histories: Histories, num_items: int, settings: Settings) -> Array:
         scale = np.maximum(size, 1).astype(np.float64) ** (-settings.power / 2)  # squared in the product
         history_UI.data *= np.repeat(scale, size)
     gram_II = linear.assemble(linear.gram_blocks(history_UI), num_items)
-    gram_II[np.diag_indices(num_items)] /= 1.0 - settings.dropout  # 1 + p / (1 - p)
+    if settings.dropout:
+        gram_II.setdiag(gram_II.diagonal() / (1.0 - settings.dropout))  # 1 + p / (1 - p)
     return gram_II
 
 
@@ -107,7 +110,7 @@ def _own(h: Histories, scenario: int, num_items: int, settings: Settings) -> tup
     here = h.scenario_idx == scenario
     found, item_idx = np.unique(h.item_idx[here], return_inverse=True)
     gram = _gram(replace(keep(h, here), item_idx=item_idx), len(found), settings)
-    return found.astype(np.int64), linear.fit(gram, settings.own_l2)
+    return found.astype(np.int64), linear.fit(gram, settings.own_l2, MAX_ITEMS)
 
 
 def join(pooled: Model, own: Model, own_share: Array) -> Model:

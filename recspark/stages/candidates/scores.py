@@ -123,7 +123,7 @@ def _contribution(name: str, bundle: Bundle) -> Callable[[Array, Array], Array]:
     if name == "linear":
         weights_II = bundle.linear
         assert weights_II is not None
-        return lambda history, items: weights_II[np.ix_(history, items)]
+        return lambda history, items: linear.between(weights_II, history, items)
     if name == "co_occurrence":
         similarity_II = bundle.trained[name].module.matrix(bundle.trained[name].model)
         return lambda history, items: similarity_II[history][:, items].toarray()

@@ -1,7 +1,8 @@
 """All retrievers of one date as a model folder (a bundle): fitted on the driver from Spark's sums, read by workers.
 
 Memory: the arrays must fit in the driver and, memory-mapped, in every worker machine. For n items, linear weights take
-4 n^2 bytes, content 4 n d, statistics 4 n x groups x 12.
+4 n^2 bytes up to `linear.CLOSED_FORM_ITEMS` and above 8 n `linear.NEIGHBOURS`, content 4 n d, statistics 4 n x groups
+x 12.
 """
 
 import logging
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import scipy.sparse as sp
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -22,7 +24,7 @@ from recspark import model_folder
 from recspark.arrays import Array
 from recspark.config.schema import Config, Linear
 from recspark.encoders.vectors import Storage, vectors_to_array
-from recspark.errors import ConfigError, DataError
+from recspark.errors import DataError, TrainingError
 from recspark.features import ItemStats
 from recspark.models.retrievers import content, linear, popular
 from recspark.stages.item_embeddings.encoders import NightEncoder
@@ -47,7 +49,8 @@ class Bundle:
     """The retrievers of one date over n items and G scenario groups; `ItemStats` has G + 1 rows.
 
     `scenarios`: raw scenario -> scenario_idx. `groups` (G,): sorted scenario_idx of the rows. `half_life_days`: of the
-    exponential decay of a user's input to `linear` and `content`. `linear` (n, n) or None, `popular` (G, n), `content`
+    exponential decay of a user's input to `linear` and `content`. `linear` (n, n), dense or
+    sparse, or None, `popular` (G, n), `content`
     (n, d), rows of length 1, zeros without content: float32. `trained`: the other retrievers. `known` bool (n,): items
     known at that date. `tie_rank` (n,): their order by item_id. `own`: raw scenario -> bool (n,), its items where the
     rule is `items: own`.
@@ -57,7 +60,7 @@ class Bundle:
     scenarios: dict[str, int]
     groups: Array
     half_life_days: float
-    linear: Array | None
+    linear: Array | sp.csr_matrix | None
     popular: Array
     content: Array
     trained: dict[str, trained_retrievers.TrainedRetriever]
@@ -77,7 +80,7 @@ def open_bundle(path: str) -> Bundle:
         scenarios=manifest["scenarios"],
         groups=opened["groups"],
         half_life_days=manifest["half_life_days"],
-        linear=opened.get("linear"),
+        linear=linear.from_arrays(opened, manifest["num_items"]),
         popular=opened["popular"],
         content=opened["content"],
         trained={name: trained_retrievers.read(path, name) for name in manifest["trained"]},
@@ -102,13 +105,11 @@ def build_bundle(
     `scenarios`: those with an event before the date. `histories_of_all`: from `tables.histories.read_all`, up to this
     date or a later one.
 
-    Raises: ConfigError if the catalogue is too large for `linear`, DataError without an item.
+    Raises: DataError without an item, TrainingError if `linear` cannot be fitted.
     """
     settings = config.retriever
     items = _items(store, encoders, as_of)
     num_items = int(pc.max(items[c.ITEM_IDX]).as_py()) + 1
-    if settings.linear is not None:
-        require_memory(num_items, settings.linear.max_items)
     rows = np.unique([0, *(group.scenario_idx for group in scenarios)]).astype(np.int32)
     histories = histories_table.as_of(histories_of_all, as_of, scenarios, config.scenarios).persist()
     try:
@@ -130,7 +131,7 @@ def build_bundle(
         **{f"stats_{name}": getattr(stats, name) for name in STATS},
     }
     if settings.linear is not None and gram_II is not None:
-        arrays["linear"] = linear.fit(gram_II, settings.linear.l2)
+        arrays |= _linear(gram_II, settings.linear)
     own = _own_items(store, config, as_of, [group.scenario for group in scenarios], items)
     if own:
         arrays["own"] = np.stack(list(own.values()))
@@ -158,15 +159,15 @@ def _describe(config: Config, as_of: date, scenarios: list[Group]) -> dict[str, 
     }
 
 
-def require_memory(num_items: int, max_items: int) -> None:
-    """Raises ConfigError if the catalogue has more items than retriever.linear.max_items."""
-    if num_items > max_items:
-        raise ConfigError(
-            f"retriever.linear: {num_items:,} items need {4 * num_items**2 / 1e9:,.1f} GB for the weights in every "
-            f"worker (and four times that in the driver while they are fitted), the limit retriever.linear.max_items "
-            f"is {max_items:,}; write `retriever: {{linear: null, co_occurrence: {{}}}}`, which is sparse, raise the "
-            "limit if you have that memory, or narrow the catalogue (source.items.where, interactions.unknown_items)"
-        )
+def _linear(gram_II: sp.csr_matrix, settings: Linear) -> dict[str, Array]:
+    try:
+        return linear.to_arrays(linear.fit(gram_II, settings.l2))
+    except (MemoryError, np.linalg.LinAlgError) as error:
+        raise TrainingError(
+            f"retriever.linear: {gram_II.shape[0]:,} items with {gram_II.nnz:,} pairs ended in {type(error).__name__} "
+            f"({error}); give the driver more memory, raise retriever.linear.l2 (found {settings.l2:g}), or write "
+            "`retriever: {linear: null, co_occurrence: {}}`"
+        ) from error
 
 
 def item_arrays(items: pa.Table, num_items: int, storages: Sequence[Storage]) -> tuple[dict[str, Array], list[int]]:

@@ -9,18 +9,18 @@ import scipy.sparse as sp
 from pyspark.sql import DataFrame
 
 from recspark import columns as c
-from recspark.arrays import Array
 from recspark.models.retrievers import affinity, linear
 
 SCHEMA = "strip int, matrix binary"
 ARROW = pa.schema([("strip", pa.int32()), ("matrix", pa.binary())])
 
 
-def gram(histories: DataFrame, num_items: int, as_of_days: float, half_life_days: float) -> Array:
+def gram(histories: DataFrame, num_items: int, as_of_days: float, half_life_days: float) -> sp.csr_matrix:
     """Sum over users of the product of their affinities to two items; see `affinity.recent`.
 
     Affinities are whole multiples of 1 / LEVELS, so the sum is exact in any order.
-    Memory: a task holds its partition's positive pairs (12 bytes each) and one strip; the driver the dense result.
+    Memory: a task holds its partition's positive pairs (12 bytes each) and one strip; the driver
+    12 bytes an entry of the result.
 
     Returns: float64 (I, I).
     """
@@ -32,7 +32,7 @@ def gram(histories: DataFrame, num_items: int, as_of_days: float, half_life_days
     merged = strips.groupBy("strip").applyInArrow(lambda parts: _merged(parts, num_items), SCHEMA).toArrow()
     rows = zip(merged.column("strip").to_pylist(), merged.column("matrix"), strict=True)
     gram_II = linear.assemble(((strip, unpack(cell.as_buffer(), num_items)) for strip, cell in rows), num_items)
-    gram_II /= affinity.LEVELS**2
+    gram_II.data /= affinity.LEVELS**2
     return gram_II
 
 

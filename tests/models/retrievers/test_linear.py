@@ -1,52 +1,97 @@
+"""The closed form and the regressions over neighbours: by hand, against the paper, and against each other."""
+
 import numpy as np
+import pytest
 import scipy.sparse as sp
 
 from recspark.models.retrievers import linear
 
+BOTH = pytest.mark.parametrize("closed_form_items", [1000, 0])  # 0: never the closed form
 
-def test_three_items_by_hand() -> None:
+
+def binary(users: int, items: int, density: float) -> sp.csr_matrix:
+    history = sp.random(users, items, density=density, format="csr", random_state=0)
+    history.data[:] = 1
+    return history
+
+
+def dense(weights: object) -> np.ndarray:
+    return weights.toarray() if sp.issparse(weights) else weights
+
+
+@BOTH
+def test_three_items_by_hand(closed_form_items) -> None:
     """One user has items 0 and 1, another one item 2 alone; l2 = 1.
 
     G + I = [[2, 1, 0], [1, 2, 0], [0, 0, 2]]; the inverse of [[2, 1], [1, 2]] is [[2, -1], [-1, 2]] / 3.
     B[0, 1] = -P[0, 1] / P[1, 1] = -(-1/3) / (2/3) = 1/2; nothing adds to item 2.
     """
-    history = sp.csr_matrix(np.array([[1, 1, 0], [0, 0, 1]], dtype=np.float32))
-    weights = linear.fit((history.T @ history).toarray().astype(float), l2=1.0)
-    assert weights.dtype == np.float32
-    np.testing.assert_allclose(weights, [[0, 1 / 2, 0], [1 / 2, 0, 0], [0, 0, 0]], atol=1e-7)
+    history = sp.csr_matrix(np.array([[1, 1, 0], [0, 0, 1]], dtype=float))
+    weights = linear.fit((history.T @ history).tocsr(), 1.0, closed_form_items)
+    assert weights.dtype == np.float32 and sp.issparse(weights) == (closed_form_items == 0)
+    np.testing.assert_allclose(dense(weights), [[0, 1 / 2, 0], [1 / 2, 0, 0], [0, 0, 0]], atol=1e-7)
     one = sp.csr_matrix(np.array([[1, 0, 0]], dtype=np.float32))
     np.testing.assert_allclose(linear.scores(one, weights), [[0, 1 / 2, 0]], atol=1e-7)
+    np.testing.assert_allclose(linear.between(weights, np.array([1, 2]), np.array([0])), [[1 / 2], [0]], atol=1e-7)
 
 
 def test_equals_the_paper_on_random_data() -> None:
     """Against the formula by a general inverse; 600 items cross the strips in which the triangle is mirrored."""
-    history = sp.random(300, 600, density=0.05, format="csr", random_state=0)
-    history.data[:] = 1
-    gram = (history.T @ history).toarray()
-    inverse = np.linalg.inv(gram + 5.0 * np.eye(600))
+    history = binary(300, 600, 0.05)
+    gram = (history.T @ history).tocsr()
+    inverse = np.linalg.inv(gram.toarray() + 5.0 * np.eye(600))
     expected = -inverse / np.diag(inverse)
     np.fill_diagonal(expected, 0)
-    np.testing.assert_allclose(linear.fit(gram, l2=5.0), expected, atol=1e-6)
+    np.testing.assert_allclose(linear.fit(gram, 5.0), expected, atol=1e-6)
 
 
-def test_items_without_events_are_not_scored() -> None:
-    gram = np.array([[2.0, 0, 1], [0, 0, 0], [1, 0, 2]])
-    weights = linear.fit(gram.copy(), l2=1.0)
+def test_all_items_as_neighbours_are_the_closed_form() -> None:
+    """Every two of these 40 items share a user, so that nothing is left out."""
+    history = binary(300, 40, 0.5)
+    gram = (history.T @ history).tocsr()
+    assert gram.nnz == 1600
+    every, few = (dense(linear.nearest(gram, 5.0, n)) for n in (40, 5))
+    np.testing.assert_allclose(every, linear.fit(gram, 5.0), atol=1e-6)
+    assert (np.count_nonzero(few, axis=0) == 5).all()
+
+
+def test_the_neighbours_that_explain_most_are_kept() -> None:
+    """Of item 0: item 1 explains 3^2 / (4 + 1) = 1.8, item 2 4^2 / (19 + 1) = 0.8, although it is met more often.
+
+    On item 1 alone, item 0 has 3 / (4 + 1).
+    """
+    gram = sp.csr_matrix(np.array([[6.0, 3, 4], [3, 4, 0], [4, 0, 19]]))
+    found = linear.nearest(gram, 1.0, neighbours=1)
+    np.testing.assert_allclose(found.toarray()[:, 0], [0, 3 / 5, 0], atol=1e-7)
+
+
+@BOTH
+def test_items_without_events_are_not_scored(closed_form_items) -> None:
+    gram = sp.csr_matrix(np.array([[2.0, 0, 1], [0, 0, 0], [1, 0, 2]]))
+    weights = dense(linear.fit(gram, 1.0, closed_form_items))
     assert not weights[1].any() and not weights[:, 1].any()
-    without = linear.fit(gram[np.ix_([0, 2], [0, 2])], l2=1.0)
+    without = dense(linear.fit(gram[[0, 2]][:, [0, 2]], 1.0, closed_form_items))
     np.testing.assert_array_equal(weights[np.ix_([0, 2], [0, 2])], without)
-    assert not linear.fit(np.zeros((3, 3)), l2=1.0).any()
+    assert not dense(linear.fit(sp.csr_matrix((3, 3)), 1.0, closed_form_items)).any()
+
+
+@BOTH
+def test_a_model_folder_gives_the_same_weights_back(closed_form_items) -> None:
+    history = binary(50, 30, 0.2)
+    weights = linear.fit((history.T @ history).tocsr(), 1.0, closed_form_items)
+    again = linear.from_arrays(linear.to_arrays(weights), 30)
+    np.testing.assert_array_equal(dense(again), dense(weights))
+    assert linear.from_arrays({}, 30) is None
 
 
 def test_strips_of_user_blocks_add_up_to_the_gram_matrix() -> None:
-    history = sp.random(40, 23, density=0.3, format="csr", random_state=0)
-    history.data[:] = 1
+    history = binary(40, 23, 0.3)
     whole = (history.T @ history).toarray()
     strips: dict[int, sp.csr_matrix] = {}
     for users in (history[:7], history[7:]):
         for strip, part in linear.gram_blocks(users, rows=5):
             strips[strip] = strips[strip] + part if strip in strips else part
-    np.testing.assert_array_equal(linear.assemble(strips.items(), 23, rows=5), whole)
+    np.testing.assert_array_equal(linear.assemble(strips.items(), 23, rows=5).toarray(), whole)
 
 
 def test_scores_of_a_batch_and_of_one_user_agree() -> None:
@@ -55,3 +100,16 @@ def test_scores_of_a_batch_and_of_one_user_agree() -> None:
     batch = linear.scores(history, weights)
     for user in range(30):
         np.testing.assert_allclose(batch[user], linear.scores(history[user], weights)[0], atol=1e-6)
+
+
+@pytest.mark.slow
+@BOTH
+def test_a_catalogue_at_which_lapack_died(closed_form_items) -> None:
+    """At 23,000 items dpotrf of OpenBLAS ended the process with two threads. Pairs of items that only each other's
+    users have: with c users a pair, the weight is c / (c + l2)."""
+    items = 23_000
+    users = np.repeat(np.arange(items // 2), 2)
+    history = sp.csr_matrix((np.full(items, 2.0), (users, np.arange(items))), shape=(items // 2, items))
+    weights = linear.fit((history.T @ history).tocsr(), 6.0, min(closed_form_items, linear.CLOSED_FORM_ITEMS))
+    assert sp.issparse(weights) and weights.nnz == items
+    np.testing.assert_allclose(weights.data, 4 / 10, atol=1e-7)

@@ -67,9 +67,10 @@ def test_halves_that_do_not_fit_are_refused() -> None:
         scenario_linear.join(pooled, pooled, np.zeros(2))
 
 
-def test_too_many_items_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"found 4 items, expected at most max_items = 3.*co_occurrence"):
-        scenario_linear.fit(TRAINED, CATALOGUE, scenario_linear.Settings(Linear(max_items=3)))
+def test_too_many_items_are_refused(monkeypatch) -> None:
+    monkeypatch.setattr(scenario_linear, "MAX_ITEMS", 3)
+    with pytest.raises(ConfigError, match=r"found 4 items, expected at most 3 .*co_occurrence"):
+        scenario_linear.fit(TRAINED, CATALOGUE, settings_of())
 
 
 def test_old_events_count_less() -> None:

@@ -4,9 +4,10 @@ from datetime import date
 import numpy as np
 import pyarrow as pa
 import pytest
+import scipy.sparse as sp
 
 from recspark.config.schema import Linear
-from recspark.errors import ConfigError, DataError
+from recspark.errors import DataError, TrainingError
 from recspark.stages.retriever import bundle as bundle_module
 from recspark.stages.retriever import stage as retriever
 from recspark.tables.index import ITEM_INDEX
@@ -66,10 +67,14 @@ def test_no_event_before_the_night(planted_night) -> None:
         retriever.refresh(store, config, date(2020, 1, 1))
 
 
-def test_too_many_items_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"50,000 items need 10.0 GB .* retriever.linear.max_items is 30,000"):
-        bundle_module.require_memory(50_000, 30_000)
-    bundle_module.require_memory(30_000, 30_000)
+@pytest.mark.parametrize("fault", [MemoryError("8.0 GiB"), np.linalg.LinAlgError("Singular matrix")])
+def test_a_failure_of_linear_says_what_to_do(monkeypatch, fault) -> None:
+    def fail(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(bundle_module.linear, "fit", fail)
+    with pytest.raises(TrainingError, match=rf"retriever.linear: 3 items with 3 pairs.*{fault}.*co_occurrence"):
+        bundle_module._linear(sp.identity(3, format="csr"), Linear())
 
 
 def test_item_arrays_by_hand() -> None:
