@@ -1,4 +1,4 @@
-"""uv run python -m benchmarks NAME [--data DIR] [--seeds N] [--quick]
+"""uv run python -m benchmarks NAME [--data DIR] [--seeds N] [--quick] [options of that benchmark]
 
 Prints progress, then a table for people, then one line of JSON. Without a name it lists the benchmarks by folder, with
 the time that each takes.
@@ -11,6 +11,8 @@ import sys
 from typing import NoReturn
 
 from recspark.errors import RecsparkError
+
+OPTIONS = ("dates", "horizon", "keep", "set")  # of night_quality alone
 
 FOLDERS = {
     "night": "whole nights, run by the command that a user runs",
@@ -33,9 +35,9 @@ BENCHMARKS = {
             "seconds of a first night, the same again, and the night after",
             "10 min",
         ),
-        "quality": (
-            "NDCG@10 of published lists on what users then bought, at four dates",
-            "20 min",
+        "night_quality": (
+            "NDCG@10 of published lists on what users did afterwards, beside rivals; any data set with a YAML",
+            "10 min a date",
         ),
     },
     "kernels": {
@@ -153,6 +155,10 @@ def main() -> None:
     parser.add_argument("--data", default="data/online-retail", help="folder of the data set")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="a smaller version, to try it out")
+    parser.add_argument("--dates", help="night_quality: how many run dates, or dates with commas between them")
+    parser.add_argument("--horizon", type=int, help="night_quality: days after the night in which users are watched")
+    parser.add_argument("--keep", help="night_quality: a folder for nights, which are not run again")
+    parser.add_argument("--set", action="append", help="night_quality: KEY=VALUE, as for the jobs")
     given = parser.parse_args()
     if given.name is None:
         print(listing())
@@ -161,7 +167,10 @@ def main() -> None:
     what, _ = BENCHMARKS[folder][given.name]
     try:
         module = importlib.import_module(f"benchmarks.{folder}.{given.name}")
-        figures = module.run(given.data, given.seeds, given.quick)
+        options = {name: getattr(given, name) for name in OPTIONS if getattr(given, name) is not None}
+        if unknown := sorted(set(options) - set(getattr(module, "OPTIONS", ()))):
+            refuse(f"{given.name} does not take --{unknown[0]}")
+        figures = module.run(given.data, given.seeds, given.quick, **options)
     except RecsparkError as error:
         refuse(str(error))
     except FileNotFoundError as error:

@@ -38,7 +38,7 @@ def run(data: str, seeds: int, quick: bool) -> dict[str, Any]:
         events = read(f"{data}/{name}").drop_duplicates(["user_id", "item_id"])
         history_UI, hidden_UI = split(most_used(events, 2_000 if quick else ITEMS))
         gram_II = (history_UI.T @ history_UI).tocsr()
-        sparse, exact = linear.nearest(gram_II, L2), linear.fit(gram_II, L2, closed_form_items=ITEMS)
+        sparse, exact = linear.fit(gram_II, L2, 0), linear.fit(gram_II, L2, ITEMS)
         near, full = (ndcg(history_UI, weights, hidden_UI) for weights in (sparse, exact))
         quality.append({"data": name, "nearest": near, "closed_form": full, "ratio": near / full})
         print(quality[-1], flush=True)
@@ -107,7 +107,7 @@ def cost(history_UI: sp.csr_matrix) -> dict[str, float]:
 def _cost(history_UI: sp.csr_matrix) -> dict[str, float]:
     began = time.monotonic()
     gram_II = linear.assemble(linear.gram_blocks(history_UI), history_UI.shape[1])
-    weights_II = linear.nearest(gram_II, L2)
+    weights_II = linear.fit(gram_II, L2, 0)
     return {
         "items": history_UI.shape[1],
         "events": history_UI.nnz,

@@ -23,7 +23,7 @@ from recspark.arrays import Array
 ROWS_A_BLOCK = 256
 # The closed form costs I^3: 15 s on two cores at this size. LAPACK of some builds of OpenBLAS dies above 18,000 items.
 CLOSED_FORM_ITEMS = 6_000
-NEIGHBOURS = 200
+NEIGHBOURS = 250  # of an item in a catalogue of 100,000: see `num_neighbours`
 SPARSE = ("data", "indices", "indptr")
 
 
@@ -50,7 +50,7 @@ def assemble(strips: Iterable[tuple[int, sp.csr_matrix]], num_items: int, rows: 
 
 
 def fit(
-    gram_II: sp.csr_matrix, l2: float, closed_form_items: int = CLOSED_FORM_ITEMS, neighbours: int = NEIGHBOURS
+    gram_II: sp.csr_matrix, l2: float, closed_form_items: int = CLOSED_FORM_ITEMS, neighbours: int | None = None
 ) -> Array | sp.csr_matrix:
     """The weights B of a Gram matrix float64 (I, I), dense up to `closed_form_items` items with an event, else sparse.
 
@@ -59,11 +59,16 @@ def fit(
     """
     active = np.flatnonzero(gram_II.diagonal())
     if len(active) > closed_form_items:
-        return nearest(gram_II, l2, neighbours)
+        return nearest(gram_II, l2, neighbours or num_neighbours(len(active)))
     weights_II = np.zeros(gram_II.shape, dtype=np.float32)
     if len(active):
         weights_II[np.ix_(active, active)] = closed_form(gram_II[active][:, active].toarray(), l2)
     return weights_II
+
+
+def num_neighbours(num_items: int) -> int:
+    """NEIGHBOURS for 100,000 items, more for fewer, so that solving all systems costs the same; never under half."""
+    return max(NEIGHBOURS // 2, round(NEIGHBOURS * float(np.cbrt(100_000 / num_items))))
 
 
 def closed_form(gram_II: Array, l2: float) -> Array:
@@ -74,7 +79,7 @@ def closed_form(gram_II: Array, l2: float) -> Array:
     return inverse
 
 
-def nearest(gram_II: sp.csr_matrix, l2: float, neighbours: int = NEIGHBOURS) -> sp.csr_matrix:
+def nearest(gram_II: sp.csr_matrix, l2: float, neighbours: int) -> sp.csr_matrix:
     """B float32 (I, I), each column over the `neighbours` items that alone explain most of it: G_ij^2 / (G_ii + l2).
 
     Costs at most neighbours^3 an item, and the rows of its neighbours; on all cores of this machine.

@@ -1,8 +1,8 @@
 """All retrievers of one date as a model folder (a bundle): fitted on the driver from Spark's sums, read by workers.
 
 Memory: the arrays must fit in the driver and, memory-mapped, in every worker machine. For n items, linear weights take
-4 n^2 bytes up to `linear.CLOSED_FORM_ITEMS` and above 8 n `linear.NEIGHBOURS`, content 4 n d, statistics 4 n x groups
-x 12.
+4 n^2 bytes up to `linear.CLOSED_FORM_ITEMS` and above 8 n `linear.num_neighbours`, content 4 n d, statistics
+4 n x groups x 12.
 """
 
 import logging

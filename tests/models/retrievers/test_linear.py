@@ -65,6 +65,11 @@ def test_the_neighbours_that_explain_most_are_kept() -> None:
     np.testing.assert_allclose(found.toarray()[:, 0], [0, 3 / 5, 0], atol=1e-7)
 
 
+def test_fewer_neighbours_for_more_items() -> None:
+    """12,500 is an eighth of 100,000: twice the neighbours. At 100 times 100,000 half of them stay."""
+    assert [linear.num_neighbours(items) for items in (12_500, 100_000, 10_000_000)] == [500, 250, 125]
+
+
 @BOTH
 def test_items_without_events_are_not_scored(closed_form_items) -> None:
     gram = sp.csr_matrix(np.array([[2.0, 0, 1], [0, 0, 0], [1, 0, 2]]))

@@ -1,0 +1,46 @@
+from datetime import date
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from benchmarks.night import night_quality
+from recspark.errors import ConfigError
+
+
+def test_dates_by_number_end_with_the_data() -> None:
+    """Data up to 2020-01-31: the last 28 days begin on 2020-01-04, the ones before on 2019-12-07."""
+    found = night_quality.run_dates("2", date(2020, 2, 1), 28)
+    assert found == [date(2020, 1, 4), date(2019, 12, 7)]
+    assert night_quality.run_dates("2019-12-07, 2019-11-09", date(2020, 2, 1), 28)[1] == date(2019, 11, 9)
+    with pytest.raises(ConfigError, match=r"--dates soon: .*expected a number, or dates"):
+        night_quality.run_dates("soon", date(2020, 2, 1), 28)
+
+
+def test_a_yaml_in_the_folder_or_the_shipped_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop = tmp_path / "online-retail"
+    shop.mkdir()
+    assert night_quality.find(str(shop)) == (shop, "conf/online_retail.yaml")
+    assert list(night_quality.with_paths("conf/online_retail.yaml", shop)) == [
+        f'source.{name}.paths=["{shop}/transactions.parquet"]' for name in ("interactions", "items")
+    ]
+    (shop / "mine.yaml").write_text("warehouse: w")
+    assert night_quality.find(str(shop)) == (shop, str(shop / "mine.yaml"))
+    other = tmp_path / "nobody-knows"
+    other.mkdir()
+    with pytest.raises(ConfigError, match=r"no YAML in .*nobody-knows and no conf/nobody_knows.yaml"):
+        night_quality.find(str(other))
+    with pytest.raises(ConfigError, match="is no folder"):
+        night_quality.find("nowhere")
+
+
+def test_the_report_has_dates_differences_and_seeds(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two seeds are averaged per list before they meet a rival: (0.4 + 0.6) / 2 - 0.2 = 0.3."""
+    rows = [("2020-01-04", seed, "published", "s", "u", 0.4 + 0.2 * seed) for seed in (0, 1)]
+    rows += [("2020-01-04", 0, "popular_28", "s", "u", 0.2)]
+    names = ["run_date", "seed", "name", "scenario", "user_id", "ndcg"]
+    found = night_quality.report(pd.DataFrame(rows, columns=names), 28)
+    assert found["differences"]["popular_28"] == [0.3, 0.3, 0.3] and found["lists"] == 1
+    assert found["published_by_seed"] == [0.4, 0.6]
+    assert found["ndcg@10"]["published"] == {"2020-01-04": 0.5}
+    assert "popular_28" in capsys.readouterr().out
