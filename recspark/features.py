@@ -13,7 +13,7 @@ from recspark.arrays import Array
 from recspark.config.schema import RETRIEVERS
 from recspark.histories import Histories, owners, per_list
 
-WINDOWS = (7, 14, 28, 56, 0)  # days back from as_of; 0 = all days
+WINDOWS = (7, 14, 28, 56, 112, 224, 448, 730, 0)  # days back from as_of; 0 = all days
 KINDS = ("score", "share", "rank")  # the features of a candidate from each retriever
 YEAR_DAYS = 365.25
 MIN_PRICE_STD = 0.1  # of log prices: the floor for a user with one purchase or one price
@@ -69,7 +69,7 @@ RETRIEVER_FEATURES = (
 )
 ITEM_FEATURES = (
     *_windowed("item_count"), *_windowed("item_count_scenario"), *_windowed("item_new_count"),
-    "item_trend_7", "item_trend_14", "item_trend_28",
+    *(f"item_trend_{days}" for days in WINDOWS[:-2]),  # beside the next longer window
     "item_age", "item_age_scenario", "item_idle", "item_idle_scenario",
     "item_new_share", "item_return_share", "item_price", "item_value",
 )

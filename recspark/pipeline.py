@@ -35,6 +35,8 @@ STAGES = {
 }
 MAINTENANCE = {"maintenance": "recspark.stages.maintenance"}
 
+BEFORE_TIME_SCALES = ("interactions", "items", "item_facts")  # they read no label window, and write the events first
+
 Advance = Callable[[str], None]  # called with the name of each stage when it begins
 Finished = Callable[[Summary, float], None]  # called with a stage's summary and its seconds when it has ended
 
@@ -63,7 +65,7 @@ def execute(
 ) -> None:
     """Run the stages in order while holding the warehouse's lease. If one raises an error, earlier ones are kept."""
     spark, owned = get_session(config.spark)
-    from recspark.stages import recommendations
+    from recspark.stages import recommendations, time_scales
     from recspark.warehouse.lease import hold
     from recspark.warehouse.store import Store
 
@@ -76,6 +78,8 @@ def execute(
                 advance(name)
                 held.check()  # if this machine was suspended, another run may have taken the lease
                 began = time.monotonic()
+                if name not in BEFORE_TIME_SCALES:
+                    config = time_scales.settle(store, config, run_date)
                 module = importlib.import_module({**STAGES, **MAINTENANCE}[name])
                 summary = replace(module.refresh(store, config, run_date, force), stage=name)
                 finished(summary, time.monotonic() - began)

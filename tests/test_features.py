@@ -15,8 +15,8 @@ COLUMN = {name: i for i, name in enumerate(FEATURES)}
 
 def stats() -> ItemStats:
     """One scenario group (row 0), which is therefore also all of them (row -1)."""
-    counts = np.array([[[3, 0, 0], [5, 1, 0], [7, 1, 0], [15, 1, 0], [20, 4, 0]]], dtype=np.float32)
-    new_counts = np.array([[[1, 0, 0], [2, 1, 0], [3, 1, 0], [7, 1, 0], [10, 4, 0]]], dtype=np.float32)
+    counts = np.array([[[3, 0, 0], [5, 1, 0], [7, 1, 0], [15, 1, 0], *[[20, 4, 0]] * 5]], dtype=np.float32)
+    new_counts = np.array([[[1, 0, 0], [2, 1, 0], [3, 1, 0], [7, 1, 0], *[[10, 4, 0]] * 5]], dtype=np.float32)
     first, last = np.array([[800.0, 900.0, np.nan]]), np.array([[999.0, 990.0, np.nan]])
     twice = lambda x: np.concatenate((x, x))  # noqa: E731
     return ItemStats(

@@ -44,7 +44,7 @@ def run(
 ) -> dict[str, Any]:
     """`quick`: the newest date only."""
     folder, yaml = find(data)
-    base = ("spark.spark.ui.enabled=false", *with_paths(yaml, folder), *set)
+    base = (*with_paths(yaml, folder), *set)
     config = load(yaml, base)
     with tempfile.TemporaryDirectory() as temporary:
         kept = Path(keep or temporary).resolve()
@@ -237,7 +237,7 @@ def save_lists(config: Config, run_date: date, folder: Path) -> dict[str, str]:
     published = store.read(TABLE).where(mine).select(*ITEM, "rank")
     published.toPandas().to_parquet(folder / "published.parquet")
     scoring = scorer.scorer(store, config, run_date, run_date, PUBLISHED)
-    modes = ("popular", *config.retriever.names, *scoring.modes())
+    modes = ("popular", *config.retriever.names, *scoring.modes)
     rows = store.read(candidates.TABLE).where(F.col("as_of") == F.lit(run_date))
     scored = lists.scored(rows, scoring, tuple(dict.fromkeys(modes))).where(F.col("source") != candidates.REPEAT)
     named = scored.join(store.read(index.USER_INDEX), "user_idx").join(

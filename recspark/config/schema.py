@@ -128,6 +128,7 @@ class ContentMap(Section):
 class Popular(Section):
     """The number of recent events of an item, with exponential decay."""
 
+    # left out of the YAML, the night chooses it from past windows (stages/time_scales.py)
     half_life_days: Annotated[float, Field(gt=0)] = 14.0
     shrinkage: Annotated[float, Field(ge=0)] = 100.0  # the weight of the list of all scenarios, in events
 
@@ -175,6 +176,7 @@ class TrainingExamples(Section):
     """The labels, and the past windows that the ranker learns from."""
 
     tasks: tuple[Task, ...] = (Task(name="interaction", kind="binary", sql="sum(weight) > 0"),)  # the first one ranks
+    # left out of the YAML, the night chooses these two from past windows (stages/time_scales.py)
     label_days: Annotated[int, Field(ge=1)] = 28
     num_windows: Annotated[int, Field(ge=2)] = 3  # closed windows; the newest is the test, so at least two
     half_life_days: Annotated[float, Field(gt=0)] | None = None  # of the weights of older windows; None: equal weights

@@ -72,7 +72,7 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
         models={mode: scoring.folders(mode) for mode in sorted(set(modes.values()) - set(RETRIEVERS))},
         inputs={t.noun: store.token(t) for t in (INTERACTIONS, ITEMS, candidates.TABLE, model_metrics.TABLE)},
     )
-    return publish(store, config, run_date, staged(store, top, modes, run_date), fingerprint, versions)
+    return publish(store, config, run_date, staged(store, top, run_date), fingerprint, versions)
 
 
 def repair(store: Store) -> None:
@@ -114,7 +114,11 @@ def _top(
 
 
 def top_of_block(block: pa.Table, k: int, ties: Array, limit_of: LimitOf) -> pa.RecordBatch:
-    """Rows of TOP of a block with all rows of its users; each list is ordered on its own."""
+    """Rows of TOP of a block with all rows of its users; each list is ordered on its own.
+
+    `model` of a row is the scenario's mode, or `popular` where that is a retriever that did not score the item: for the
+    default user, a user without positive events, an item without content.
+    """
     scenarios = block[c.SCENARIO].combine_chunks().dictionary_encode()
     user_idx, item_idx = block[c.USER_IDX].to_numpy(), block[c.ITEM_IDX].to_numpy()
     list_idx, first = lists.list_numbers(scenarios.indices.to_numpy(), user_idx)
@@ -132,9 +136,11 @@ def top_of_block(block: pa.Table, k: int, ties: Array, limit_of: LimitOf) -> pa.
     order = lists.ordered(list_idx, final, ties[item_idx])
     position = ranges(np.bincount(list_idx, minlength=len(first)))
     at, place = order[position < k], position[position < k]
+    model = pc.if_else(pa.array(may_be_missing & np.isnan(scores)), "popular", block[c.MODEL].combine_chunks())
     found = block.select([c.SCENARIO, c.USER_IDX, c.ITEM_IDX, c.SOURCE, EXPLAINING_ITEM]).take(pa.array(at))
     columns = {name: found[name].combine_chunks() for name in found.column_names}
     columns |= {c.RANK: pa.array((place + 1).astype(np.int32)), c.SCORE: pa.array(final[at])}
+    columns[c.MODEL] = model.take(pa.array(at))
     return pa.record_batch([columns[name] for name in TOP_NAMES], names=TOP_NAMES)
 
 
@@ -148,13 +154,13 @@ def _limits(scenarios: pa.DictionaryArray, item_idx: Array, limit_of: LimitOf) -
     return code, most
 
 
-def staged(store: Store, top: DataFrame, modes: Mapping[str, str], run_date: date) -> DataFrame:
+def staged(store: Store, top: DataFrame, run_date: date) -> DataFrame:
     """Rows of TABLE: `top` with ids and reasons."""
     default_user = store.spark.createDataFrame([(c.DEFAULT_USER, DEFAULT_USER_IDX)], index.USER_INDEX.schema)
     users = store.read(index.USER_INDEX).unionByName(default_user)
     texts = store.read(ITEMS).select(c.ITEM_ID, c.TEXT)
     items = store.read(index.ITEM_INDEX).join(texts, on=c.ITEM_ID, how="inner")  # item_id is the key of both
-    return table.build(top, _modes(top, modes), users, items, run_date, store.run_id)
+    return table.build(top, users, items, run_date, store.run_id)
 
 
 def expected_lists(store: Store, config: Config, run_date: date, events: DataFrame) -> DataFrame:

@@ -25,7 +25,7 @@ TABLE = Table(
 # Top lists before ids and reasons: what stages/recommendations.py makes of the candidates.
 TOP = (
     f"{c.SCENARIO} string, {c.USER_IDX} int, {c.RANK} int, {c.ITEM_IDX} int, {c.SCORE} double, {c.SOURCE} string, "
-    f"{EXPLAINING_ITEM} int"
+    f"{EXPLAINING_ITEM} int, {c.MODEL} string"
 )
 
 SIZE = "size"  # the expected number of rows of a list, where that is not k
@@ -37,18 +37,14 @@ EXPLAINED = {  # source -> how the recommended item is related to the item of th
 MAX_TEXT = 80  # characters of an item's text in a reason
 
 
-def build(
-    top: DataFrame, modes: DataFrame, users: DataFrame, items: DataFrame, run_date: date, run_id: str
-) -> DataFrame:
-    """Rows of TABLE. `top`: rows of TOP. `modes` (scenario, model): what orders each scenario's lists. `users`:
-    user_index and the default user. `items` (item_id, item_idx, text). A number without an id gives a null, which
-    `check` counts.
+def build(top: DataFrame, users: DataFrame, items: DataFrame, run_date: date, run_id: str) -> DataFrame:
+    """Rows of TABLE. `top`: rows of TOP. `users`: user_index and the default user. `items` (item_id, item_idx, text).
+    A number without an id gives a null, which `check` counts.
     """
     names = items.select(F.col(c.ITEM_IDX).alias(EXPLAINING_ITEM), name_of_item().alias("explaining_item"))
     # every table on the right is unique by its key, so the joins keep one row a place on a list
     rows = (
-        top.join(F.broadcast(modes), on=c.SCENARIO, how="left")
-        .join(users, on=c.USER_IDX, how="left")
+        top.join(users, on=c.USER_IDX, how="left")
         .join(items.select(c.ITEM_IDX, c.ITEM_ID), on=c.ITEM_IDX, how="left")
         .join(names, on=EXPLAINING_ITEM, how="left")
     )

@@ -64,6 +64,10 @@ ARTIFACTS = {
         ("item_facts.relations", "item_facts.embedding", "seed"),
         (f"{_STAGES}.item_embeddings.facts", "recspark.training.content.facts"),
     ),
+    "time_scales": Artifact(
+        ("training_examples.label_days", "training_examples.num_windows", "retriever.popular", _EVENTS),
+        (f"{_STAGES}.time_scales",),
+    ),
     "item_rules": Artifact((), (f"{_STAGES}.item_rules",)),
     "retriever": Artifact(("retriever", "scenarios", _EVENTS, "seed"), (f"{_STAGES}.retriever.bundle",)),
     "ranker": Artifact(

@@ -89,7 +89,8 @@ def test_a_night_is_published_with_its_row(spark, published):
     assert [found["FR", "u4", k].item_id for k in (1, 2, 3)] == ["i0", "i1", "i2"]
     # linear does not score the default user: the popular items, with finite scores
     assert [found["DE", c.DEFAULT_USER, k].item_id for k in (1, 2, 3)] == ["i0", "i1", "i2"]
-    assert {r.model for r in rows if r.scenario == "DE"} == {"linear"}
+    of_default = {r.user_id == c.DEFAULT_USER: r.model for r in rows if r.scenario == "DE"}
+    assert of_default == {True: "popular", False: "linear"}
     assert found["DE", "u0", 1].reason == "bought with THING 0"
     assert found["DE", "u1", 1].reason == "bought with i1"  # that item has no text
     assert found["DE", c.DEFAULT_USER, 1].reason == "popular in DE"
@@ -223,6 +224,8 @@ def test_the_top_of_a_block_by_hand():
         ("DE", 1, 2, 0.7), ("DE", 2, 1, 0.7), ("DE", 3, 0, 0.1),
         ("FR", 1, 1, 2.0), ("FR", 2, 2, 0.0), ("FR", 3, 0, -1.0),
     ]  # fmt: skip
+    # of FR, linear did not score item 2
+    assert [r[c.MODEL] for r in found] == ["gbdt"] * 3 + ["linear", "popular", "linear"]
 
 
 def test_the_top_of_a_block_under_a_limit_by_hand():

@@ -139,11 +139,11 @@ def test_eligible_own_all_given_and_default(spark):
 def test_build_gives_ids_models_and_reasons(spark):
     top = spark.createDataFrame(
         [
-            ("Germany", 0, 1, 0, 0.9, "linear", 1),
-            ("Germany", 0, 2, 1, 0.8, "content", 2),
-            ("Germany", 0, 3, 2, 0.7, "popular", -1),
-            ("Germany", 0, 4, 3, 0.6, "linear", -1),
-            ("Germany", -1, 1, 3, 0.5, "repeat", 3),
+            ("Germany", 0, 1, 0, 0.9, "linear", 1, "gbdt"),
+            ("Germany", 0, 2, 1, 0.8, "content", 2, "gbdt"),
+            ("Germany", 0, 3, 2, 0.7, "popular", -1, "gbdt"),
+            ("Germany", 0, 4, 3, 0.6, "linear", -1, "gbdt"),
+            ("Germany", -1, 1, 3, 0.5, "repeat", 3, "popular"),
         ],
         TOP,
     )
@@ -153,8 +153,7 @@ def test_build_gives_ids_models_and_reasons(spark):
         "item_id string, item_idx int, text string",
     )
     users = spark.createDataFrame([("u1", 0), (c.DEFAULT_USER, -1)], "user_id string, user_idx int")
-    modes = spark.createDataFrame([("Germany", "gbdt")], "scenario string, model string")
-    built = table.build(top, modes, users, items, RUN_DATE, "run1")
+    built = table.build(top, users, items, RUN_DATE, "run1")
     assert built.columns == TABLE.columns
     found = {(r.user_id, r["rank"]): (r.item_id, r.model, r.reason) for r in built.collect()}
     assert found == {
@@ -162,7 +161,7 @@ def test_build_gives_ids_models_and_reasons(spark):
         ("u1", 2): ("b", "gbdt", "similar to c"),  # no text: its id
         ("u1", 3): ("c", "gbdt", "popular in Germany"),
         ("u1", 4): ("d", "gbdt", "suits earlier choices"),  # what it goes with was returned
-        (c.DEFAULT_USER, 1): ("d", "gbdt", "bought before"),
+        (c.DEFAULT_USER, 1): ("d", "popular", "bought before"),
     }
 
 
@@ -175,11 +174,10 @@ def test_long_texts_are_shortened_to_one_line(spark):
 
 
 def test_build_leaves_nulls_for_the_checks(spark):
-    top = spark.createDataFrame([("nowhere", 7, 1, 7, 0.9, "linear", 7)], TOP)
+    top = spark.createDataFrame([("nowhere", 7, 1, 7, 0.9, "linear", 7, None)], TOP)
     users = spark.createDataFrame([], "user_id string, user_idx int")
     items = spark.createDataFrame([], "item_id string, item_idx int, text string")
-    modes = spark.createDataFrame([], "scenario string, model string")
-    built = table.build(top, modes, users, items, RUN_DATE, "run1")
+    built = table.build(top, users, items, RUN_DATE, "run1")
     assert built.where(F.col(c.USER_ID).isNull() & F.col(c.ITEM_ID).isNull() & F.col(c.MODEL).isNull()).count() == 1
 
 

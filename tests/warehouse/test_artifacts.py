@@ -53,7 +53,7 @@ def test_a_key_moves_the_artefacts_that_read_it() -> None:
     assert moved_by(source=sources) == {"items"}
     task = {"name": "buy", "kind": "binary", "sql": "count(*) > 1"}
     assert moved_by(training_examples={"tasks": [task]}) == {"training_examples", "model_metrics", "ranker", "gbdt"}
-    weights = {"candidates", "training_examples", "model_metrics", "text_adapter", "retriever"}
+    weights = {"candidates", "training_examples", "model_metrics", "text_adapter", "retriever", "time_scales"}
     assert moved_by(interactions={"event_weights": {"return": -1}}) == weights
     assert moved_by(gbdt={"num_leaves": 7}) == {"gbdt"}
     assert moved_by(ranker={"dropout": 0.5}) == {"ranker"}

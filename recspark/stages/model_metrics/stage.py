@@ -34,6 +34,7 @@ from recspark.windows import closed_windows, window_end
 log = logging.getLogger(__name__)
 
 NOUN, RETRIEVER = "model_metrics", "retriever"
+POPULAR = "popular"
 TOP = 10  # the cutoff of the metrics, lower if lists are shorter
 
 
@@ -90,8 +91,9 @@ def _input(store: Store, config: Config, run_date: date) -> MetricsInput:
         since = run_date - timedelta(days=settings.label_days)
         earlier = sorted((row[0], row[1]) for row in nights if row[0] >= since)
         last = max((row[0] for row in nights), default=None)
-        modes = rows.where(F.col(c.RUN_DATE) == F.lit(last)).select(c.SCENARIO, c.MODEL).distinct()
-        published = {row[0]: row[1] for row in modes.collect()}
+        modes = rows.where(F.col(c.RUN_DATE) == F.lit(last)).select(c.SCENARIO, c.MODEL).distinct().collect()
+        # beside its mode, a scenario has rows by popularity, which the mode did not score
+        published = {row[0]: row[1] for row in sorted(modes, key=lambda row: row[1] != POPULAR)}
     return MetricsInput(run_date, window, evaluated, earlier, published)
 
 

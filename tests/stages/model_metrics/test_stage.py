@@ -28,6 +28,7 @@ def built(spark, copy_hand_made):
         rows = [
             (day, "DE", "u0", 1, "i3", 1.0, "linear", model, "why", run),
             (day, "FR", "u5", 1, "i3", 1.0, "linear", model, "why", run),
+            (day, "DE", "__default__", 1, "i0", 1.0, "popular", "popular", "why", run),  # not scored by the mode
         ]
         frame = spark.createDataFrame(rows, recommendations.TABLE.schema)
         store.replace(recommendations.TABLE, frame, where=f"run_date = '{day}'", metadata={"run_date": str(day)})

@@ -1,0 +1,187 @@
+"""The time-scales that fit the data, for those that the YAML leaves out: how long a label window is, how many windows
+the rankers learn from, and how fast popularity fades.
+
+Chosen from events before a Monday, so they stay for a week; kept with what was measured in a model folder. A label
+window is the shortest one in which ENOUGH_LISTS users do something new; windows are added until LEARNT_LISTS are learnt
+from; popularity has the half-life under which past lists of the most popular items were best.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from recspark import columns as c
+from recspark import model_folder
+from recspark.arrays import Array
+from recspark.config.schema import Config
+from recspark.models.retrievers import popular
+from recspark.tables.interactions import TABLE as INTERACTIONS
+from recspark.tables.interactions import event_weight
+from recspark.warehouse import artifacts
+from recspark.warehouse.store import Store
+from recspark.windows import closed_windows
+
+log = logging.getLogger(__name__)
+
+NOUN = "time_scales"
+LABEL_DAYS = (14, 28, 56, 91)  # whole weeks, so that windows stay on the grid of Mondays
+HALF_LIVES = (7.0, 14.0, 28.0, 56.0, 112.0, 224.0, 448.0)  # days
+ENOUGH_LISTS = 800  # in a window, for the gate to tell two modes apart
+LEARNT_LISTS = 10_000
+MIN_WINDOWS, MAX_WINDOWS = 3, 10
+HISTORY_SHARE = 0.2  # of all events must lie before a window, for its retrievers to know something
+JUDGED_WINDOWS = 3  # that half-lives are compared on
+FIRST, START = "first", "start"  # days: of the first positive event with an item; of the first event in a scenario
+
+
+def settle(store: Store, config: Config, run_date: date) -> Config:
+    """The configuration with the time-scales of a night filled in where the YAML names none; itself without events."""
+    asked = unnamed(config)
+    if not asked or not store.exists(INTERACTIONS):
+        return config
+    monday = run_date - timedelta(days=run_date.weekday())
+    events = store.digest(INTERACTIONS, c.EVENT_DATE, monday)
+    path = artifacts.folder(store, NOUN, f"{monday}-{artifacts.fingerprint(NOUN, config, asked, monday, events)}")
+    if not model_folder.exists(path):
+        model_folder.save(path, measure(store, config, monday))
+    found = model_folder.read_manifest(path)
+    log.info("time_scales: %s", found["note"])
+    return with_values(config, {name: found["chosen"][name] for name in asked})
+
+
+def unnamed(config: Config) -> tuple[str, ...]:
+    """The time-scales that the YAML leaves to the night."""
+    sections = {
+        "label_days": config.training_examples,
+        "num_windows": config.training_examples,
+        "half_life_days": config.retriever.popular,
+    }
+    return tuple(name for name, section in sections.items() if name not in section.model_fields_set)
+
+
+def with_values(config: Config, values: Mapping[str, Any]) -> Config:
+    """The configuration with these time-scales, as if the YAML named them."""
+    windows = {name: value for name, value in values.items() if name != "half_life_days"}
+    half_life = {name: value for name, value in values.items() if name == "half_life_days"}
+    fading = config.retriever.popular.model_copy(update=half_life)
+    return config.model_copy(
+        update={
+            "training_examples": config.training_examples.model_copy(update=windows),
+            "retriever": config.retriever.model_copy(update={"popular": fading}),
+        }
+    )
+
+
+def measure(store: Store, config: Config, monday: date) -> dict[str, Any]:
+    """The choice from events before a Monday, what it was chosen from, and a note.
+
+    Memory: the driver holds one row for each day, and one for each scenario and item with an event.
+    """
+    weight = event_weight(config.interactions.event_weights)
+    events = store.events(INTERACTIONS, None, monday).withColumn(c.WEIGHT, weight)
+    days = {row[0]: row[1] for row in events.groupBy(c.EVENT_DATE).count().collect()}
+    key = [c.SCENARIO, c.USER_ID]
+    positive = events.where(F.col(c.WEIGHT) > 0)
+    first = positive.groupBy(*key, c.ITEM_ID).agg(F.min(c.EVENT_DATE).alias(FIRST))
+    start = events.groupBy(*key).agg(F.min(c.EVENT_DATE).alias(START))
+    new = first.join(start, on=key, how="inner").where(F.col(START) < F.col(FIRST)).persist()
+    try:
+        named = config.training_examples.label_days
+        lengths = LABEL_DAYS if "label_days" in unnamed(config) else (named,)
+        lists = {length: lists_in(new, windows_of(days, monday, length), length) for length in lengths}
+        label_days, num_windows = choose_windows(lists, config)
+        as_ofs = closed_windows(monday, label_days, JUDGED_WINDOWS)
+        known = [as_of for as_of in as_ofs if as_of in windows_of(days, monday, label_days)]
+        judged = [half_lives_at(events, new, as_of, label_days, config) for as_of in known]
+    finally:
+        new.unpersist()
+    quality = np.mean(judged, axis=0) if judged else np.zeros(len(HALF_LIVES))
+    order = np.argsort(-quality.round(9), kind="stable")
+    half_life = HALF_LIVES[order[0]] if quality.any() else config.retriever.popular.half_life_days
+    chosen = {"label_days": label_days, "num_windows": num_windows, "half_life_days": half_life}
+    note = f"windows of {label_days} days, {num_windows} of them; popularity halves in {half_life:g} days"
+    if quality.any():
+        best, second = order[:2]
+        note += f" (DCG@10 {quality[best]:.4f}; {HALF_LIVES[second]:g} days: {quality[second]:.4f})"
+    return {
+        "monday": str(monday),
+        "chosen": chosen,
+        "lists_in_windows": {str(length): found for length, found in lists.items()},
+        "popularity_dcg": dict(zip(map(str, HALF_LIVES), quality.round(6).tolist(), strict=True)),
+        "note": note,
+    }
+
+
+def windows_of(days: Mapping[date, int], monday: date, label_days: int) -> tuple[date, ...]:
+    """The newest closed windows, newest first, as far back as HISTORY_SHARE of the events in `days` lie before one."""
+    ordered = sorted(days)
+    before = np.concatenate(([0], np.cumsum([days[day] for day in ordered])))
+    found = []
+    for as_of in closed_windows(monday, label_days, MAX_WINDOWS):
+        if (
+            before[np.searchsorted(np.array(ordered, "datetime64[D]"), np.datetime64(as_of))]
+            < HISTORY_SHARE * before[-1]
+        ):
+            break
+        found.append(as_of)
+    return tuple(found)
+
+
+def lists_in(new: DataFrame, as_ofs: Sequence[date], label_days: int) -> list[int]:
+    """For each window how many lists, of users known in the scenario before it, have something new in it."""
+    if not as_ofs:
+        return []
+    age = F.datediff(F.lit(as_ofs[0] + timedelta(days=label_days - 1)), FIRST)
+    opened = F.date_sub(F.lit(as_ofs[0]), F.col("window") * label_days)
+    known = new.withColumn("window", F.floor(age / label_days).cast("int")).where((age >= 0) & (F.col(START) < opened))
+    counts = known.groupBy("window").agg(F.count_distinct(c.SCENARIO, c.USER_ID).alias("lists")).collect()
+    found = {row["window"]: row["lists"] for row in counts}
+    return [found.get(n, 0) for n in range(len(as_ofs))]
+
+
+def choose_windows(lists: Mapping[int, Sequence[int]], config: Config) -> tuple[int, int]:
+    """(label_days, num_windows) from the lists in the windows of each length, newest first; those of the configuration
+    where no length has two windows."""
+    possible = {length: found for length, found in lists.items() if len(found) >= 2 and any(found)}
+    if not possible:
+        return config.training_examples.label_days, config.training_examples.num_windows
+    rich = [length for length, found in possible.items() if np.mean(found[:JUDGED_WINDOWS]) >= ENOUGH_LISTS]
+    length = min(rich) if rich else max(possible)
+    found = possible[length]
+    needed = int(np.searchsorted(np.cumsum(found), LEARNT_LISTS)) + 1
+    return length, max(2, min(len(found), max(MIN_WINDOWS, needed)))
+
+
+def half_lives_at(events: DataFrame, new: DataFrame, as_of: date, label_days: int, config: Config) -> Array:
+    """For each of HALF_LIVES the DCG@10 of each scenario's most popular items before a date, on what known users did
+    for the first time in the window after it: a mean over these (user, item) pairs, float64 (len(HALF_LIVES),)."""
+    age = F.datediff(F.lit(as_of), c.EVENT_DATE)
+    sums = [F.sum(F.col(c.WEIGHT) * F.pow(F.lit(2.0), -age / days)).alias(f"decayed_{days:g}") for days in HALF_LIVES]
+    counts = events.where(F.col(c.EVENT_DATE) < F.lit(as_of)).groupBy(c.SCENARIO, c.ITEM_ID).agg(*sums)
+    end = as_of + timedelta(days=label_days)
+    done = new.where((F.col(FIRST) >= F.lit(as_of)) & (F.col(FIRST) < F.lit(end)) & (F.col(START) < F.lit(as_of)))
+    wanted = done.groupBy(c.SCENARIO, c.ITEM_ID).agg(F.count("*").alias("wanted"))
+    # both sides have one row for each scenario and item
+    table = counts.join(wanted, on=[c.SCENARIO, c.ITEM_ID], how="full").fillna(0).toArrow()
+    scenarios, row = np.unique(table[c.SCENARIO].to_numpy(), return_inverse=True)
+    items, column = np.unique(table[c.ITEM_ID].to_numpy(), return_inverse=True)
+    wanted_SI = np.zeros((len(scenarios), len(items)))
+    wanted_SI[row, column] = table["wanted"].to_numpy()
+    found = []
+    for days in HALF_LIVES:
+        counts_SI = np.zeros(wanted_SI.shape)
+        counts_SI[row, column] = table[f"decayed_{days:g}"].to_numpy()
+        found.append(dcg(popular.fit(counts_SI, config.retriever.popular.shrinkage), wanted_SI))
+    return np.array(found)
+
+
+def dcg(popular_SI: Array, wanted_SI: Array, k: int = 10) -> float:
+    """Sum over the first k items of each scenario of wanted / log2(rank + 1), over the sum of all that is wanted."""
+    best = np.argsort(-popular_SI, axis=1, kind="stable")[:, :k]
+    gains = np.take_along_axis(wanted_SI, best, axis=1) / np.log2(np.arange(2, best.shape[1] + 2))
+    return float(gains.sum() / max(wanted_SI.sum(), 1.0))

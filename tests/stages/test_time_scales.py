@@ -1,0 +1,136 @@
+"""Which time-scales a night chooses, on planted events and by hand."""
+
+from datetime import date, datetime, timedelta
+
+import numpy as np
+import pytest
+
+from recspark.config.schema import Config
+from recspark.stages import time_scales
+from recspark.tables.interactions import TABLE as INTERACTIONS
+from recspark.warehouse.store import Store
+from tests import world
+
+MONDAY = date(2024, 3, 4)
+KEY = ["scenario", "user_id", "item_id"]
+
+
+def config_of(warehouse: object, **sections: object) -> Config:
+    return Config(warehouse=str(warehouse), source={"interactions": world.SOURCE}, **sections)
+
+
+def fading(days: int = 200, users: int = 30) -> list[tuple[str, str, str, int]]:
+    """(scenario, user, item, day before MONDAY): every day each user buys the item of the week, and never the same item
+    twice in a week; what was sold a month ago is sold no more."""
+    return [("s", f"u{user}", f"week-{day // 7}-{user % 3}", day) for day in range(1, days) for user in range(users)]
+
+
+def lasting(days: int = 400, users: int = 60) -> list[tuple[str, str, str, int]]:
+    """One item is bought for the first time by every user some day; each week another item has a short burst."""
+    rows = []
+    for user in range(users):
+        rows += [("s", f"u{user}", "start", days), ("s", f"u{user}", "classic", 1 + (user * 13) % (days - 2))]
+    for day in range(1, days, 7):
+        rows += [("s", f"u{user}", f"burst-{day}", day + 1) for user in range(20)]
+    return rows
+
+
+def store_of(spark, folder, rows) -> tuple[Store, Config]:
+    config = config_of(folder)
+    store = Store(spark, config, "run")
+    events = [
+        (
+            s,
+            u,
+            i,
+            datetime.combine(MONDAY - timedelta(days=n), datetime.min.time()),
+            "buy",
+            None,
+            None,
+            MONDAY - timedelta(days=n),
+        )
+        for s, u, i, n in sorted(set(rows))
+    ]
+    store.replace(INTERACTIONS, spark.createDataFrame(events, INTERACTIONS.ddl), metadata={"fingerprint": "x"})
+    return store, config
+
+
+def test_popularity_fades_where_items_come_and_go(spark, tmp_path) -> None:
+    store, config = store_of(spark, tmp_path / "w", fading())
+    found = time_scales.measure(store, config, MONDAY)
+    assert found["chosen"]["half_life_days"] <= 14 and "popularity halves" in found["note"]
+
+
+def test_popularity_lasts_where_a_classic_is_what_people_buy(spark, tmp_path) -> None:
+    store, config = store_of(spark, tmp_path / "w", lasting())
+    assert time_scales.measure(store, config, MONDAY)["chosen"]["half_life_days"] >= 56
+
+
+def test_a_night_fills_in_what_the_yaml_leaves_out_and_keeps_it_for_a_week(spark, tmp_path, monkeypatch) -> None:
+    store, config = store_of(spark, tmp_path / "w", fading())
+    named = config_of(
+        tmp_path / "w", training_examples={"num_windows": 2}, retriever={"popular": {"half_life_days": 3.0}}
+    )
+    settled = time_scales.settle(store, named, MONDAY)
+    assert settled.training_examples.num_windows == 2 and settled.retriever.popular.half_life_days == 3.0
+    assert settled.training_examples.label_days in time_scales.LABEL_DAYS
+    every = time_scales.settle(store, config, MONDAY)
+    assert every.retriever.popular.half_life_days <= 14
+    assert time_scales.settle(store, every, MONDAY) is every  # nothing is left open
+    monkeypatch.setattr(time_scales, "measure", None)  # the rest of the week measures nothing
+    assert time_scales.settle(store, config, MONDAY + timedelta(days=6)) == every
+    with pytest.raises(TypeError):
+        time_scales.settle(store, config, MONDAY + timedelta(days=7))
+
+
+def test_without_events_the_defaults_stay(spark, tmp_path) -> None:
+    config = config_of(tmp_path / "none")
+    assert time_scales.settle(Store(spark, config, "run"), config, MONDAY) is config
+
+
+def test_lists_are_those_of_known_users_with_something_new(spark) -> None:
+    """Windows of 7 days before 2024-03-04. u1 is new on day 1 of the newest window in two items: one list. u2 started
+    within the older window, so it counts in none; u3 counts in the older one; u4's window is not asked for."""
+    day = [MONDAY - timedelta(days=n) for n in range(40)]
+    rows = [
+        ("u1", day[7], day[30]),
+        ("u1", day[1], day[30]),
+        ("u2", day[9], day[12]),
+        ("u3", day[14], day[20]),
+        ("u4", day[15], day[20]),
+    ]
+    new = spark.createDataFrame(
+        [("s", u, first, start) for u, first, start in rows], "scenario string, user_id string, first date, start date"
+    )
+    assert time_scales.lists_in(new, (day[7], day[14]), 7) == [1, 1]
+    assert time_scales.lists_in(new, (), 7) == []
+
+
+def test_windows_need_some_history() -> None:
+    """Ten events a day for 100 days: a fifth of them lie before day 80 counted from the Monday."""
+    days = {MONDAY - timedelta(days=n): 10 for n in range(1, 101)}
+    found = time_scales.windows_of(days, MONDAY, 28)
+    assert [(MONDAY - as_of).days for as_of in found] == [28, 56]
+
+
+@pytest.mark.parametrize(
+    ("lists", "expected"),
+    [
+        (
+            {14: [700] * 9, 28: [900] * 9, 56: [2000] * 9},
+            (28, 9),
+        ),  # the shortest with 800; all windows hold fewer than 10,000
+        ({28: [9000] * 9}, (28, 3)),  # two are enough, three are taken
+        ({14: [10] * 9, 91: [40, 30]}, (91, 2)),  # none is rich: the longest
+        ({14: [10], 28: []}, (28, 3)),  # no length has two windows: the configuration's
+    ],
+)
+def test_windows_by_hand(lists, expected) -> None:
+    assert time_scales.choose_windows(lists, config_of("w")) == expected
+
+
+def test_dcg_by_hand() -> None:
+    """s: the wanted item is second of three; t: nothing popular, ties go by position: first. (1/log2(3) + 3) / 4."""
+    popular = np.array([[3.0, 2.0, 1.0], [0, 0, 0]])
+    wanted = np.array([[0, 1.0, 0], [3.0, 0, 0]])
+    assert time_scales.dcg(popular, wanted, 2) == pytest.approx((1 / np.log2(3) + 3) / 4)
