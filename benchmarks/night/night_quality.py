@@ -225,7 +225,7 @@ def save_lists(config: Config, run_date: date, folder: Path) -> dict[str, str]:
     """Write published.parquet and candidates.parquet (with the score of every mode); the gate's choice by scenario."""
     from pyspark.sql import functions as F
 
-    from recspark.stages import lists
+    from recspark.stages import lists, time_scales
     from recspark.stages.ranker import scorer
     from recspark.stages.ranker.modes import PUBLISHED
     from recspark.tables import candidates, index, model_metrics
@@ -233,6 +233,7 @@ def save_lists(config: Config, run_date: date, folder: Path) -> dict[str, str]:
     from recspark.warehouse.store import Store
 
     store = Store(spark_of(config), config, "benchmark")
+    config = time_scales.settle(store, config, run_date)
     mine = F.col("user_id") != "__default__"
     published = store.read(TABLE).where(mine).select(*ITEM, "rank")
     published.toPandas().to_parquet(folder / "published.parquet")
