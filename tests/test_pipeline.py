@@ -23,7 +23,9 @@ def test_publications_are_repaired_first_and_all_is_done_under_the_lease(monkeyp
         return Summary(name)
 
     monkeypatch.setattr(pipeline, "get_session", lambda settings: (object(), False))
-    monkeypatch.setattr(store, "Store", lambda *args: SimpleNamespace(stamp=lambda table: None))
+    monkeypatch.setattr(
+        store, "Store", lambda *args: SimpleNamespace(stamp=lambda table: None, exists=lambda table: False)
+    )
     monkeypatch.setattr(recommendations, "repair", lambda store: note("repair"))
     for name in ("first", "second"):
         module = SimpleNamespace(refresh=lambda *args, name=name: note(name))

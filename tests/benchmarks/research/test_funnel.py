@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 
 from benchmarks.research import funnel
 from recspark.event_time_features import Lists
@@ -43,7 +44,7 @@ def test_ease_through_users_is_ease_through_items() -> None:
     ones = np.ones(items_UI.sum())
     offsets, item = np.concatenate(([0], np.cumsum(items_UI.sum(axis=1)))), np.nonzero(items_UI)[1]
     histories = Histories(offsets, item, np.zeros(len(item), int), ones, ones, ones, ones)
-    weights = linear.fit((items_UI.T.astype(float) @ items_UI.astype(float)), 3.0)
+    weights = linear.fit(sp.csr_matrix(items_UI.T.astype(float) @ items_UI.astype(float)), 3.0)
     np.testing.assert_allclose(
         funnel.ease(histories, 15, 3.0)(histories), items_UI.astype(np.float32) @ weights, atol=1e-5
     )
