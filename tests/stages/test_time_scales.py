@@ -130,7 +130,8 @@ def test_windows_by_hand(lists, expected) -> None:
 
 
 def test_dcg_by_hand() -> None:
-    """s: the wanted item is second of three; t: nothing popular, ties go by position: first. (1/log2(3) + 3) / 4."""
+    """The first two places count. s: of what is wanted, one is second and two are third; t: nothing is popular, so ties
+    go by position, and three are first. (1/log2(3) + 3) / 6."""
     popular = np.array([[3.0, 2.0, 1.0], [0, 0, 0]])
-    wanted = np.array([[0, 1.0, 0], [3.0, 0, 0]])
-    assert time_scales.dcg(popular, wanted, 2) == pytest.approx((1 / np.log2(3) + 3) / 4)
+    wanted = np.array([[0, 1.0, 2.0], [3.0, 0, 0]])
+    assert time_scales.dcg(popular, wanted, 2) == pytest.approx((1 / np.log2(3) + 3) / 6)

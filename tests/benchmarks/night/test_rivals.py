@@ -34,6 +34,9 @@ def test_popularity_in_the_scenario_and_everywhere() -> None:
     found = lists_of(set())
     assert found["popular_28"]["u1"] == "bc" and found["popular_28_everywhere"]["u1"] == "cb"
     assert found["popular_365"]["u6"] == "ac"
+    known = rivals.past(EVENTS, 100.0, LISTS, set())
+    np.testing.assert_array_equal(rivals.popularity(known, 28), [[0, 1, 0], [0, 0, 3]])  # s, t by a, b, c
+    np.testing.assert_array_equal(rivals.popularity(known, 90), [[2, 1, 0], [0, 0, 3]])  # a is 90 days old
 
 
 def test_own_items_only() -> None:

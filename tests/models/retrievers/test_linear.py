@@ -65,6 +65,13 @@ def test_the_neighbours_that_explain_most_are_kept() -> None:
     np.testing.assert_allclose(found.toarray()[:, 0], [0, 3 / 5, 0], atol=1e-7)
 
 
+@pytest.mark.parametrize("kind", [np.array, sp.csr_matrix])
+def test_weights_between_a_history_and_items_have_a_direction(kind) -> None:
+    """Item 0 adds 2 to item 1, which adds 3 to item 0."""
+    weights = kind(np.array([[0, 2, 4], [3, 0, 5], [6, 7, 0]], np.float32))
+    np.testing.assert_array_equal(linear.between(weights, np.array([0, 2]), np.array([1])), [[2], [7]])
+
+
 def test_fewer_neighbours_for_more_items() -> None:
     """12,500 is an eighth of 100,000: twice the neighbours. At 100 times 100,000 half of them stay."""
     assert [linear.num_neighbours(items) for items in (12_500, 100_000, 10_000_000)] == [500, 250, 125]
