@@ -51,8 +51,8 @@ class Bundle:
     `scenarios`: raw scenario -> scenario_idx. `groups` (G,): sorted scenario_idx of the rows. `half_life_days`: of the
     exponential decay of a user's input to `linear` and `content`. `linear` (n, n), dense or sparse, or None, `popular`
     (G, n), `content` (n, d), rows of length 1, zeros without content: float32. `trained`: the other retrievers. `known`
-    bool (n,): items known at that date. `tie_rank` (n,): their order by item_id. `own`: raw scenario -> bool (n,), its items where
-    the rule is `items: own`.
+    bool (n,): items known at that date. `tie_rank` (n,): their order by item_id. `own`: raw scenario -> bool (n,), its
+    items where the rule is `items: own`.
     """
 
     as_of_day: int
