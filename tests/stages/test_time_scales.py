@@ -118,8 +118,8 @@ def test_windows_need_some_history() -> None:
     [
         (
             {14: [700] * 9, 28: [900] * 9, 56: [2000] * 9},
-            (28, 5),
-        ),  # the shortest with 800; five hold 4,000
+            (28, 4),
+        ),  # the shortest with 800; four hold 3,000
         ({28: [9000] * 9}, (28, 3)),  # two are enough, three are taken
         ({14: [10] * 9, 91: [40, 30]}, (91, 2)),  # none is rich: the longest
         ({14: [10], 28: []}, (28, 3)),  # no length has two windows: the configuration's
