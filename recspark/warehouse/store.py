@@ -86,8 +86,18 @@ class Store:
             return self.spark.catalog.tableExists(self.name(table.noun))
         return bool(DeltaTable.isDeltaTable(self.spark, self.name(table.noun)))
 
+    def _require(self, table: Table) -> None:
+        if not self.exists(table):
+            raise DataError(
+                f"table {self.name(table.noun)} does not exist; run jobs/{table.noun}.py or jobs/nightly.py first"
+            )
+
     def delta(self, table: Table) -> DeltaTable:
-        """The table's handle, for maintenance."""
+        """The table's handle.
+
+        Raises: DataError if the table does not exist, naming the job that creates it.
+        """
+        self._require(table)
         name = self.name(table.noun)
         return DeltaTable.forName(self.spark, name) if self._catalog else DeltaTable.forPath(self.spark, name)
 
@@ -98,10 +108,7 @@ class Store:
 
         Raises: DataError if the table does not exist, naming the job that creates it.
         """
-        if not self.exists(table):
-            raise DataError(
-                f"table {self.name(table.noun)} does not exist; run jobs/{table.noun}.py or jobs/nightly.py first"
-            )
+        self._require(table)
         reader = self.spark.read.format("delta")
         if version is not None:
             reader = reader.option("versionAsOf", version)

@@ -35,6 +35,8 @@ def test_life_of_a_table(spark, tmp_path):
     assert store.name("things") == f"{tmp_path}/things" and store.models("ranker") == f"{tmp_path}/models/ranker"
     with pytest.raises(DataError, match=r"things does not exist; run jobs/things\.py"):
         store.read(THINGS)
+    with pytest.raises(DataError, match=r"things does not exist; run jobs/things\.py"):
+        store.digest(THINGS, "day", date(2024, 1, 2))
     assert store.token(THINGS) == "absent" and store.stamp(THINGS) is None and not store.is_fresh(THINGS, "f1")
 
     assert store.replace(THINGS, rows(spark, FIRST), metadata={"fingerprint": "f1", "as_of": "2024-01-01"}) == 0
