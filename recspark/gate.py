@@ -1,8 +1,8 @@
-"""The gate: which mode orders a scenario's lists, from the gain of each mode for users of the newest closed window.
+"""The gate: which mode orders a scenario's lists, from the gain of each mode for users of the newest closed windows.
 
-Gain is the NDCG of a mode minus the NDCG of the scenario's incumbent, per user; the gains of scenarios are shrunk
-towards each other. The challenger is chosen on one half of the users and confirmed on the other: the best of several
-modes would otherwise look better than it is. It is published in a scenario on one of two kinds of evidence:
+Gain is the NDCG of a mode minus the NDCG of the scenario's incumbent, per list; the gains of scenarios are shrunk
+towards each other. The best of several modes looks better than it is, so its bounds are those that hold for all modes
+at once. It is published in a scenario on one of two kinds of evidence:
 
 1. the scenario's own: the lower 99 % bound of the shrunk gain of its own challenger is above 0;
 2. that of all: the gain of the challenger of all scenarios, pooled over them, is surely above 0 (lower 95 % bound), and
@@ -15,6 +15,7 @@ So a scenario of few users, which can never be sure by itself, follows the evide
 each follow their own. An incumbent that no challenger replaces gives way to the best simple mode if that is surely
 better. A mode whose lists are those of another does not exist: nothing tells them apart.
 Shapes: S scenarios, M modes.
+Reference: Hothorn, Bretz and Westfall 2008, Simultaneous Inference in General Parametric Models, for such bounds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ from scipy import special
 from recspark.arrays import Array
 
 LEVEL = 0.95
+DRAWS = 20_000  # of the largest gain by chance
 OWN_LEVEL = 0.99  # of a scenario's own evidence: every scenario is a test of its own
 MIN_PROBABILITY = 0.8  # of a gain, to follow the evidence of all scenarios
 PRIOR_USERS = 20.0  # users that the pooled variance counts for in the variance of one scenario
@@ -34,22 +36,19 @@ PRIOR_VARIANCE = 0.25  # of one imagined user added to all: two users who happen
 
 @dataclass(frozen=True)
 class GainMoments:
-    """Sums over one half of the users: their number `count` (S,), their NDCG by mode `sums` (S, M), and the products
-    of their NDCG by two modes `cross` (S, M, M)."""
+    """Sums over lists of users who did something: their number `count` (S,), their NDCG by mode `sums` (S, M), and the
+    products of their NDCG by two modes `cross` (S, M, M)."""
 
     count: Array
     sums: Array
     cross: Array
-
-    def __add__(self, other: "GainMoments") -> "GainMoments":
-        return GainMoments(self.count + other.count, self.sums + other.sums, self.cross + other.cross)
 
 
 @dataclass(frozen=True)
 class Posterior:
     """Shrunk gain. `mean`, `sd` and the 95 % bounds `lower`, `upper` (S,): of each scenario. `pooled`, `pooled_lower`:
     of all scenarios together. `own_upper` (S,): one-sided 95 % bound of the scenario's own users' mean gain without
-    shrinkage, infinite without users. `df`: degrees of freedom of the t distribution behind the bounds."""
+    shrinkage, infinite without users. `df`: degrees of freedom of the t distribution behind the probability."""
 
     mean: Array
     sd: Array
@@ -66,10 +65,6 @@ class Posterior:
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(special.stdtr(self.df, self.mean / self.sd))
 
-    def lower_at(self, level: float) -> Array:
-        """(S,) lower bound of the shrunk gain at a two-sided level."""
-        return np.asarray(self.mean - special.stdtrit(self.df, (1 + level) / 2) * self.sd)
-
 
 @dataclass(frozen=True)
 class Decision:
@@ -82,53 +77,69 @@ class Decision:
     gain: float
     lower: float
     upper: float
-    num_users: int  # of the scenario, on the confirming half
+    num_users: int  # of the scenario: lists that the gain is measured on
     reason: str
 
 
 def decide(
     scenarios: Sequence[str],
     modes: Sequence[str],
-    choosing: GainMoments,
-    confirming: GainMoments,
+    users: GainMoments,
     published: Mapping[str, str],
     simple: Sequence[str],
 ) -> list[Decision]:
     """One decision for each scenario.
 
     `published`: the mode last published in a scenario. If there is none, or it no longer exists, the incumbent is the
-    best of the `simple` modes over all users of the choosing half.
+    best of the `simple` modes over all users.
     """
-    everyone = choosing + confirming
-    exists = [mode for mode in modes if mode not in same_as_another(modes, everyone, simple)]
-    first = best_simple(exists, modes, choosing, simple)
+    exists = [mode for mode in modes if mode not in same_as_another(modes, users, simple)]
+    first = best_simple(exists, modes, users, simple)
     incumbents = [published[s] if published.get(s) in exists else first for s in scenarios]
     at = np.array([modes.index(mode) for mode in incumbents], dtype=np.int64)
-    chosen = {mode: shrink(*_gain(choosing, modes.index(mode), at)) for mode in exists}
-    confirmed = {mode: shrink(*_gain(confirming, modes.index(mode), at)) for mode in exists}
-    of_all = max(exists, key=lambda mode: np.nan_to_num(chosen[mode].pooled, nan=-np.inf))
-    # nothing is chosen by these, so they may use all users
-    followed = shrink(*_gain(everyone, modes.index(of_all), at))
-    refused = {mode: shrink(*_gain(everyone, modes.index(mode), at)).own_upper < 0 for mode in exists}
-    sure = chosen[of_all].pooled > 0 and confirmed[of_all].pooled_lower > 0
-    follows = sure & (followed.probability >= MIN_PROBABILITY) & ~refused[of_all]
+    by_chance = largest_by_chance(users, [modes.index(mode) for mode in exists], at)
+    all_sure, own_sure = (float(np.quantile(by_chance, (1 + level) / 2)) for level in (LEVEL, OWN_LEVEL))
+    gain = {mode: shrink(*_gain(users, modes.index(mode), at), t=all_sure) for mode in exists}
+    of_all = max(exists, key=lambda mode: np.nan_to_num(gain[mode].pooled, nan=-np.inf))
+    sure = gain[of_all].pooled_lower > 0
+    follows = sure & (gain[of_all].probability >= MIN_PROBABILITY) & (gain[of_all].own_upper >= 0)
     decisions = []
     for s, scenario in enumerate(scenarios):
         others = [mode for mode in exists if mode != incumbents[s]] or exists  # itself, where it is the only one
-        own = max(others, key=lambda mode: chosen[mode].mean[s])
-        count = int(confirming.count[s])
-        found = _decide_one(scenario, incumbents[s], own, chosen[own], confirmed[own], s, count)
-        if refused[own][s] and found.mode == own:
-            reason = f"{incumbents[s]} stays: {own} is worse for the users here; {_figures(confirmed[own], s)}"
-            found = replace(found, mode=incumbents[s], reason=reason)
+        own = max(others, key=lambda mode: gain[mode].mean[s])
+        found = _decide_one(scenario, incumbents[s], own, gain[own], own_sure, s, int(users.count[s]))
         if found.mode == incumbents[s] and follows[s] and of_all != incumbents[s]:
-            found = _follow(found, of_all, followed, s)
-        if found.mode == incumbents[s] != first and confirmed[first].lower[s] > 0:
-            figures = _figures(confirmed[first], s)
+            found = _follow(found, of_all, gain[of_all], s)
+        if found.mode == incumbents[s] != first and gain[first].lower[s] > 0:
+            figures = _figures(gain[first], s)
             reason = f"{first} replaces {incumbents[s]}, which is worse than this simple mode: {figures}"
-            found = _changed(found, first, confirmed[first], s, reason)
+            found = _changed(found, first, gain[first], s, reason)
         decisions.append(found)
     return decisions
+
+
+def largest_by_chance(users: GainMoments, modes: Sequence[int], incumbent_S: Array) -> Array:
+    """Draws of the largest gain of the `modes`, in standard errors, where all true gains are 0: float64 (DRAWS,).
+
+    The gains are drawn with the correlation that those of the users have, within scenarios. Its quantile is the factor
+    of bounds that hold for all modes at once: modes that are nearly the same cost little.
+    """
+    rng = np.random.default_rng(0)
+    s, m, cross = np.arange(len(incumbent_S)), np.asarray(modes), users.cross
+    with_incumbent = cross[s[:, None], m, incumbent_S[:, None]]
+    own = cross[s, incumbent_S, incumbent_S][:, None, None]
+    products = cross[:, m[:, None], m] - with_incumbent[:, :, None] - with_incumbent[:, None, :] + own
+    sums = users.sums[:, m] - users.sums[s, incumbent_S][:, None]
+    count = np.maximum(users.count, 1)[:, None, None]
+    covariance = (products - sums[:, :, None] * sums[:, None, :] / count).sum(axis=0)
+    variance = np.diag(covariance)
+    varies = variance > 1e-12 * max(variance.max(initial=0.0), 1e-300)  # the incumbent itself gains nothing
+    scale = np.sqrt(variance[varies])
+    correlation = covariance[np.ix_(varies, varies)] / np.outer(scale, scale) if varies.any() else np.ones((1, 1))
+    values, vectors = np.linalg.eigh(correlation)
+    draws = rng.standard_normal((DRAWS, len(values))) * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
+    df = max(float(users.count.sum()) - 1, 1.0)
+    return np.asarray(draws.max(axis=1) / np.sqrt(rng.chisquare(df, DRAWS) / df))
 
 
 def same_as_another(modes: Sequence[str], users: GainMoments, simple: Sequence[str]) -> set[str]:
@@ -150,16 +161,15 @@ def same_as_another(modes: Sequence[str], users: GainMoments, simple: Sequence[s
 def name_negative_transfer(
     decisions: Sequence[Decision],
     modes: Sequence[str],
-    halves: Sequence[GainMoments],
+    users: GainMoments,
     alone: str,
     transferring: Sequence[str],
 ) -> list[Decision]:
     """The same decisions, with every transferring mode that is surely worse than `alone` named in the reason.
 
-    Surely worse: the upper 95 % bound of its shrunk gain over `alone` is below zero. That is measured on all users,
-    since nothing is chosen by it. `halves`: both halves of the users; `decisions`: one for each scenario, in order.
+    Surely worse: the upper 95 % bound of its shrunk gain over `alone` is below zero. `decisions`: one for each
+    scenario, in order.
     """
-    users = halves[0] + halves[1]
     against = np.full(len(decisions), modes.index(alone))
     reasons = [decision.reason for decision in decisions]
     for mode in transferring:
@@ -170,27 +180,29 @@ def name_negative_transfer(
     return [replace(decision, reason=reason) for decision, reason in zip(decisions, reasons, strict=True)]
 
 
-def best_simple(exists: Sequence[str], modes: Sequence[str], choosing: GainMoments, simple: Sequence[str]) -> str:
+def best_simple(exists: Sequence[str], modes: Sequence[str], users: GainMoments, simple: Sequence[str]) -> str:
     """The existing simple mode with the highest mean over all users; the first of them on a tie or without any user."""
-    totals = choosing.sums.sum(axis=0)
+    totals = users.sums.sum(axis=0)
     return max((mode for mode in simple if mode in exists), key=lambda mode: totals[modes.index(mode)])
 
 
 def _decide_one(
-    scenario: str, incumbent: str, challenger: str, chosen: Posterior, confirmed: Posterior, at: int, count: int
+    scenario: str, incumbent: str, challenger: str, found: Posterior, sure: float, at: int, count: int
 ) -> Decision:
-    """By the scenario's own evidence; `chosen`, `confirmed`: the challenger's gain on the two halves; `count`: users of
-    the scenario on the confirming half."""
-    gained, found = bool(chosen.mean[at] > 0), f"{_figures(confirmed, at)}, {count} users here"
-    if gained and confirmed.lower_at(OWN_LEVEL)[at] > 0:
-        mode, reason = challenger, f"{challenger} replaces {incumbent}: {found}"
-    elif not np.isfinite(confirmed.lower[at]):
-        mode, reason = incumbent, f"{incumbent} stays: no user to measure a gain on in the newest closed window"
-    elif not gained:
-        mode, reason = incumbent, f"{incumbent} stays: no mode gained on the choosing half; {challenger}: {found}"
+    """By the scenario's own evidence: the challenger's gain over `count` users, and the number of standard errors that
+    it must exceed."""
+    figures, mode = f"{_figures(found, at)}, {count} users here", incumbent
+    if not np.isfinite(found.mean[at]):
+        reason = f"{incumbent} stays: no user to measure a gain on in the closed windows"
+    elif found.mean[at] <= 0:
+        reason = f"{incumbent} stays: no mode gained; {challenger}: {figures}"
+    elif found.own_upper[at] < 0:
+        reason = f"{incumbent} stays: {challenger} is worse for the users here; {figures}"
+    elif found.mean[at] - sure * found.sd[at] > 0:
+        mode, reason = challenger, f"{challenger} replaces {incumbent}: {figures}"
     else:
-        mode, reason = incumbent, f"{incumbent} stays: the gain of {challenger} is not surely above 0: {found}"
-    gain, lower, upper = (float(values[at]) for values in (confirmed.mean, confirmed.lower, confirmed.upper))
+        reason = f"{incumbent} stays: the gain of {challenger} is not surely above 0: {figures}"
+    gain, lower, upper = (float(values[at]) for values in (found.mean, found.lower, found.upper))
     return Decision(scenario, mode, incumbent, challenger, gain, lower, upper, count, reason)
 
 
@@ -225,11 +237,12 @@ def _gain(moments: GainMoments, mode: int, incumbent_S: Array) -> tuple[Array, A
     return count, mean, np.maximum(squares - count * np.nan_to_num(mean) ** 2, 0.0)
 
 
-def shrink(count: Array, mean: Array, squares: Array) -> Posterior:
+def shrink(count: Array, mean: Array, squares: Array, t: float | None = None) -> Posterior:
     """Empirical Bayes over scenarios: normal means with a normal prior fitted to them.
 
     `count` users, `mean` gain and `squares` (sum of squared deviations), (S,) each. The posterior variance includes
-    that of the pooled mean. A scenario without users gets the prior; without any user at all everything is NaN.
+    that of the pooled mean. `t`: the standard errors to a bound; None: those of one mode. A scenario without users gets
+    the prior; without any user at all everything is NaN.
     Reference: DerSimonian and Laird 1986, Meta-analysis in clinical trials, for the variance between scenarios.
     """
     seen = count > 0
@@ -253,10 +266,10 @@ def shrink(count: Array, mean: Array, squares: Array) -> Posterior:
     # pooled_share * between = v * between / (v + between)
     sd = np.sqrt(pooled_share * between + pooled_share**2 / weight.sum())
     df = float(max(total - 1, 1))
-    t = special.stdtrit(df, (1 + LEVEL) / 2)
+    t = special.stdtrit(df, (1 + LEVEL) / 2) if t is None else t
     own_upper = np.full(len(count), np.inf)
     own_upper[seen] = y + special.stdtrit(own_df, LEVEL) * np.sqrt(v)
-    pooled_lower = pooled - float(t / np.sqrt(weight.sum()))
+    pooled_lower = float(pooled - t / np.sqrt(weight.sum()))
     return Posterior(posterior, sd, posterior - t * sd, posterior + t * sd, own_upper, pooled, pooled_lower, df)
 
 

@@ -137,9 +137,8 @@ def ndcg(found: dict[str, str], folder: str, asked: Lists) -> dict[str, np.ndarr
     return out
 
 
-def moments(users: list[dict[str, np.ndarray]], modes: tuple[str, ...], half: int) -> gate.GainMoments:
-    """Of every second user of each scenario."""
-    rows = [np.column_stack([found[mode] for mode in modes])[half::2] for found in users]
+def moments(users: list[dict[str, np.ndarray]], modes: tuple[str, ...]) -> gate.GainMoments:
+    rows = [np.column_stack([found[mode] for mode in modes]) for found in users]
     return gate.GainMoments(
         np.array([len(x) for x in rows]), np.stack([x.sum(axis=0) for x in rows]), np.stack([x.T @ x for x in rows])
     )
@@ -154,10 +153,10 @@ def one_seed(seed: int, sizes: Sizes) -> dict[str, dict[str, float]]:
             found = learn(folder, (source, target), seed)
             judged.append(ndcg(found, folder, judges))
             tested.append({mode: float(values.mean()) for mode, values in ndcg(found, folder, test).items()})
-    halves = [moments(judged, MODES, half) for half in (0, 1)]
-    decisions = gate.decide(PAIRS, MODES, halves[0], halves[1], dict.fromkeys(PAIRS, "alone"), ["alone"])
+    measured = moments(judged, MODES)
+    decisions = gate.decide(PAIRS, MODES, measured, dict.fromkeys(PAIRS, "alone"), ["alone"])
     transferring = [mode for mode in MODES if mode not in transfer.OWN_ROWS_ONLY]
-    decisions = gate.name_negative_transfer(decisions, MODES, halves, "alone", transferring)
+    decisions = gate.name_negative_transfer(decisions, MODES, measured, "alone", transferring)
     lines = {}
     for decision, test_of in zip(decisions, tested, strict=True):
         took = decision.mode in transferring

@@ -119,13 +119,11 @@ def gated(lines: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], modes:
     _, scenario, user = lines[modes[0]]
     part = metrics.hash_users(user, 0) % np.uint64(3)
     groups = np.unique(scenario)
-    moments = []
-    for half in (0, 1):
-        mine = [figure[(part == half) & (scenario == group)] for group in groups]
-        sums, cross = np.stack([x.sum(axis=0) for x in mine]), np.stack([x.T @ x for x in mine])
-        moments.append(gate.GainMoments(np.array([len(x) for x in mine]), sums, cross))
+    mine = [figure[(part < 2) & (scenario == group)] for group in groups]
+    sums, cross = np.stack([x.sum(axis=0) for x in mine]), np.stack([x.T @ x for x in mine])
+    moments = gate.GainMoments(np.array([len(x) for x in mine]), sums, cross)
     names = [next((name for name, idx in GROUPS.items() if idx == group), "United Kingdom") for group in groups]
-    decisions = gate.decide(names, modes, moments[0], moments[1], {}, ("alone",))
+    decisions = gate.decide(names, modes, moments, {}, ("alone",))
     told = np.full(len(user), np.nan)
     for group, decision in zip(groups, decisions, strict=True):
         print(f"{decision.scenario}: {decision.reason}", flush=True)

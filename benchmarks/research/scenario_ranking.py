@@ -184,19 +184,16 @@ def shares(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
 def gated(data: Data, lines: dict[str, np.ndarray]) -> tuple[np.ndarray, list[gate.Decision]]:
     """Every scenario's rows by the mode that the gate takes on validation rows, `alone` where none is surely better."""
     valid = data.part == VALID
-    scenario, user = data.column("scenario")[valid], data.column("user")[valid]
+    scenario = data.column("scenario")[valid]
     figure = np.empty((valid.sum(), len(GATED)))
     for m, name in enumerate(GATED):
         for s in range(len(SCENARIOS)):
             rows = scenario == s
             figure[rows, m] = shares(data.label[valid][rows], lines[name][valid][rows])
-    half = metrics.hash_users(user, 0) % np.uint64(2) == 0
-    moments = []
-    for rows in (half, ~half):
-        mine = [figure[rows & (scenario == s)] for s in range(len(SCENARIOS))]
-        sums, cross = np.stack([x.sum(axis=0) for x in mine]), np.stack([x.T @ x for x in mine])
-        moments.append(gate.GainMoments(np.array([len(x) for x in mine]), sums, cross))
-    decisions = gate.decide(tuple(SCENARIOS), GATED, moments[0], moments[1], {}, GATED[:1])
+    mine = [figure[scenario == s] for s in range(len(SCENARIOS))]
+    sums, cross = np.stack([x.sum(axis=0) for x in mine]), np.stack([x.T @ x for x in mine])
+    moments = gate.GainMoments(np.array([len(x) for x in mine]), sums, cross)
+    decisions = gate.decide(tuple(SCENARIOS), GATED, moments, {}, GATED[:1])
     every = np.stack([lines[decision.mode] for decision in decisions])
     return every[data.column("scenario"), np.arange(len(valid))], decisions
 

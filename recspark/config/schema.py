@@ -277,6 +277,7 @@ class Recommendations(Section):
 class ModelMetrics(Section):
     """How metrics are measured."""
 
+    num_windows: Annotated[int, Field(ge=1)] = 1  # closed windows on which modes are judged, by models of older ones
     bootstrap: Annotated[int, Field(ge=10)] = 200  # samples of users for the confidence intervals
 
 

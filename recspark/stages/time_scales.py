@@ -2,13 +2,15 @@
 the rankers learn from, and how fast popularity fades.
 
 Chosen from events before a Monday, so they stay for a week; kept with what was measured in a model folder. A label
-window is the shortest one in which ENOUGH_LISTS users do something new; windows are added until LEARNT_LISTS are learnt
-from; popularity has the half-life under which past lists of the most popular items were best.
+window is the shortest one in which ENOUGH_LISTS users do something new. Windows are added until LEARNT_LISTS are learnt
+from; modes are judged on the newest of them that hold JUDGED_LISTS, but on less than half. Popularity has the half-life
+under which past lists of the most popular items were best.
 """
 
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -29,9 +31,13 @@ from recspark.windows import closed_windows
 log = logging.getLogger(__name__)
 
 NOUN = "time_scales"
+LABEL, WINDOWS = "training_examples.label_days", "training_examples.num_windows"
+JUDGED, HALF_LIFE = "model_metrics.num_windows", "retriever.popular.half_life_days"
+KEYS = (LABEL, WINDOWS, JUDGED, HALF_LIFE)
 LABEL_DAYS = (14, 28, 56, 91)  # whole weeks, so that windows stay on the grid of Mondays
-HALF_LIVES = (7.0, 14.0, 28.0, 56.0, 112.0, 224.0, 448.0)  # days
-ENOUGH_LISTS = 800  # in a window, for the gate to tell two modes apart
+HALF_LIVES = (1.75, 3.5, 7.0, 14.0, 28.0, 56.0, 112.0, 224.0, 448.0)  # days
+ENOUGH_LISTS = 800  # in a window, to learn from one season and not from many
+JUDGED_LISTS = 2_000  # for the gate to tell two modes apart
 LEARNT_LISTS = 3_000  # the time of a night grows with them: see docs/decisions/ranking.md
 MIN_WINDOWS, MAX_WINDOWS = 3, 10
 HISTORY_SHARE = 0.2  # of all events must lie before a window, for its retrievers to know something
@@ -56,25 +62,22 @@ def settle(store: Store, config: Config, run_date: date) -> Config:
 
 def unnamed(config: Config) -> tuple[str, ...]:
     """The time-scales that the YAML leaves to the night."""
-    sections = {
-        "label_days": config.training_examples,
-        "num_windows": config.training_examples,
-        "half_life_days": config.retriever.popular,
-    }
-    return tuple(name for name, section in sections.items() if name not in section.model_fields_set)
+    return tuple(
+        key for key in KEYS if key.rsplit(".")[-1] not in reduce(getattr, key.split(".")[:-1], config).model_fields_set
+    )
 
 
 def with_values(config: Config, values: Mapping[str, Any]) -> Config:
     """The configuration with these time-scales, as if the YAML named them."""
-    windows = {name: value for name, value in values.items() if name != "half_life_days"}
-    half_life = {name: value for name, value in values.items() if name == "half_life_days"}
-    fading = config.retriever.popular.model_copy(update=half_life)
-    return config.model_copy(
-        update={
-            "training_examples": config.training_examples.model_copy(update=windows),
-            "retriever": config.retriever.model_copy(update={"popular": fading}),
-        }
-    )
+    for key, value in values.items():
+        config = _with(config, key.split("."), value)
+    return config
+
+
+def _with(section: Any, path: Sequence[str], value: object) -> Any:
+    """A copy of a section of the configuration in which the key at `path` has a value."""
+    name, *rest = path
+    return section.model_copy(update={name: _with(getattr(section, name), rest, value) if rest else value})
 
 
 def measure(store: Store, config: Config, monday: date) -> dict[str, Any]:
@@ -91,20 +94,20 @@ def measure(store: Store, config: Config, monday: date) -> dict[str, Any]:
     start = events.groupBy(*key).agg(F.min(c.EVENT_DATE).alias(START))
     new = first.join(start, on=key, how="inner").where(F.col(START) < F.col(FIRST)).persist()
     try:
-        named = config.training_examples.label_days
-        lengths = LABEL_DAYS if "label_days" in unnamed(config) else (named,)
+        lengths = LABEL_DAYS if LABEL in unnamed(config) else (config.training_examples.label_days,)
         lists = {length: lists_in(new, windows_of(days, monday, length), length) for length in lengths}
-        label_days, num_windows = choose_windows(lists, config)
+        label_days, num_windows, judged = choose_windows(lists, config)
         as_ofs = closed_windows(monday, label_days, JUDGED_WINDOWS)
         known = [as_of for as_of in as_ofs if as_of in windows_of(days, monday, label_days)]
-        judged = [half_lives_at(events, new, as_of, label_days, config) for as_of in known]
+        found = [half_lives_at(events, new, as_of, label_days, config) for as_of in known]
     finally:
         new.unpersist()
-    quality = np.mean(judged, axis=0) if judged else np.zeros(len(HALF_LIVES))
+    quality = np.mean(found, axis=0) if found else np.zeros(len(HALF_LIVES))
     order = np.argsort(-quality.round(9), kind="stable")
     half_life = HALF_LIVES[order[0]] if quality.any() else config.retriever.popular.half_life_days
-    chosen = {"label_days": label_days, "num_windows": num_windows, "half_life_days": half_life}
-    note = f"windows of {label_days} days, {num_windows} of them; popularity halves in {half_life:g} days"
+    chosen = {LABEL: label_days, WINDOWS: num_windows, JUDGED: judged, HALF_LIFE: half_life}
+    note = f"{num_windows} windows of {label_days} days, {judged} of them to judge on; "
+    note += f"popularity halves in {half_life:g} days"
     if quality.any():
         best, second = order[:2]
         note += f" (DCG@10 {quality[best]:.4f}; {HALF_LIVES[second]:g} days: {quality[second]:.4f})"
@@ -144,17 +147,19 @@ def lists_in(new: DataFrame, as_ofs: Sequence[date], label_days: int) -> list[in
     return [found.get(n, 0) for n in range(len(as_ofs))]
 
 
-def choose_windows(lists: Mapping[int, Sequence[int]], config: Config) -> tuple[int, int]:
-    """(label_days, num_windows) from the lists in the windows of each length, newest first; those of the configuration
-    where no length has two windows."""
+def choose_windows(lists: Mapping[int, Sequence[int]], config: Config) -> tuple[int, int, int]:
+    """The values of LABEL, WINDOWS and JUDGED from the lists in the windows of each length, newest first; those of the
+    configuration where no length has two windows."""
+    settings, asked = config.training_examples, unnamed(config)
     possible = {length: found for length, found in lists.items() if len(found) >= 2 and any(found)}
     if not possible:
-        return config.training_examples.label_days, config.training_examples.num_windows
+        return settings.label_days, settings.num_windows, config.model_metrics.num_windows
     rich = [length for length, found in possible.items() if np.mean(found[:JUDGED_WINDOWS]) >= ENOUGH_LISTS]
     length = min(rich) if rich else max(possible)
     found = possible[length]
-    needed = int(np.searchsorted(np.cumsum(found), LEARNT_LISTS)) + 1
-    return length, max(2, min(len(found), max(MIN_WINDOWS, needed)))
+    learnt, judged = (int(np.searchsorted(np.cumsum(found), needed)) + 1 for needed in (LEARNT_LISTS, JUDGED_LISTS))
+    learnt = max(2, min(len(found), max(MIN_WINDOWS, learnt))) if WINDOWS in asked else settings.num_windows
+    return length, learnt, max(1, min(judged, (learnt - 1) // 2))
 
 
 def half_lives_at(events: DataFrame, new: DataFrame, as_of: date, label_days: int, config: Config) -> Array:

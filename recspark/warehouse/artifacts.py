@@ -33,6 +33,7 @@ class Artifact:
 
 _EVENTS = "interactions.event_weights"
 _LABELS = ("training_examples.tasks", "training_examples.label_days")
+_WINDOWS = ("training_examples.num_windows", "model_metrics.num_windows")
 _STAGES = "recspark.stages"
 
 ARTIFACTS = {
@@ -65,17 +66,18 @@ ARTIFACTS = {
         (f"{_STAGES}.item_embeddings.facts", "recspark.training.content.facts"),
     ),
     "time_scales": Artifact(
-        ("training_examples.label_days", "training_examples.num_windows", "retriever.popular", _EVENTS),
+        (*_WINDOWS, "training_examples.label_days", "retriever.popular", _EVENTS),
         (f"{_STAGES}.time_scales",),
     ),
     "item_rules": Artifact((), (f"{_STAGES}.item_rules",)),
     "retriever": Artifact(("retriever", "scenarios", _EVENTS, "seed"), (f"{_STAGES}.retriever.bundle",)),
     "ranker": Artifact(
-        ("ranker", "training_examples.tasks", "training_examples.half_life_days", "seed"),
+        ("ranker", "training_examples.tasks", "training_examples.half_life_days", "model_metrics.num_windows", "seed"),
         (f"{_STAGES}.ranker.neural", "recspark.training.ranking.fit"),
     ),
     "gbdt": Artifact(
-        ("gbdt", "training_examples.tasks", "training_examples.half_life_days", "seed"), (f"{_STAGES}.ranker.boosted",)
+        ("gbdt", "training_examples.tasks", "training_examples.half_life_days", "model_metrics.num_windows", "seed"),
+        (f"{_STAGES}.ranker.boosted",),
     ),
 }
 

@@ -31,7 +31,7 @@ def lasting(days: int = 400, users: int = 60) -> list[tuple[str, str, str, int]]
     for user in range(users):
         rows += [("s", f"u{user}", "start", days), ("s", f"u{user}", "classic", 1 + (user * 13) % (days - 2))]
     for day in range(1, days, 7):
-        rows += [("s", f"u{user}", f"burst-{day}", day + 1) for user in range(20)]
+        rows += [("s", f"u{user}", f"burst-{day}", day + 1) for user in range(10)]
     return rows
 
 
@@ -58,12 +58,12 @@ def store_of(spark, folder, rows) -> tuple[Store, Config]:
 def test_popularity_fades_where_items_come_and_go(spark, tmp_path) -> None:
     store, config = store_of(spark, tmp_path / "w", fading())
     found = time_scales.measure(store, config, MONDAY)
-    assert found["chosen"]["half_life_days"] <= 14 and "popularity halves" in found["note"]
+    assert found["chosen"][time_scales.HALF_LIFE] <= 14 and "popularity halves" in found["note"]
 
 
 def test_popularity_lasts_where_a_classic_is_what_people_buy(spark, tmp_path) -> None:
     store, config = store_of(spark, tmp_path / "w", lasting())
-    assert time_scales.measure(store, config, MONDAY)["chosen"]["half_life_days"] >= 56
+    assert time_scales.measure(store, config, MONDAY)["chosen"][time_scales.HALF_LIFE] >= 56
 
 
 def test_a_night_fills_in_what_the_yaml_leaves_out_and_keeps_it_for_a_week(spark, tmp_path, monkeypatch) -> None:
@@ -118,11 +118,13 @@ def test_windows_need_some_history() -> None:
     [
         (
             {14: [700] * 9, 28: [900] * 9, 56: [2000] * 9},
-            (28, 4),
+            (28, 4, 1),
         ),  # the shortest with 800; four hold 3,000
-        ({28: [9000] * 9}, (28, 3)),  # two are enough, three are taken
-        ({14: [10] * 9, 91: [40, 30]}, (91, 2)),  # none is rich: the longest
-        ({14: [10], 28: []}, (28, 3)),  # no length has two windows: the configuration's
+        ({28: [9000] * 9}, (28, 3, 1)),  # two are enough, three are taken
+        ({28: [300] * 9, 91: [900] * 9}, (91, 4, 1)),  # three would judge; less than half do
+        ({91: [400] * 9}, (91, 8, 3)),  # eight hold 3,000; five would hold 2,000
+        ({14: [10] * 9, 91: [40, 30]}, (91, 2, 1)),  # none is rich: the longest
+        ({14: [10], 28: []}, (28, 3, 1)),  # no length has two windows: the configuration's
     ],
 )
 def test_windows_by_hand(lists, expected) -> None:

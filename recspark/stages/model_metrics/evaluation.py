@@ -28,7 +28,7 @@ from recspark.tables.model_metrics import ALL, COLD, EVERYONE, PUBLISHED
 
 BLOCK_ROWS = 100_000
 RETRIEVED = "candidates"  # the `model` of figures about all candidates, whatever their order
-MOMENTS = "moments"  # rows with gate.GainMoments; `model` is the half of the users, 0 or 1
+MOMENTS = "moments"  # rows with gate.GainMoments
 PARTIAL = "slice string, scenario string, payload binary"
 COVERAGE = "coverage"  # here a number of distinct items; the caller divides it by the number of eligible items
 MERGED_SCHEMA = pa.schema(
@@ -257,7 +257,6 @@ def _sums(
     hashes = metrics.hash_users(block.user_idx, settings.seed)
     replicates = metrics.poisson_weights(hashes[active], settings.num_replicates)
     weights = np.column_stack((np.ones(len(active)), replicates))  # column 0 is the plain sum
-    half = (hashes >> np.uint64(60)) % np.uint64(2)
     labels = sorted({label for label, _ in names})
     label_of_list = np.array([labels.index(label) for label, _ in names])[block.group]
     groups = {name: block.group == at for at, name in enumerate(names)}
@@ -270,7 +269,7 @@ def _sums(
             payload[f"values_{name}"] = (values_LC[pick] * sizes_LC[pick]).T @ weights[chosen]
             payload[f"sizes_{name}"] = sizes_LC[pick].T @ weights[chosen]
             payload[f"users_{name}"] = np.array([len(np.unique(block.user_idx[pick]))])
-        payload["moments"] = _gain_moments(values_LC[active[at], : len(settings.modes)], half[active[at]])
+        payload["moments"] = _gain_moments(values_LC[active[at], : len(settings.modes)])
         payload |= _distinct_items_and_bins(block, members, ranked, settings)
         yield label, scenario, _pack(payload)
 
@@ -288,16 +287,9 @@ def _figures(block: _Block, ranked: Ranked, settings: Settings) -> tuple[Array, 
     return np.nan_to_num(values), sizes
 
 
-def _gain_moments(ndcg_LM: Array, half: Array) -> Array:
-    """The values of gate.GainMoments for each half of the users: count, sums and products of the modes' NDCG.
-
-    Returns: float64 (2, 1 + M + M * M).
-    """
-    moments = []
-    for side in (0, 1):
-        x = ndcg_LM[half == side]
-        moments.append(np.concatenate(([len(x)], x.sum(axis=0), (x.T @ x).ravel())))
-    return np.stack(moments)
+def _gain_moments(ndcg_LM: Array) -> Array:
+    """The values of gate.GainMoments: count, sums and products of the modes' NDCG, float64 (1 + M + M * M,)."""
+    return np.concatenate(([len(ndcg_LM)], ndcg_LM.sum(axis=0), (ndcg_LM.T @ ndcg_LM).ravel()))
 
 
 def _distinct_items_and_bins(block: _Block, members: Array, ranked: Ranked, settings: Settings) -> dict[str, Array]:
@@ -336,7 +328,7 @@ def _merge(table: pa.Table, settings: Settings) -> pa.Table:
         value = _merged_auc([part[f"bins_{mode}"] for part in parts])
         found += [{**base, "model": mode, "metric": "auc", "value": value}] if np.isfinite(value) else []
     moments = sum(part["moments"] for part in parts)
-    found += [{**base, "model": str(half), "metric": MOMENTS, "data": list(moments[half])} for half in (0, 1)]
+    found.append({**base, "model": "", "metric": MOMENTS, "data": list(moments)})
     return pa.Table.from_pylist([{**row, c.SCENARIO: scenario} for row in found], MERGED_SCHEMA)
 
 

@@ -1,4 +1,7 @@
-"""model_metrics: figures of every mode on the newest closed window and of published lists; the gate's decisions."""
+"""model_metrics: figures of every mode on the newest closed window and of published lists; the gate's decisions.
+
+The gate has the lists of as many closed windows as the rankers left to it, newest first (model_metrics.num_windows).
+"""
 
 import logging
 import math
@@ -20,7 +23,7 @@ from recspark.stages import lists
 from recspark.stages.candidates import blocks as candidate_blocks
 from recspark.stages.model_metrics import evaluation
 from recspark.stages.ranker import scorer
-from recspark.stages.ranker.modes import ALONE, EVALUATED, mode_of, transferring_modes
+from recspark.stages.ranker.modes import ALONE, mode_of, transferring_modes
 from recspark.stages.retriever.bundle import open_bundle
 from recspark.summary import Summary
 from recspark.tables import candidates, index, recommendations
@@ -29,7 +32,7 @@ from recspark.tables.interactions import TABLE as INTERACTIONS
 from recspark.tables.model_metrics import ALL, DECISION, EARLIER, EVERYONE, PUBLISHED, TABLE
 from recspark.warehouse import artifacts
 from recspark.warehouse.store import Store
-from recspark.windows import closed_windows, window_end
+from recspark.windows import window_end
 
 log = logging.getLogger(__name__)
 
@@ -42,19 +45,22 @@ TOP = 10  # the cutoff of the metrics, lower if lists are shorter
 class MetricsInput:
     """What is measured tonight.
 
-    `window`: as_of of the newest closed window. `scorer`: the models evaluated on it. `earlier`: (run_date, run_id) of
+    `scorers`: as_of of each judged window, newest first -> the models evaluated on it. `earlier`: (run_date, run_id) of
     the published lists to measure. `published`: scenario -> the mode of its newest published lists.
     """
 
     run_date: date
-    window: date
-    scorer: scorer.Scorer
+    scorers: dict[date, scorer.Scorer]
     earlier: list[tuple[date, str]]
     published: dict[str, str]
 
     @property
+    def window(self) -> date:
+        return next(iter(self.scorers))
+
+    @property
     def modes(self) -> tuple[str, ...]:
-        return self.scorer.modes
+        return self.scorers[self.window].modes
 
 
 def refresh(store: Store, config: Config, run_date: date, force: bool = False) -> Summary:
@@ -66,8 +72,10 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     fingerprint = _fingerprint(store, config, night)
     if not force and store.is_fresh(TABLE, fingerprint, run_date=run_date):
         return Summary("model_metrics", skipped=True)
-    measured = window_rows(store, config, night, force) + list(measure_earlier(store, config, night))
-    decisions = decide(store, measured, night, transferring_modes(config))
+    judged = [row for window in night.scorers for row in window_rows(store, config, night, window, force)]
+    measured = [row for row in judged if row.window == str(night.window)]
+    measured += list(measure_earlier(store, config, night))
+    decisions = decide(store, judged, night, transferring_modes(config))
     k = min(TOP, config.recommendations.k)
     num_items = _eligible_items(store, config, night)
     rows = [*_metric_rows(measured, num_items), *_decision_rows(decisions, f"gain_ndcg@{k}")]
@@ -75,26 +83,24 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     where = f"{c.RUN_DATE} = '{run_date}'"
     metadata = {artifacts.FINGERPRINT: fingerprint, "run_date": str(run_date)}
     version = store.replace(TABLE, frame.coalesce(1), where=where, metadata=metadata)
-    note = summarise(measured, decisions, k)
+    note = summarise(measured, judged, decisions, k)
     log.info("model_metrics: %s", note)
     return Summary("model_metrics", rows_out=len(rows), note=note, version=version)
 
 
 def _input(store: Store, config: Config, run_date: date) -> MetricsInput:
-    settings = config.training_examples
-    window = closed_windows(run_date, settings.label_days, 1)[0]
-    evaluated = scorer.scorer(store, config, run_date, window, EVALUATED)
+    scorers = scorer.evaluated(store, config, run_date)
     earlier, published = [], {}
     if store.exists(recommendations.TABLE):
         rows = store.read(recommendations.TABLE).where(F.col(c.RUN_DATE) < F.lit(run_date))
         nights = rows.select(c.RUN_DATE, c.RUN_ID).distinct().collect()
-        since = run_date - timedelta(days=settings.label_days)
+        since = run_date - timedelta(days=config.training_examples.label_days)
         earlier = sorted((row[0], row[1]) for row in nights if row[0] >= since)
         last = max((row[0] for row in nights), default=None)
         modes = rows.where(F.col(c.RUN_DATE) == F.lit(last)).select(c.SCENARIO, c.MODEL).distinct().collect()
         # beside its mode, a scenario has rows by popularity, which the mode did not score
         published = {row[0]: row[1] for row in sorted(modes, key=lambda row: row[1] != POPULAR)}
-    return MetricsInput(run_date, window, evaluated, earlier, published)
+    return MetricsInput(run_date, scorers, earlier, published)
 
 
 def _fingerprint(store: Store, config: Config, night: MetricsInput) -> str:
@@ -102,32 +108,33 @@ def _fingerprint(store: Store, config: Config, night: MetricsInput) -> str:
     if stamp is None:
         raise DataError(f"no candidates as of {night.run_date}; run jobs/candidates.py or jobs/nightly.py first")
     events = store.digest(INTERACTIONS, c.EVENT_DATE, night.run_date)
-    window = _window_fingerprint(store, config, night)
-    inputs = (night.run_date, stamp[artifacts.FINGERPRINT], events, window, night.earlier)
+    windows = [_window_fingerprint(store, config, night, window) for window in night.scorers]
+    inputs = (night.run_date, stamp[artifacts.FINGERPRINT], events, *windows, night.earlier)
     return artifacts.fingerprint(NOUN, config, *inputs)
 
 
-def _window_fingerprint(store: Store, config: Config, night: MetricsInput) -> str:
-    """Hash of all inputs of the figures on the closed window, by which the other nights of the week find them."""
-    stamp = store.stamp(candidates.TABLE, as_of=night.window)
-    end = window_end(night.window, config.training_examples.label_days)
+def _window_fingerprint(store: Store, config: Config, night: MetricsInput, window: date) -> str:
+    """Hash of all inputs of the figures on a closed window, by which the other nights of the week find them."""
+    stamp = store.stamp(candidates.TABLE, as_of=window)
+    end = window_end(window, config.training_examples.label_days)
     events = store.digest(INTERACTIONS, c.EVENT_DATE, end)
-    inputs = (night.window, stamp and stamp[artifacts.FINGERPRINT], events, night.scorer.names)
+    inputs = (window, stamp and stamp[artifacts.FINGERPRINT], events, night.scorers[window].names)
     return artifacts.fingerprint(NOUN, config.of_past_dates(), *inputs)
 
 
-def window_rows(store: Store, config: Config, night: MetricsInput, force: bool) -> list[Row]:
-    """`measure_window`, computed once and then read from a model folder: a few rows for each scenario."""
-    path = artifacts.folder(store, NOUN, f"{night.window}-{_window_fingerprint(store, config, night)}")
+def window_rows(store: Store, config: Config, night: MetricsInput, window: date, force: bool) -> list[Row]:
+    """`measure_window`, computed once and then read from a model folder: a few rows for each scenario, and in each the
+    window."""
+    path = artifacts.folder(store, NOUN, f"{window}-{_window_fingerprint(store, config, night, window)}")
     if force or not model_folder.exists(path):
-        measured = [row.asDict() for row in measure_window(store, config, night)]
-        model_folder.save(path, {"window": str(night.window), "rows": measured})
-    return [Row(**row) for row in model_folder.read_manifest(path)["rows"]]
+        measured = [row.asDict() for row in measure_window(store, config, night, window)]
+        model_folder.save(path, {"window": str(window), "rows": measured})
+    return [Row(**row, window=str(window)) for row in model_folder.read_manifest(path)["rows"]]
 
 
-def measure_window(store: Store, config: Config, night: MetricsInput) -> Iterable[Row]:
-    """Figures of every mode on what users did in the newest closed window; lists are as of the date when it opened."""
-    as_of, end = night.window, window_end(night.window, config.training_examples.label_days)
+def measure_window(store: Store, config: Config, night: MetricsInput, as_of: date) -> Iterable[Row]:
+    """Figures of every mode on what users did in a closed window; lists are as of the date when it opened."""
+    end = window_end(as_of, config.training_examples.label_days)
     before = store.events(INTERACTIONS, None, as_of)
     task = config.training_examples.tasks[0]
     weights = config.interactions.event_weights
@@ -135,7 +142,7 @@ def measure_window(store: Store, config: Config, night: MetricsInput) -> Iterabl
     expected = recommendations.eligible(before, config.scenarios, None, default_user=False)
     truth = with_numbers(store, table.truth(done, before, expected, config.scenarios)).withColumn("slice", F.lit(ALL))
     rows = store.read(candidates.TABLE).where((F.col(c.AS_OF) == F.lit(as_of)) & (F.col(c.USER_IDX) >= 0))
-    scored = lists.scored(rows, night.scorer, night.modes).withColumn("slice", F.lit(ALL))
+    scored = lists.scored(rows, night.scorers[as_of], night.modes).withColumn("slice", F.lit(ALL))
     settings = _settings(store, config, night.modes, as_of)
     return evaluation.evaluate(evaluation.with_truth(scored, truth), settings).collect()
 
@@ -183,29 +190,30 @@ def _settings(store: Store, config: Config, modes: tuple[str, ...], as_of: date)
 
 
 def decide(
-    store: Store, measured: Iterable[Row], night: MetricsInput, transferring: Sequence[str] = ()
+    store: Store, judged: Sequence[Row], night: MetricsInput, transferring: Sequence[str] = ()
 ) -> list[gate.Decision]:
-    """The gate's decision for every scenario that gets lists tonight.
+    """The gate's decision for every scenario that gets lists tonight, from the `window_rows` of all judged windows.
 
     With the mode `ranker_alone` the reasons also name the `transferring` modes that do worse than it.
     """
     rows = store.read(candidates.TABLE).where(F.col(c.AS_OF) == F.lit(night.run_date))
     scenarios = sorted(row[0] for row in rows.select(c.SCENARIO).distinct().collect())
-    halves = [_gain_moments(measured, scenarios, str(half), len(night.modes)) for half in (0, 1)]
+    users = _gain_moments(judged, scenarios, len(night.modes))
     simple = [mode for mode in night.modes if mode in RETRIEVERS]
-    decisions = gate.decide(scenarios, night.modes, halves[0], halves[1], night.published, simple)
+    decisions = gate.decide(scenarios, night.modes, users, night.published, simple)
     alone = mode_of(ALONE)
     if alone not in night.modes:
         return decisions
-    return gate.name_negative_transfer(decisions, night.modes, halves, alone, transferring)
+    return gate.name_negative_transfer(decisions, night.modes, users, alone, transferring)
 
 
-def _gain_moments(measured: Iterable[Row], scenarios: list[str], half: str, num_modes: int) -> gate.GainMoments:
-    """The moments of one half of the users; zeros for scenarios in which no user was measured."""
-    rows = [r for r in measured if r.metric == evaluation.MOMENTS and r.model == half and r.slice == ALL]
-    by_scenario = {row[c.SCENARIO]: np.asarray(row.data) for row in rows}
-    empty = np.zeros(1 + num_modes + num_modes**2)
-    data = np.stack([by_scenario.get(scenario, empty) for scenario in scenarios])
+def _gain_moments(judged: Iterable[Row], scenarios: list[str], num_modes: int) -> gate.GainMoments:
+    """The moments over the windows; zeros for scenarios in which no user was measured."""
+    by_scenario = {scenario: np.zeros(1 + num_modes + num_modes**2) for scenario in scenarios}
+    for row in judged:
+        if row.metric == evaluation.MOMENTS and row[c.SCENARIO] in by_scenario:
+            by_scenario[row[c.SCENARIO]] += np.asarray(row.data)
+    data = np.stack(list(by_scenario.values()))
     cross = data[:, 1 + num_modes :].reshape(-1, num_modes, num_modes)
     return gate.GainMoments(data[:, 0], data[:, 1 : 1 + num_modes], cross)
 
@@ -250,11 +258,14 @@ def _decision_rows(decisions: list[gate.Decision], gain: str) -> list[tuple[Any,
     return rows
 
 
-def summarise(measured: Iterable[Row], decisions: list[gate.Decision], k: int) -> str:
+def summarise(measured: Iterable[Row], judged: Iterable[Row], decisions: list[gate.Decision], k: int) -> str:
     """One line: NDCG of the modes over all scenarios, and the number of scenarios that each of them orders."""
     overall = [r for r in measured if r.metric == f"ndcg@{k}" and r[c.SCENARIO] == EVERYONE and r.slice == ALL]
+    num_lists = [r.data[0] for r in judged if r.metric == evaluation.MOMENTS and r[c.SCENARIO] == EVERYONE]
     figures = ", ".join(f"{r.model} {r.value:.4f}" for r in sorted(overall, key=lambda r: -r.value))
     modes = [d.mode for d in decisions]
     chosen = ", ".join(f"{modes.count(mode)} {mode}" for mode in sorted(set(modes), key=lambda m: -modes.count(m)))
     users = f" over {max(r.num_users for r in overall):,} users" if overall else ""
-    return f"ndcg@{k}{users}: {figures or 'no user to measure on'}; scenarios by mode: {chosen}"
+    windows = f"{len(num_lists)} window" + "s" * (len(num_lists) != 1)
+    by = f"scenarios by mode, from {sum(num_lists):,.0f} lists of {windows}"
+    return f"ndcg@{k}{users}: {figures or 'no user to measure on'}; {by}: {chosen}"

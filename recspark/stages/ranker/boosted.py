@@ -12,7 +12,7 @@ from recspark import columns as c
 from recspark import model_folder
 from recspark.config.schema import Config
 from recspark.features import features_of
-from recspark.stages.ranker.examples import Examples
+from recspark.stages.ranker.examples import Examples, judged
 from recspark.stages.ranker.modes import EVALUATED, GBDT, PUBLISHED
 from recspark.tables import training_examples
 from recspark.training.feed.users import read_users
@@ -36,11 +36,13 @@ def train(config: Config, examples: Sequence[Examples], target: str) -> dict[str
     """
     copies: dict[str, dict[str, int]] = {}
     num_rounds = None
-    if len(examples) > 1:
-        copies[EVALUATED] = _fit(config, examples[1:], f"{target}/{EVALUATED}", None)
+    num_judged = judged(examples, config.model_metrics.num_windows)
+    if len(examples) > num_judged:
+        copies[EVALUATED] = _fit(config, examples[num_judged:], f"{target}/{EVALUATED}", None)
         num_rounds = copies[EVALUATED]["num_rounds"]
     copies[PUBLISHED] = _fit(config, examples, f"{target}/{PUBLISHED}", num_rounds)
-    manifest = {"windows": [str(window.as_of) for window in examples], "models": list(copies), GBDT: copies}
+    windows = [str(window.as_of) for window in examples]
+    manifest = {"windows": windows, "judged": windows[:num_judged], "models": list(copies), GBDT: copies}
     model_folder.save(target, manifest)
     return copies
 

@@ -1,5 +1,6 @@
 """The input of a training: the files of every closed window's examples, at one version of their table."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -23,6 +24,12 @@ class Examples:
     fingerprint: str
     files: tuple[str, ...]
     bundle: str
+
+
+def judged(examples: Sequence[Examples], num_windows: int) -> int:
+    """How many of these windows, newest first, the modes are judged on: `num_windows`, but less than half of them, so
+    that the evaluated models learn from more; one, if there is only that."""
+    return max(1, min(num_windows, (len(examples) - 1) // 2))
 
 
 def examples_of(store: Store, config: Config, run_date: date) -> list[Examples]:

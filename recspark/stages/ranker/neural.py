@@ -13,7 +13,7 @@ from recspark import model_folder
 from recspark.config.schema import Config
 from recspark.features import features_of
 from recspark.stages.launch import launch, threads
-from recspark.stages.ranker.examples import Examples
+from recspark.stages.ranker.examples import Examples, judged
 from recspark.stages.ranker.modes import EVALUATED, JOINT, PUBLISHED, RANKER, mode_of
 from recspark.training.ranking.job import TRAINER, RankerJob, RankerModel, Window
 from recspark.warehouse import artifacts
@@ -38,9 +38,9 @@ def train(
     Raises: TrainingError if a training diverged or lost a process.
     """
     windows = tuple(Window(as_of_day(w.as_of), w.files, histories[w.as_of], w.bundle) for w in examples)
-    num_processes = config.training.num_processes
+    num_processes, num_judged = config.training.num_processes, judged(examples, config.model_metrics.num_windows)
     job = RankerJob(
-        models=tuple(_models(config, windows, target)),
+        models=tuple(_models(config, windows, num_judged, target)),
         features=features_of(config.retriever.names),
         tasks=config.training_examples.tasks,
         settings=config.ranker,
@@ -56,30 +56,37 @@ def train(
         for name in (EVALUATED, PUBLISHED)
         if name in answer
     }
-    manifest = {"windows": [str(window.as_of) for window in examples], "models": list(copies), RANKER: copies}
+    days = [str(window.as_of) for window in examples]
+    manifest = {"windows": days, "judged": days[:num_judged], "models": list(copies), RANKER: copies}
     model_folder.save(target, manifest)
     return copies
 
 
-def _models(config: Config, windows: tuple[Window, ...], target: str) -> Iterator[RankerModel]:
+def _models(config: Config, windows: tuple[Window, ...], num_judged: int, target: str) -> Iterator[RankerModel]:
     """Both copies of `ranker`, then of every other mode for every scenario.
 
     A copy is named `evaluated` or `published`; of other modes, that and the rest of its path in `target`.
     """
-    yield from _copies(windows, target, RANKER)
+    yield from _copies(windows, num_judged, target, RANKER)
     scenarios = sorted(set(model_folder.read_manifest(windows[0].bundle)["scenarios"].values()))
     for transfer in config.ranker.transfer:
         for scenario in scenarios if transfer != JOINT else ():
-            yield from _copies(windows, target, f"{mode_of(transfer)}/{scenario}", transfer, scenario)
+            place = f"{mode_of(transfer)}/{scenario}"
+            yield from _copies(windows, num_judged, target, place, transfer, scenario)
 
 
 def _copies(
-    windows: tuple[Window, ...], target: str, place: str, transfer: str = JOINT, scenario: int | None = None
+    windows: tuple[Window, ...],
+    num_judged: int,
+    target: str,
+    place: str,
+    transfer: str = JOINT,
+    scenario: int | None = None,
 ) -> Iterator[RankerModel]:
-    """`evaluated`, if there is a later window to evaluate on; then `published`, trained for as many epochs."""
+    """`evaluated`, if there are windows before those to judge on; then `published`, trained for as many epochs."""
     first, second = (copy if place == RANKER else f"{copy}/{place}" for copy in (EVALUATED, PUBLISHED))
     published = RankerModel(second, f"{target}/{PUBLISHED}/{place}", windows, mode=transfer, target=scenario)
-    if len(windows) > 1:
-        yield replace(published, name=first, folder=f"{target}/{EVALUATED}/{place}", windows=windows[1:])
+    if len(windows) > num_judged:
+        yield replace(published, name=first, folder=f"{target}/{EVALUATED}/{place}", windows=windows[num_judged:])
         published = replace(published, epochs_of=first)
     yield published

@@ -20,7 +20,7 @@ from recspark import model_folder
 from recspark.arrays import Array
 from recspark.config.schema import Config
 from recspark.models.rankers.blend import blend
-from recspark.stages.ranker.modes import BLEND, GBDT, RANKER, trained_modes
+from recspark.stages.ranker.modes import BLEND, EVALUATED, GBDT, RANKER, trained_modes
 from recspark.tables.histories import shards_folder
 from recspark.warehouse import artifacts
 from recspark.warehouse.store import Store
@@ -123,6 +123,15 @@ def scorer(store: Store, config: Config, run_date: date, as_of: date, copy: str)
     rankers, trees = (_copy(artifacts.require(store, config, kind, run_date, RANKER), copy) for kind in (RANKER, GBDT))
     names, modes = config.retriever.names, trained_modes(config)
     return Scorer(rankers, trees, histories, bundle, as_of_day(as_of), names, modes)
+
+
+def evaluated(store: Store, config: Config, run_date: date) -> dict[date, Scorer]:
+    """A night's `evaluated` models as scorers, one for each window that the modes are judged on, newest first.
+
+    Raises: DataError if a model folder is missing.
+    """
+    judged = model_folder.read_manifest(artifacts.require(store, config, GBDT, run_date, RANKER))["judged"]
+    return {as_of: scorer(store, config, run_date, as_of, EVALUATED) for as_of in map(date.fromisoformat, judged)}
 
 
 def _copy(folder: str, copy: str) -> str | None:

@@ -1,7 +1,7 @@
 """ranker: the models that order candidates, trained on past windows. Two kinds (torch, LightGBM), two copies of each.
 
-`evaluated` is trained on the windows that closed before the newest one opened, with early stopping on a tenth of its
-users, and is tested on the newest window (model_metrics). `published` is trained on all windows, for as many epochs as
+`evaluated` is trained on the windows before the newest ones, on which model_metrics judges the modes, with early
+stopping on a tenth of its users. `published` is trained on all windows, for as many epochs as
 `evaluated` was. `ranker.transfer` adds torch rankers of one scenario each, trained with or without the other scenarios.
 """
 

@@ -43,7 +43,7 @@ def refreshed(spark, built):
     """The stage, with a `ranker` that puts the items of odd number first, in falling order: i7, i5, i3, i1."""
     with pytest.MonkeyPatch.context() as patched:
         stub = hand_made.StubScorer("w/models/ranker/stub/evaluated", {"ranker": lambda item: item + 10.0 * (item % 2)})
-        patched.setattr(scorer, "scorer", lambda *args: stub)
+        patched.setattr(scorer, "evaluated", lambda *args: {hand_made.WINDOW: stub})
         patched.setattr(model_metrics, "_eligible_items", lambda *args: {("all", "DE"): 8, ("all", "__all__"): 8})
         config = hand_made.config(built)
         first = model_metrics.refresh(Store(spark, config, "run1"), config, TONIGHT)
@@ -99,7 +99,7 @@ def test_the_gate_writes_its_decisions_and_reasons(refreshed):
 def test_unchanged_inputs_are_skipped_and_decisions_are_read_back(spark, built, refreshed):
     first, again, _, rows = refreshed
     assert (first.skipped, again.skipped) == (False, True)
-    assert "scenarios by mode: 2 ranker" in first.note
+    assert "scenarios by mode, from 3 lists of 1 window: 2 ranker" in first.note
     assert {r.run_id for r in rows} == {"run1"}
     assert table.decisions(Store(spark, hand_made.config(built), "x"), TONIGHT) == {"DE": "ranker", "FR": "ranker"}
 
@@ -116,7 +116,7 @@ def test_a_scenario_that_is_new_tonight_gets_a_decision(spark, built, monkeypatc
     store = Store(spark, hand_made.config(target), "new")
     rows = store.read(candidates.TABLE).where(f"as_of = '{TONIGHT}' AND user_idx = 0").replace("DE", "PT", "scenario")
     store.append(candidates.TABLE, rows)
-    tonight = model_metrics.MetricsInput(TONIGHT, hand_made.WINDOW, hand_made.StubScorer(None, {}), [], {})
+    tonight = model_metrics.MetricsInput(TONIGHT, {hand_made.WINDOW: hand_made.StubScorer(None, {})}, [], {})
     found = {d.scenario: d for d in model_metrics.decide(store, [], tonight)}
     assert found["PT"].mode == RETRIEVERS[0]
     assert "no user to measure" in found["PT"].reason
@@ -128,28 +128,44 @@ def test_the_window_is_measured_once(spark, built, refreshed, monkeypatch):
     calls = []
     monkeypatch.setattr(model_metrics, "measure_window", lambda *args: calls.append(1) or [])
     config = hand_made.config(built)
-    tonight = model_metrics.MetricsInput(TONIGHT, hand_made.WINDOW, stub, [], {})
-    kept = model_metrics.window_rows(Store(spark, config, "x"), config, tonight, force=False)
+    tonight = model_metrics.MetricsInput(TONIGHT, {hand_made.WINDOW: stub}, [], {})
+    kept = model_metrics.window_rows(Store(spark, config, "x"), config, tonight, hand_made.WINDOW, force=False)
     figure = next(r for r in kept if (r.scenario, r.model, r.metric, r.slice) == ("FR", "linear", "ndcg@3", "all"))
     assert figure.value == pytest.approx(1 / log2(3)) and not calls
     copy = model_metrics.MetricsInput(
-        TONIGHT, hand_made.WINDOW, hand_made.StubScorer("w/models/ranker/other", {}), [], {}
+        TONIGHT, {hand_made.WINDOW: hand_made.StubScorer("w/models/ranker/other", {})}, [], {}
     )
-    assert model_metrics.window_rows(Store(spark, config, "x"), config, copy, force=False) == [] and len(calls) == 1
+    assert (
+        model_metrics.window_rows(Store(spark, config, "x"), config, copy, hand_made.WINDOW, force=False) == []
+        and len(calls) == 1
+    )
 
 
 def test_a_transfer_that_hurts_is_named_in_the_note(spark, built):
     """Joint loses a tenth of NDCG to alone in DE, and is the mode published there."""
     stub = hand_made.StubScorer("w", {"ranker": None, "ranker_alone": None})
     users = np.random.default_rng(0).normal([0.1, 0.2, 0.0, 0.0, 0.0], 0.1, (400, 5))
-    measured = [moments_row(users[half::2], half) for half in (0, 1)]
-    tonight = model_metrics.MetricsInput(TONIGHT, hand_made.WINDOW, stub, [], {"DE": "ranker"})
+    measured = [moments_row(users[window::2]) for window in (0, 1)]
+    tonight = model_metrics.MetricsInput(TONIGHT, {hand_made.WINDOW: stub}, [], {"DE": "ranker"})
     found = model_metrics.decide(Store(spark, hand_made.config(built), "x"), measured, tonight, ("ranker",))
     decision = {d.scenario: d for d in found}["DE"]
     assert decision.mode == "ranker_alone"
     assert "negative transfer: ranker is worse than ranker_alone by 0." in decision.reason
 
 
-def moments_row(users, half):
+def test_the_gate_has_the_lists_of_all_judged_windows(spark, built):
+    """.02 of gain at sd .14 of a difference: sure over two windows of 400 lists (4 standard errors), not over 100."""
+    stub = hand_made.StubScorer("w", {"ranker": None})
+    users = np.random.default_rng(0).normal([0.12, 0.1, 0.0, 0.0, 0.0][: 1 + len(RETRIEVERS[:3])], 0.1, (800, 4))
+    store = Store(spark, hand_made.config(built), "x")
+    tonight = model_metrics.MetricsInput(TONIGHT, {hand_made.WINDOW: stub}, [], {"DE": stub.modes[1]})
+    modes = [
+        {d.scenario: d.mode for d in model_metrics.decide(store, measured, tonight)}["DE"]
+        for measured in ([moments_row(users[:400]), moments_row(users[400:])], [moments_row(users[:100])])
+    ]
+    assert modes == ["ranker", stub.modes[1]]
+
+
+def moments_row(users):
     data = [float(len(users)), *users.sum(axis=0), *(users.T @ users).ravel()]
-    return Row(slice="all", scenario="DE", model=str(half), metric="moments", data=data)
+    return Row(slice="all", scenario="DE", model="", metric="moments", data=data)

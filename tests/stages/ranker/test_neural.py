@@ -10,9 +10,9 @@ from tests.stages import hand_made
 NEW, OLD = (Window(day, (f"{day}.parquet",), f"histories-{day}", f"bundle-{day}") for day in (28, 0))
 
 
-def models(windows: tuple[Window, ...], *transfer: str, folder: Path) -> list[tuple]:
+def models(windows: tuple[Window, ...], *transfer: str, folder: Path, num_judged: int = 1) -> list[tuple]:
     config = hand_made.config(folder, ranker={"transfer": ["joint", *transfer]})
-    found = neural._models(config, windows, "run")
+    found = neural._models(config, windows, num_judged, "run")
     return [(one.name, one.folder, one.windows, one.epochs_of, one.mode, one.target) for one in found]
 
 
@@ -30,3 +30,9 @@ def test_the_evaluated_ranker_does_not_see_its_test_window(tmp_path: Path) -> No
     ]
     # with one window there is nothing to evaluate on: the published one stops early by itself
     assert models((newest,), folder=tmp_path) == [("published", "run/published/ranker", (newest,), None, "joint", None)]
+
+
+def test_the_evaluated_ranker_sees_none_of_the_windows_that_modes_are_judged_on(tmp_path: Path) -> None:
+    model_folder.save(f"{tmp_path}/bundle", {"scenarios": {"DE": 0}})
+    windows = (Window(56, ("x",), "h", f"{tmp_path}/bundle"), NEW, OLD)
+    assert [found[2] for found in models(windows, folder=tmp_path, num_judged=2)] == [windows[2:], windows]
