@@ -5,8 +5,8 @@ towards each other. The best of several modes looks better than it is, so its bo
 at once. It is published in a scenario on one of two kinds of evidence:
 
 1. the scenario's own: the lower 99 % bound of the shrunk gain of its own challenger is above 0;
-2. that of all: the gain of the challenger of all scenarios, pooled over them, is surely above 0 (lower 95 % bound), and
-   the scenario's posterior probability of a gain is at least .8.
+2. that of all: over the users of all scenarios the mean gain of the challenger that is best there is surely above 0
+   (lower 95 % bound), and the scenario's posterior probability of a gain is at least .8.
 
 Neither counts where the scenario's own users say that the challenger is worse: a one-sided test at 95 % of their gain
 as it is, without shrinkage.
@@ -47,8 +47,9 @@ class GainMoments:
 @dataclass(frozen=True)
 class Posterior:
     """Shrunk gain. `mean`, `sd` and the 95 % bounds `lower`, `upper` (S,): of each scenario. `pooled`, `pooled_lower`:
-    of all scenarios together. `own_upper` (S,): one-sided 95 % bound of the scenario's own users' mean gain without
-    shrinkage, infinite without users. `df`: degrees of freedom of the t distribution behind the probability."""
+    of all scenarios together, the mean over their users. `own_upper` (S,): one-sided 95 % bound of the scenario's own
+    users' mean gain without shrinkage, infinite without users. `df`: degrees of freedom of the t distribution behind
+    the probability."""
 
     mean: Array
     sd: Array
@@ -240,9 +241,10 @@ def _gain(moments: GainMoments, mode: int, incumbent_S: Array) -> tuple[Array, A
 def shrink(count: Array, mean: Array, squares: Array, t: float | None = None) -> Posterior:
     """Empirical Bayes over scenarios: normal means with a normal prior fitted to them.
 
-    `count` users, `mean` gain and `squares` (sum of squared deviations), (S,) each. The posterior variance includes
-    that of the pooled mean. `t`: the standard errors to a bound; None: those of one mode. A scenario without users gets
-    the prior; without any user at all everything is NaN.
+    `count` users, `mean` gain and `squares` (sum of squared deviations), (S,) each. What scenarios share is the gain in
+    standard deviations of their users: a scenario where two modes hardly differ says little about the others, however
+    sure it is. The posterior variance includes that of the shared gain. `t`: the standard errors to a bound; None:
+    those of one mode. A scenario without users gets the prior; without any user at all everything is NaN.
     Reference: DerSimonian and Laird 1986, Meta-analysis in clinical trials, for the variance between scenarios.
     """
     seen = count > 0
@@ -254,22 +256,25 @@ def shrink(count: Array, mean: Array, squares: Array, t: float | None = None) ->
     pooled_variance = (squares.sum() + PRIOR_VARIANCE) / (pooled_df + 1)
     n, y = count[seen], mean[seen]
     own_df = n - 1 + PRIOR_USERS
-    v = (squares[seen] + PRIOR_USERS * pooled_variance) / own_df / n  # variance of each scenario's mean
-    between = between_variance(y, v)
+    users_sd = np.full(len(count), np.sqrt(pooled_variance))
+    users_sd[seen] = np.sqrt((squares[seen] + PRIOR_USERS * pooled_variance) / own_df)
+    standard, v = y / users_sd[seen], 1 / n  # each scenario's mean in standard deviations, and its variance
+    between = between_variance(standard, v)
     weight = 1 / (v + between)
-    pooled = float(weight @ y / weight.sum())
-    pooled_share = np.ones(len(count))  # of the pooled mean in each scenario's posterior mean
-    pooled_share[seen] = v / (v + between)
+    shared = float(weight @ standard / weight.sum())
+    shared_part = np.ones(len(count))  # of the shared gain in each scenario's posterior mean
+    shared_part[seen] = v / (v + between)
     own = np.zeros(len(count))
-    own[seen] = y
-    posterior = pooled_share * pooled + (1 - pooled_share) * own
-    # pooled_share * between = v * between / (v + between)
-    sd = np.sqrt(pooled_share * between + pooled_share**2 / weight.sum())
+    own[seen] = standard
+    posterior = users_sd * (shared_part * shared + (1 - shared_part) * own)
+    # shared_part * between = v * between / (v + between)
+    sd = users_sd * np.sqrt(shared_part * between + shared_part**2 / weight.sum())
     df = float(max(total - 1, 1))
     t = special.stdtrit(df, (1 + LEVEL) / 2) if t is None else t
     own_upper = np.full(len(count), np.inf)
-    own_upper[seen] = y + special.stdtrit(own_df, LEVEL) * np.sqrt(v)
-    pooled_lower = float(pooled - t / np.sqrt(weight.sum()))
+    own_upper[seen] = y + special.stdtrit(own_df, LEVEL) * users_sd[seen] * np.sqrt(v)
+    pooled = float(n @ y / total)
+    pooled_lower = float(pooled - t * np.sqrt(n @ users_sd[seen] ** 2) / total)
     return Posterior(posterior, sd, posterior - t * sd, posterior + t * sd, own_upper, pooled, pooled_lower, df)
 
 

@@ -47,6 +47,17 @@ def test_one_scenario_has_its_own_mean_and_a_t_interval() -> None:
     assert found.upper[0] - 0.02 == pytest.approx(stats.t.ppf(0.975, 49) * variance**0.5)
 
 
+def test_a_scenario_where_two_modes_hardly_differ_does_not_outweigh_the_others() -> None:
+    """s0: gain .02 of sd .1 over 400 users, 4 standard errors. s1: the lists are nearly the same, gain 0 of sd .001.
+    Weighted by their precision the mean would be 0; over users it is .01, and s0 has nothing to fear from s1."""
+    noise = np.random.default_rng(0).normal(0, 1, (2, 400))
+    noise = (noise - noise.mean(axis=1, keepdims=True)) / noise.std(axis=1, keepdims=True)
+    gain = np.stack([0.02 + 0.1 * noise[0], 0.001 * noise[1]])
+    found = gate.shrink(np.array([400.0, 400.0]), gain.mean(axis=1), gain.var(axis=1) * 400)
+    assert found.pooled == pytest.approx(0.01) and found.pooled_lower > 0.003
+    assert found.mean[0] > 0.008 and found.probability[0] > 0.99
+
+
 def test_small_scenarios_borrow_and_empty_ones_get_the_prior() -> None:
     count = np.array([1000.0, 1000.0, 5.0, 0.0])
     mean = np.array([0.02, 0.03, -0.2, np.nan])

@@ -2,9 +2,9 @@
 the rankers learn from, and how fast popularity fades.
 
 Chosen from events before a Monday, so they stay for a week; kept with what was measured in a model folder. A label
-window is the shortest one in which ENOUGH_LISTS users do something new. Windows are added until LEARNT_LISTS are learnt
-from; modes are judged on the newest of them that hold JUDGED_LISTS, but on less than half. Popularity has the half-life
-under which past lists of the most popular items were best.
+window is the shortest one in which ENOUGH_LISTS users do something new. The newest windows, until they hold
+JUDGED_LISTS, are for judging the modes, and those before them, until they hold LEARNT_LISTS, for learning what is
+judged. Popularity has the half-life under which past lists of the most popular items were best.
 """
 
 import logging
@@ -157,9 +157,10 @@ def choose_windows(lists: Mapping[int, Sequence[int]], config: Config) -> tuple[
     rich = [length for length, found in possible.items() if np.mean(found[:JUDGED_WINDOWS]) >= ENOUGH_LISTS]
     length = min(rich) if rich else max(possible)
     found = possible[length]
-    learnt, judged = (int(np.searchsorted(np.cumsum(found), needed)) + 1 for needed in (LEARNT_LISTS, JUDGED_LISTS))
-    learnt = max(2, min(len(found), max(MIN_WINDOWS, learnt))) if WINDOWS in asked else settings.num_windows
-    return length, learnt, max(1, min(judged, (learnt - 1) // 2))
+    judged = int(np.searchsorted(np.cumsum(found), JUDGED_LISTS)) + 1
+    learnt = int(np.searchsorted(np.cumsum(found[judged:]), LEARNT_LISTS)) + 1
+    windows = min(len(found), max(MIN_WINDOWS, judged + learnt)) if WINDOWS in asked else settings.num_windows
+    return length, windows, max(1, min(judged, (windows - 1) // 2))
 
 
 def half_lives_at(events: DataFrame, new: DataFrame, as_of: date, label_days: int, config: Config) -> Array:

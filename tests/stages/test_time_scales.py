@@ -118,11 +118,11 @@ def test_windows_need_some_history() -> None:
     [
         (
             {14: [700] * 9, 28: [900] * 9, 56: [2000] * 9},
-            (28, 4, 1),
-        ),  # the shortest with 800; four hold 3,000
+            (28, 7, 3),
+        ),  # the shortest with 800; three hold 2,000, four more 3,000
         ({28: [9000] * 9}, (28, 3, 1)),  # two are enough, three are taken
-        ({28: [300] * 9, 91: [900] * 9}, (91, 4, 1)),  # three would judge; less than half do
-        ({91: [400] * 9}, (91, 8, 3)),  # eight hold 3,000; five would hold 2,000
+        ({91: [1000, 1000, 1600, 1600, 900]}, (91, 4, 1)),  # two would judge; less than half do
+        ({91: [400] * 9}, (91, 9, 4)),  # five would judge and eight teach, of nine
         ({14: [10] * 9, 91: [40, 30]}, (91, 2, 1)),  # none is rich: the longest
         ({14: [10], 28: []}, (28, 3, 1)),  # no length has two windows: the configuration's
     ],
