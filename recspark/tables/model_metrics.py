@@ -19,7 +19,12 @@ TABLE = Table(
     key=(c.RUN_DATE, c.RUN_ID, c.MODEL, "baseline", c.SCENARIO, "slice", "metric"),
 )
 EVERYONE = "__all__"  # all scenarios together
-ALL, COLD, EARLIER = "all", "cold", "published:"  # slices: every user, users without history, `published:<run_date>`
+ALL, EARLIER = "all", "published:"  # slices: every list of a known user; `published:<run_date>`
+COLD_USERS = "cold_users"  # without any event before the window, served by `__default__`
+NEW_USERS = "new_to_scenario"  # without an event in the scenario before the window, but elsewhere; served likewise
+COLD_ITEMS = "cold_items"  # of what users did, only items first seen less than COLD_DAYS before the window, or in it
+POOR = "poor_scenarios"  # scenarios with fewer than POOR_LISTS lists in the window
+COLD_DAYS, POOR_LISTS = 28, 100
 DECISION = "publish"  # the metric of the rows whose `model` is the mode that orders a scenario's lists
 PUBLISHED = "published"  # the `model` of an earlier list
 
@@ -33,22 +38,25 @@ def positives(events: DataFrame, task: Task, weights: dict[str, float], by: Sequ
 
 
 def truth(done: DataFrame, before: DataFrame, expected: DataFrame, rules: Scenarios) -> DataFrame:
-    """(scenario, user_id, item_id, cold): the items that a list made before the window should contain.
+    """(slice, scenario, user_id, item_id): the items that a list made before the window should contain.
 
     `done`: positives of the window. `before`: events before it. `expected` (scenario, user_id): the eligible users,
-    also those without a list. Where the rule excludes seen items, only items that are new to the user count. `cold`:
-    the user has no history.
+    also those without a list: they are in the slice ALL, all others in COLD_USERS or NEW_USERS. Where the rule excludes
+    seen items, only items that are new to the user count.
     """
-    seen = before.select(c.USER_ID, c.ITEM_ID).distinct().withColumn("seen", F.lit(True))
-    known = before.select(c.USER_ID).distinct().withColumn("known", F.lit(True))
+    yes = F.lit(True)
+    seen = before.select(c.USER_ID, c.ITEM_ID).distinct().withColumn("seen", yes)
+    known = before.select(c.USER_ID).distinct().withColumn("known", yes)
+    own = expected.select(c.SCENARIO, c.USER_ID).distinct().withColumn("own", yes)
     # every table on the right is distinct by the columns joined on
     rows = (
-        done.join(expected.select(c.SCENARIO, c.USER_ID), on=[c.SCENARIO, c.USER_ID], how="left_semi")
+        done.join(own, on=[c.SCENARIO, c.USER_ID], how="left")
         .join(seen, on=[c.USER_ID, c.ITEM_ID], how="left")
         .where(F.col("seen").isNull() | ~excludes_seen(rules))
         .join(known, on=c.USER_ID, how="left")
     )
-    return rows.select(c.SCENARIO, c.USER_ID, c.ITEM_ID, F.col("known").isNull().alias("cold"))
+    stranger = F.when(F.col("known").isNull(), COLD_USERS).otherwise(NEW_USERS)
+    return rows.select(F.when(F.col("own"), ALL).otherwise(stranger).alias("slice"), c.SCENARIO, c.USER_ID, c.ITEM_ID)
 
 
 def earlier_truth(done: DataFrame, first_events: DataFrame, published: DataFrame, rules: Scenarios) -> DataFrame:

@@ -18,6 +18,7 @@ from recspark.features import FEATURES
 from recspark.tables import candidates, index, interactions, items
 from recspark.warehouse import artifacts
 from recspark.warehouse.store import Store
+from recspark.windows import as_of_day
 
 RUN_DATE, WINDOW = date(2024, 3, 1), date(2024, 2, 19)
 ITEMS = [f"i{n}" for n in range(8)]
@@ -78,11 +79,11 @@ def events() -> list[tuple]:
     return [*first, *(event(u, i, WINDOW + timedelta(days=1)) for u, i in BOUGHT.items()), event("u2", "i2", WINDOW)]
 
 
-def rows_of(spark, as_of: date, default_user: bool):
+def rows_of(spark, as_of: date):
     """Candidates: all items that a user has not seen; linear prefers high numbers, popular low ones."""
     seen = {(user, item) for _, user, item, _, _, _, _, day in events() if day < as_of}
     users = [(SCENARIO_OF[u], u, at) for at, u in enumerate(USERS)]
-    users += [(s, c.DEFAULT_USER, -1) for s in ("DE", "FR")] if default_user else []
+    users += [(s, c.DEFAULT_USER, -1) for s in ("DE", "FR")]
     nan = float("nan")
     rows = [
         (as_of, scenario, 0, user_idx, at, "linear" if user_idx >= 0 else "popular", user_idx,
@@ -112,9 +113,12 @@ def build(spark, warehouse: Path) -> None:
     store.append(index.ITEM_INDEX, create([(i, n) for n, i in enumerate(ITEMS)], index.ITEM_INDEX.schema))
     store.append(index.USER_INDEX, create([(u, n) for n, u in enumerate(USERS)], index.USER_INDEX.schema))
     for as_of in (WINDOW, RUN_DATE):
-        rows = rows_of(spark, as_of, default_user=as_of == RUN_DATE)
+        rows = rows_of(spark, as_of)
         stamp = {"fingerprint": f"candidates-{as_of}", "as_of": str(as_of)}
         store.replace(candidates.TABLE, rows.coalesce(1), where=f"as_of = '{as_of}'", metadata=stamp)
-    model_folder.save(f"{warehouse}/{BUNDLE}", {}, {"tie_rank": np.arange(len(ITEMS), dtype=np.int32)})
+    first_time = np.full((1, len(ITEMS)), float(as_of_day(FIRST - timedelta(days=100))))
+    first_time[0, 6] = as_of_day(FIRST)  # i6 is a cold item; i7 has been seen for long
+    tie_rank = np.arange(len(ITEMS), dtype=np.int32)
+    model_folder.save(f"{warehouse}/{BUNDLE}", {}, {"tie_rank": tie_rank, "stats_first_time": first_time})
     for as_of in (WINDOW, RUN_DATE):
         artifacts.point(store, store_config, "retriever", as_of, f"{warehouse}/{BUNDLE}")

@@ -35,15 +35,19 @@ def test_truth_is_new_to_eligible_users(spark):
         ("DE", "u1", "b", 9, "purchase"),
         ("DE", "u1", "c", 9, "purchase"),  # seen in another scenario: any event counts
         ("open", "u1", "a", 9, "purchase"),  # seen items may return here
-        ("DE", "u2", "b", 9, "purchase"),  # not eligible
+        ("DE", "u2", "b", 9, "purchase"),  # without any event before
+        ("FR", "u1", "b", 9, "purchase"),  # known in another scenario
+        ("FR", "u1", "a", 9, "purchase"),  # there
         ("DE", "u3", "b", 9, "purchase"),  # eligible, without any history
     )
     expected = spark.createDataFrame([("DE", "u1"), ("open", "u1"), ("DE", "u3")], "scenario string, user_id string")
     found = table.truth(table.positives(done, TASK, WEIGHTS), before, expected, RULES)
     assert sorted(tuple(r) for r in found.collect()) == [
-        ("DE", "u1", "b", False),
-        ("DE", "u3", "b", True),
-        ("open", "u1", "a", False),
+        ("all", "DE", "u1", "b"),
+        ("all", "DE", "u3", "b"),
+        ("all", "open", "u1", "a"),
+        ("cold_users", "DE", "u2", "b"),
+        ("new_to_scenario", "FR", "u1", "b"),
     ]
 
 

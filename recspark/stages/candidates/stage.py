@@ -93,9 +93,11 @@ def tonight_of(
 
 
 def past_of(config: Config, all_histories: DataFrame, as_of: date, bundle_path: str) -> DataFrame:
-    """Candidates of a past date, of users with events before it. `all_histories` are sorted already, see `by_user`."""
-    past = config.of_past_dates()
-    known = histories.as_of(all_histories, as_of, histories.groups_in(bundle_path), past.scenarios)
+    """Candidates of a past date, of users with events before it and of `__default__`, by which users are measured who
+    came later. `all_histories` are sorted already, see `by_user`."""
+    past, groups = config.of_past_dates(), histories.groups_in(bundle_path)
+    known = histories.as_of(all_histories, as_of, groups, past.scenarios)
+    known = histories.with_default_user(known, [group.scenario for group in groups])
     return build(known, bundle_path, settings_of(past, as_of))
 
 

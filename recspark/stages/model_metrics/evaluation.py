@@ -8,7 +8,7 @@ Shapes: n rows, L lists of users who did something, M modes, C = figures (column
 import io
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -24,7 +24,7 @@ from recspark.config.schema import RETRIEVERS
 from recspark.stages import lists
 from recspark.stages.lists import batches_by_user
 from recspark.tables.candidates import REPEAT
-from recspark.tables.model_metrics import ALL, COLD, EVERYONE, PUBLISHED
+from recspark.tables.model_metrics import ALL, COLD_ITEMS, EVERYONE, POOR, PUBLISHED
 
 BLOCK_ROWS = 100_000
 RETRIEVED = "candidates"  # the `model` of figures about all candidates, whatever their order
@@ -55,7 +55,9 @@ class Settings:
     """What is measured.
 
     `trained`: the modes whose AUC and GAUC are computed. `tie_rank`: returns (I,) when called on a worker; None if
-    lists have no ties. `at_k`: names of metrics.AT_K; the gate uses the first of them at the first of `cutoffs`.
+    lists have no ties. `fresh`: likewise, returns bool (I,), the items of the slice COLD_ITEMS; None: no such slice.
+    `poor`: the scenarios of the slice POOR. `at_k`: names of metrics.AT_K; the gate uses the first of them at the first
+    of `cutoffs`.
     """
 
     modes: tuple[str, ...]
@@ -65,6 +67,8 @@ class Settings:
     seed: int
     tie_rank: Callable[[], Array] | None
     at_k: tuple[str, ...] = ("ndcg", "recall")
+    fresh: Callable[[], Array] | None = None
+    poor: frozenset[str] = frozenset()
 
     @property
     def ranked(self) -> list[tuple[str, int, str]]:
@@ -83,7 +87,7 @@ class UserBlock:
     """All rows of a block of users as arrays.
 
     (n,) each: `group` (position in `names`, pairs of slice and scenario), `user_idx`, `is_candidate` (else the row
-    holds what a list's user did), `cold`, `num_done`. Of the candidate rows only: `item_idx`, `repeat`, `popular`,
+    holds what a list's user did), `num_done`. Of the candidate rows only: `item_idx`, `repeat`, `popular`,
     `scores`. `done` (d,): the items of all other rows, `num_done` of each.
     """
 
@@ -91,7 +95,6 @@ class UserBlock:
     group: Array
     user_idx: Array
     is_candidate: Array
-    cold: Array
     item_idx: Array
     repeat: Array
     popular: Array
@@ -141,8 +144,7 @@ def with_truth(found: DataFrame, truth: DataFrame) -> DataFrame:
     What users did is one row a list with an array of items: rows are slow to send to the workers, array elements fast.
     """
     keys = [name for name in ("slice", c.SCENARIO, c.USER_IDX) if name in truth.columns]
-    cold = [F.bool_or("cold").alias("cold")] if "cold" in truth.columns else []
-    done = truth.groupBy(*keys).agg(F.collect_list(c.ITEM_IDX).alias("done"), *cold)
+    done = truth.groupBy(*keys).agg(F.collect_list(c.ITEM_IDX).alias("done"))
     return found.unionByName(done, allowMissingColumns=True)
 
 
@@ -150,11 +152,11 @@ def evaluate(rows: DataFrame, settings: Settings) -> DataFrame:
     """Rows of MERGED for every slice and scenario, and the scenario `__all__`.
 
     `rows`: user_idx, item_idx, `score_<mode>` ..., done (array of item_idx, may repeat); optional slice (else ALL),
-    scenario (else `__all__` only), source, popular_score, cold (bool). A row is either a candidate, with null in
+    scenario (else `__all__` only), source, popular_score. A row is either a candidate, with null in
     `done`, or what a list's user did; so a purchase counts that was not retrieved, or of a user without any list.
     Memory: BLOCK_ROWS rows, and the arrays `done` of one Arrow batch (10,000 rows).
     """
-    needed = ["slice", c.SCENARIO, c.USER_IDX, c.ITEM_IDX, c.SOURCE, lists.POPULAR, "done", "cold"]
+    needed = ["slice", c.SCENARIO, c.USER_IDX, c.ITEM_IDX, c.SOURCE, lists.POPULAR, "done"]
     needed += [f"score_{mode}" for mode in settings.modes]
     rows = rows.select(*(name for name in needed if name in rows.columns))
     blocks = lists.by_user(rows).mapInArrow(partial(_partials, settings=settings), PARTIAL)
@@ -164,8 +166,9 @@ def evaluate(rows: DataFrame, settings: Settings) -> DataFrame:
 
 def _partials(batches: Iterator[pa.RecordBatch], settings: Settings) -> Iterator[pa.RecordBatch]:
     tie_rank = settings.tie_rank() if settings.tie_rank else None
+    fresh = settings.fresh() if settings.fresh else None
     for table in batches_by_user(batches, BLOCK_ROWS):
-        payloads = list(measure(_user_block(table, settings.modes), settings, tie_rank))
+        payloads = list(measure(_user_block(table, settings.modes), settings, tie_rank, fresh))
         columns = list(zip(*payloads, strict=True))
         yield pa.record_batch([pa.array(column) for column in columns], names=["slice", c.SCENARIO, "payload"])
 
@@ -184,7 +187,6 @@ def _user_block(table: pa.Table, modes: tuple[str, ...]) -> UserBlock:
         group=keys.indices.to_numpy(),
         user_idx=table[c.USER_IDX].to_numpy(),
         is_candidate=pc.is_null(done).to_numpy(),
-        cold=optional(table, "cold", False).to_numpy(),
         item_idx=candidates[c.ITEM_IDX].to_numpy(),
         repeat=pc.equal(optional(candidates, c.SOURCE, ""), REPEAT).to_numpy(),
         popular=optional(candidates, lists.POPULAR, math.nan).to_numpy(),
@@ -194,15 +196,22 @@ def _user_block(table: pa.Table, modes: tuple[str, ...]) -> UserBlock:
     )
 
 
-def measure(rows: UserBlock, settings: Settings, tie_rank: Array | None) -> Iterator[tuple[str, str, bytes]]:
+def measure(
+    rows: UserBlock, settings: Settings, tie_rank: Array | None, fresh: Array | None = None
+) -> Iterator[tuple[str, str, bytes]]:
     """(slice, scenario, payload) of every scenario of a block, and of each slice's scenarios together."""
     of_row, first = lists.list_numbers(rows.group, rows.user_idx)
     num_lists, list_idx = len(first), of_row[rows.is_candidate]
-    hit, relevant = _hits(list_idx, rows.item_idx, np.repeat(of_row, rows.num_done), rows.done, num_lists)
-    block = _Block(
-        list_idx, rows.item_idx, hit, metrics.offsets_of(list_idx, num_lists), relevant,
-        rows.group[first], rows.user_idx[first], np.bincount(of_row[rows.cold], minlength=num_lists) > 0,
-    )  # fmt: skip
+    done_list = np.repeat(of_row, rows.num_done)
+    hit, relevant = _hits(list_idx, rows.item_idx, done_list, rows.done, num_lists)
+    offsets = metrics.offsets_of(list_idx, num_lists)
+    block = _Block(list_idx, rows.item_idx, hit, offsets, relevant, rows.group[first], rows.user_idx[first])
+    blocks = {ALL: block}
+    if fresh is not None:
+        # an item that came after `fresh` was made is fresh too
+        is_fresh = np.append(fresh, True)[np.minimum(rows.done, len(fresh))]
+        hit, relevant = _hits(list_idx, rows.item_idx, done_list[is_fresh], rows.done[is_fresh], num_lists)
+        blocks[COLD_ITEMS] = replace(block, hit=hit, relevant=relevant)
     ranked = {}
     for mode, scores in rows.scores.items():
         popular = rows.popular if mode in RETRIEVERS else None
@@ -210,7 +219,7 @@ def measure(rows: UserBlock, settings: Settings, tie_rank: Array | None) -> Iter
         ties = np.zeros(len(final), np.int8) if tie_rank is None else tie_rank[block.item_idx]
         order = lists.ordered(block.list_idx, final, ties)
         ranked[mode] = (final, order)
-    yield from _sums(block, rows.names, ranked, settings)
+    yield from _sums(blocks, rows.names, ranked, settings)
 
 
 def _hits(list_idx: Array, item_idx: Array, done_list: Array, done: Array, num_lists: int) -> tuple[Array, Array]:
@@ -233,7 +242,7 @@ def _hits(list_idx: Array, item_idx: Array, done_list: Array, done: Array, num_l
 @dataclass(frozen=True)
 class _Block:
     """Candidates in order of list, (n,) each: list, item, hit. For each list, (L,): number of relevant items, group,
-    user, cold."""
+    user."""
 
     list_idx: Array
     item_idx: Array
@@ -242,35 +251,42 @@ class _Block:
     relevant: Array
     group: Array
     user_idx: Array
-    cold: Array
 
 
 Ranked = dict[str, tuple[Array, Array]]  # mode -> final scores (n,), order (n,)
 
 
 def _sums(
-    block: _Block, names: list[tuple[str, str]], ranked: Ranked, settings: Settings
+    blocks: dict[str, _Block], names: list[tuple[str, str]], ranked: Ranked, settings: Settings
 ) -> Iterator[tuple[str, str, bytes]]:
-    """Sums of the figures and their bootstrap replicates, by scenario and, for each slice, over all its scenarios."""
-    values_LC, sizes_LC = _figures(block, ranked, settings)
-    active = np.flatnonzero(block.relevant > 0)
-    hashes = metrics.hash_users(block.user_idx, settings.seed)
-    replicates = metrics.poisson_weights(hashes[active], settings.num_replicates)
-    weights = np.column_stack((np.ones(len(active)), replicates))  # column 0 is the plain sum
-    labels = sorted({label for label, _ in names})
-    label_of_list = np.array([labels.index(label) for label, _ in names])[block.group]
-    groups = {name: block.group == at for at, name in enumerate(names)}
-    groups |= {(label, EVERYONE): label_of_list == at for at, label in enumerate(labels)}
-    for (label, scenario), members in groups.items():
-        at = members[active]
-        payload: dict[str, Array] = {}
-        for name, chosen in ((ALL, at), (COLD, at & block.cold[active])):
-            pick = active[chosen]
-            payload[f"values_{name}"] = (values_LC[pick] * sizes_LC[pick]).T @ weights[chosen]
-            payload[f"sizes_{name}"] = sizes_LC[pick].T @ weights[chosen]
-            payload[f"users_{name}"] = np.array([len(np.unique(block.user_idx[pick]))])
-        payload["moments"] = _gain_moments(values_LC[active[at], : len(settings.modes)])
-        payload |= _distinct_items_and_bins(block, members, ranked, settings)
+    """Sums of the figures and their bootstrap replicates, by scenario and, for each slice, over all its scenarios.
+
+    `blocks`: ALL, and COLD_ITEMS with the same rows but other hits, where that is measured.
+    """
+    group, user_idx = blocks[ALL].group, blocks[ALL].user_idx
+    hashes = metrics.hash_users(user_idx, settings.seed)
+    groups = {name: group == at for at, name in enumerate(names)}
+    labels = [label for label, _ in names]
+    together = {(label, EVERYONE): np.array([label == one for one in labels]) for label in dict.fromkeys(labels)}
+    if settings.poor:
+        together[POOR, EVERYONE] = np.array([label == ALL and scenario in settings.poor for label, scenario in names])
+    groups |= {name: members[group] for name, members in together.items() if members.any()}
+    payloads: dict[tuple[str, str], dict[str, Array]] = {name: {} for name in groups}
+    for part, block in blocks.items():
+        values_LC, sizes_LC = _figures(block, ranked, settings)
+        active = np.flatnonzero(block.relevant > 0)
+        replicates = metrics.poisson_weights(hashes[active], settings.num_replicates)
+        weights = np.column_stack((np.ones(len(active)), replicates))  # column 0 is the plain sum
+        for name, members in groups.items():
+            payload, at = payloads[name], members[active]
+            pick = active[at]
+            payload[f"values_{part}"] = (values_LC[pick] * sizes_LC[pick]).T @ weights[at]
+            payload[f"sizes_{part}"] = sizes_LC[pick].T @ weights[at]
+            payload[f"users_{part}"] = np.array([len(np.unique(user_idx[pick]))])
+            if part == ALL:
+                payload["moments"] = _gain_moments(values_LC[pick, : len(settings.modes)])
+                payload |= _distinct_items_and_bins(block, members, ranked, settings)
+    for (label, scenario), payload in payloads.items():
         yield label, scenario, _pack(payload)
 
 
@@ -319,7 +335,8 @@ def _merge(table: pa.Table, settings: Settings) -> pa.Table:
     parts = [dict(np.load(io.BytesIO(data), allow_pickle=False)) for data in table["payload"].to_pylist()]
     label, scenario = table["slice"][0].as_py(), table[c.SCENARIO][0].as_py()
     found = [{"slice": label, **row} for row in _means(parts, ALL, settings)]
-    found += [{"slice": COLD, **row} for row in _means(parts, COLD, settings)] if label == ALL else []
+    if label == ALL and settings.fresh is not None:
+        found += [{"slice": COLD_ITEMS, **row} for row in _means(parts, COLD_ITEMS, settings)]
     base = {"slice": label, "num_users": int(sum(part[f"users_{ALL}"][0] for part in parts))}
     for mode in settings.modes:
         top = np.unique(np.concatenate([part[f"top_{mode}"] for part in parts]))

@@ -6,7 +6,7 @@ The gate has the lists of as many closed windows as the rankers left to it, newe
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 
 from recspark import columns as c
 from recspark import gate, model_folder
+from recspark.arrays import Array
 from recspark.config.schema import RETRIEVERS, Config
 from recspark.errors import DataError
 from recspark.stages import lists
@@ -29,10 +30,10 @@ from recspark.summary import Summary
 from recspark.tables import candidates, index, recommendations
 from recspark.tables import model_metrics as table
 from recspark.tables.interactions import TABLE as INTERACTIONS
-from recspark.tables.model_metrics import ALL, DECISION, EARLIER, EVERYONE, PUBLISHED, TABLE
+from recspark.tables.model_metrics import ALL, COLD_DAYS, DECISION, EARLIER, EVERYONE, POOR_LISTS, PUBLISHED, TABLE
 from recspark.warehouse import artifacts
 from recspark.warehouse.store import Store
-from recspark.windows import window_end
+from recspark.windows import as_of_day, window_end
 
 log = logging.getLogger(__name__)
 
@@ -140,11 +141,26 @@ def measure_window(store: Store, config: Config, night: MetricsInput, as_of: dat
     weights = config.interactions.event_weights
     done = table.positives(store.events(INTERACTIONS, as_of, end), task, weights)
     expected = recommendations.eligible(before, config.scenarios, None, default_user=False)
-    truth = with_numbers(store, table.truth(done, before, expected, config.scenarios)).withColumn("slice", F.lit(ALL))
-    rows = store.read(candidates.TABLE).where((F.col(c.AS_OF) == F.lit(as_of)) & (F.col(c.USER_IDX) >= 0))
-    scored = lists.scored(rows, night.scorers[as_of], night.modes).withColumn("slice", F.lit(ALL))
-    settings = _settings(store, config, night.modes, as_of)
-    return evaluation.evaluate(evaluation.with_truth(scored, truth), settings).collect()
+    truth = with_numbers(store, table.truth(done, before, expected, config.scenarios)).persist()
+    try:
+        counts = truth.where(F.col("slice") == ALL).groupBy(c.SCENARIO).agg(F.count_distinct(c.USER_IDX)).collect()
+        rows = store.read(candidates.TABLE).where(F.col(c.AS_OF) == F.lit(as_of))
+        scored = lists.scored(rows, night.scorers[as_of], night.modes)
+        poor = frozenset(scenario for scenario, num_lists in counts if num_lists < POOR_LISTS)
+        settings = replace(_settings(store, config, night.modes, as_of), poor=poor)
+        return evaluation.evaluate(evaluation.with_truth(as_served(scored, truth), truth), settings).collect()
+    finally:
+        truth.unpersist()
+
+
+def as_served(scored: DataFrame, truth: DataFrame) -> DataFrame:
+    """The scored candidates with their slice: those of known users in ALL, and for each user of the other slices of
+    `truth` the candidates that `__default__` has in that scenario."""
+    strangers = truth.where(F.col("slice") != ALL).select("slice", c.SCENARIO, c.USER_IDX).distinct()
+    known = scored.where(F.col(c.USER_IDX) >= 0).withColumn("slice", F.lit(ALL))
+    default = scored.where(F.col(c.USER_IDX) < 0).drop(c.USER_IDX)
+    # both have one row for each list and item: a stranger has one list in a scenario
+    return known.unionByName(strangers.join(F.broadcast(default), on=c.SCENARIO, how="inner"))
 
 
 def measure_earlier(store: Store, config: Config, night: MetricsInput) -> Iterable[Row]:
@@ -186,7 +202,14 @@ def _settings(store: Store, config: Config, modes: tuple[str, ...], as_of: date)
         num_replicates=config.model_metrics.bootstrap,
         seed=config.seed,
         tie_rank=partial(model_folder.open_array, bundle, "tie_rank"),
+        fresh=partial(_fresh_items, bundle, as_of) if PUBLISHED not in modes else None,
     )
+
+
+def _fresh_items(bundle: str, as_of: date) -> Array:
+    """bool (I,): items first seen less than COLD_DAYS before the date, or never."""
+    first_time = np.asarray(model_folder.open_array(bundle, "stats_first_time"))[-1]
+    return np.asarray(~(first_time <= as_of_day(as_of) - COLD_DAYS))
 
 
 def decide(
@@ -211,7 +234,7 @@ def _gain_moments(judged: Iterable[Row], scenarios: list[str], num_modes: int) -
     """The moments over the windows; zeros for scenarios in which no user was measured."""
     by_scenario = {scenario: np.zeros(1 + num_modes + num_modes**2) for scenario in scenarios}
     for row in judged:
-        if row.metric == evaluation.MOMENTS and row[c.SCENARIO] in by_scenario:
+        if row.metric == evaluation.MOMENTS and row.slice == ALL and row[c.SCENARIO] in by_scenario:
             by_scenario[row[c.SCENARIO]] += np.asarray(row.data)
     data = np.stack(list(by_scenario.values()))
     cross = data[:, 1 + num_modes :].reshape(-1, num_modes, num_modes)
@@ -261,7 +284,8 @@ def _decision_rows(decisions: list[gate.Decision], gain: str) -> list[tuple[Any,
 def summarise(measured: Iterable[Row], judged: Iterable[Row], decisions: list[gate.Decision], k: int) -> str:
     """One line: NDCG of the modes over all scenarios, and the number of scenarios that each of them orders."""
     overall = [r for r in measured if r.metric == f"ndcg@{k}" and r[c.SCENARIO] == EVERYONE and r.slice == ALL]
-    num_lists = [r.data[0] for r in judged if r.metric == evaluation.MOMENTS and r[c.SCENARIO] == EVERYONE]
+    everyone = [r for r in judged if r[c.SCENARIO] == EVERYONE and r.slice == ALL]
+    num_lists = [r.data[0] for r in everyone if r.metric == evaluation.MOMENTS]
     figures = ", ".join(f"{r.model} {r.value:.4f}" for r in sorted(overall, key=lambda r: -r.value))
     modes = [d.mode for d in decisions]
     chosen = ", ".join(f"{modes.count(mode)} {mode}" for mode in sorted(set(modes), key=lambda m: -modes.count(m)))

@@ -1,5 +1,6 @@
 """Figures of a few hand-made lists, and that blocks and partitions change none of them."""
 
+from dataclasses import replace
 from math import log2
 
 import numpy as np
@@ -8,17 +9,17 @@ import pytest
 
 from recspark import metrics
 from recspark.stages.model_metrics import evaluation
-from recspark.tables.model_metrics import ALL, COLD, EVERYONE
+from recspark.tables.model_metrics import ALL, COLD_ITEMS, EVERYONE, POOR
 
 MODES = ("ranker", "linear")
 COLUMNS = ("slice", "scenario", "user_idx", "item_idx", "source", "because_item_idx", "popular_score", "score_ranker",
-           "score_linear", "done", "cold")  # fmt: skip
+           "score_linear", "done")  # fmt: skip
 DDL = (
     "slice string, scenario string, user_idx int, item_idx int, source string, because_item_idx int, "
-    "popular_score float, score_ranker double, score_linear double, done array<int>, cold boolean"
+    "popular_score float, score_ranker double, score_linear double, done array<int>"
 )
 TYPES = [pa.string(), pa.string(), pa.int32(), pa.int32(), pa.string(), pa.int32(), pa.float32(), pa.float64(),
-         pa.float64(), pa.list_(pa.int32()), pa.bool_()]  # fmt: skip
+         pa.float64(), pa.list_(pa.int32())]  # fmt: skip
 
 
 def ties():
@@ -29,23 +30,27 @@ def settings(k=2, trained=("ranker",), num_replicates=50):
     return evaluation.Settings(MODES, trained, (k,), num_replicates, 0, ties)
 
 
+def fresh():
+    return np.arange(12) == 11
+
+
 def found(scenario, user, item, ranker, linear, source="linear"):
-    return (ALL, scenario, user, item, source, -1, 0.0, ranker, linear, None, None)
+    return (ALL, scenario, user, item, source, -1, 0.0, ranker, linear, None)
 
 
-def did(scenario, user, *items, cold=False):
-    return (ALL, scenario, user, None, None, None, None, None, None, items, cold)
+def did(scenario, user, *items):
+    return (ALL, scenario, user, None, None, None, None, None, None, items)
 
 
 # user 0 in DE: ranker puts the hit 11 first, linear second of three, 12 was not retrieved
-# user 1 in DE: did nothing.  user 2 in FR (cold): no candidates at all.  user 0 in FR: hit 10 third by both
+# user 1 in DE: did nothing.  user 2 in FR: no candidates at all.  user 0 in FR: hit 10 third by both
 ROWS = [
     found("DE", 0, 10, 0.2, 3.0), found("DE", 0, 11, 0.9, 2.0), found("DE", 0, 13, 0.1, 1.0),
     did("DE", 0, 11, 12, 11),
     found("FR", 0, 10, 0.1, 1.0), found("FR", 0, 11, 0.8, 3.0), found("FR", 0, 13, 0.7, 2.0),
     did("FR", 0, 10),
     found("DE", 1, 14, 0.5, 1.0), found("DE", 1, 15, 0.4, 2.0),
-    did("FR", 2, 10, cold=True),
+    did("FR", 2, 10),
 ]  # fmt: skip
 
 
@@ -58,7 +63,8 @@ def merged(blocks, chosen):
     """The same as in Spark, without it: partials of every block, then one merge for each (slice, scenario)."""
     parts = {}
     for rows in blocks:
-        for label, scenario, payload in evaluation.measure(evaluation._user_block(arrow(rows), MODES), chosen, ties()):
+        block = evaluation._user_block(arrow(rows), MODES)
+        for label, scenario, payload in evaluation.measure(block, chosen, ties(), chosen.fresh and chosen.fresh()):
             parts.setdefault((label, scenario), []).append(payload)
     tables = [
         evaluation._merge(pa.table({"slice": [label] * len(p), "scenario": [scenario] * len(p), "payload": p}), chosen)
@@ -78,12 +84,33 @@ def test_figures_by_hand():
     # in FR both users find nothing in two places, one of them for want of any list
     assert value[ALL, "FR", "ranker", "ndcg@2"] == 0.0
     assert value[ALL, "FR", "candidates", "recall"] == (1 + 0) / 2
-    assert value[COLD, "FR", "candidates", "recall"] == 0.0
-    assert (COLD, "DE", "ranker", "ndcg@2") not in rows  # nobody there
     # all: three lists of two users
     assert value[ALL, EVERYONE, "ranker", "ndcg@2"] == pytest.approx(1 / ideal / 3)
     assert rows[ALL, EVERYONE, "ranker", "ndcg@2"]["num_users"] == 2
     assert rows[ALL, "FR", "ranker", "ndcg@2"]["num_users"] == 2
+
+
+def test_cold_items_are_all_that_counts_in_their_slice():
+    """Item 11 is fresh, and item 12, which has no number yet. Only user 0 did something with them, in DE."""
+    rows = merged([ROWS], replace(settings(), fresh=fresh))
+    value = {key: row["value"] for key, row in rows.items()}
+    ideal = 1 + 1 / log2(3)  # 11 and 12
+    assert value[COLD_ITEMS, "DE", "ranker", "ndcg@2"] == pytest.approx(1 / ideal)
+    assert (COLD_ITEMS, "FR", "ranker", "ndcg@2") not in rows
+    assert rows[COLD_ITEMS, EVERYONE, "linear", "ndcg@2"]["num_users"] == 1
+    only_eleven = [did("DE", 0, 11, 10) if row[-1] and row[2] == 0 and row[1] == "DE" else row for row in ROWS]
+    value = {key: row["value"] for key, row in merged([only_eleven], replace(settings(), fresh=fresh)).items()}
+    assert value[COLD_ITEMS, "DE", "ranker", "ndcg@2"] == 1.0  # first; 10 does not count
+    assert value[COLD_ITEMS, "DE", "linear", "ndcg@2"] == pytest.approx(1 / log2(3))
+    assert value[ALL, "DE", "ranker", "ndcg@2"] == pytest.approx(1.0)  # 11, 10
+
+
+def test_poor_scenarios_together():
+    rows = merged([ROWS[:5], ROWS[5:]], replace(settings(), poor=frozenset({"FR", "IT"})))
+    for model, metric in (("ranker", "ndcg@2"), ("candidates", "recall")):
+        left, right = rows[POOR, EVERYONE, model, metric], rows[ALL, "FR", model, metric]
+        assert {**left, "slice": "", "scenario": ""} == {**right, "slice": "", "scenario": ""}
+    assert (POOR, "FR", "ranker", "ndcg@2") not in rows
 
 
 def test_coverage_counts_distinct_items_of_all_lists():
@@ -171,15 +198,15 @@ def test_spark_gives_the_same_whatever_the_partitions(spark):
 
 def test_with_truth_makes_one_row_of_each_lists_truth(spark):
     """ROWS with the candidates unchanged and what users did as (list, item) rows, one of them twice."""
-    candidates = spark.createDataFrame([row for row in ROWS if row[-2] is None], DDL).drop("done", "cold")
-    truth = [(ALL, row[1], row[2], item, bool(row[-1])) for row in ROWS for item in row[-2] or ()]
-    truth = spark.createDataFrame(truth, "slice string, scenario string, user_idx int, item_idx int, cold boolean")
+    candidates = spark.createDataFrame([row for row in ROWS if row[-1] is None], DDL).drop("done")
+    truth = [(ALL, row[1], row[2], item) for row in ROWS for item in row[-1] or ()]
+    truth = spark.createDataFrame(truth, "slice string, scenario string, user_idx int, item_idx int")
     got = evaluation.evaluate(evaluation.with_truth(candidates, truth.repartition(3)), settings()).collect()
     rows = {(r["slice"], r["scenario"], r["model"], r["metric"]): r.asDict() for r in got}
     require_same(rows, merged([ROWS], settings()))
 
 
-def test_half_and_replicates_belong_to_the_seed():
+def test_replicates_belong_to_the_seed():
     rows = random_rows(100)
     base = settings()
     other = evaluation.Settings(MODES, base.trained, base.cutoffs, base.num_replicates, 1, ties)

@@ -1,7 +1,7 @@
 """The window, earlier lists and the gate on a hand-made night."""
 
 import shutil
-from datetime import date
+from datetime import date, datetime
 from math import log2
 
 import numpy as np
@@ -11,7 +11,7 @@ from pyspark.sql import Row
 from recspark.config.schema import RETRIEVERS
 from recspark.stages.model_metrics import stage as model_metrics
 from recspark.stages.ranker import scorer
-from recspark.tables import candidates, interactions, recommendations
+from recspark.tables import candidates, index, interactions, recommendations
 from recspark.tables import model_metrics as table
 from recspark.warehouse.store import Store
 from tests.stages import hand_made
@@ -34,7 +34,11 @@ def built(spark, copy_hand_made):
         store.replace(recommendations.TABLE, frame, where=f"run_date = '{day}'", metadata={"run_date": str(day)})
     later = [hand_made.event("u0", "i3", date(2024, 2, 26)), hand_made.event("u5", "i2", date(2024, 2, 29))]
     later.append(hand_made.event("u5", "i5", date(2024, 2, 29)))  # seen before: not new
+    # in the window: u9, whom nobody knew, and u0 in a scenario that was new to it; both were served `__default__`
+    for scenario, user, item in (("DE", "u9", "i1"), ("FR", "u0", "i2")):
+        later.append((scenario, user, item, datetime(2024, 2, 20, 9), "purchase", 1.0, None, date(2024, 2, 20)))
     store.append(interactions.TABLE, spark.createDataFrame(later, interactions.TABLE.schema))
+    store.append(index.USER_INDEX, spark.createDataFrame([("u9", 9)], index.USER_INDEX.schema))
     return warehouse
 
 
@@ -68,6 +72,25 @@ def test_every_mode_on_the_window(refreshed):
     assert value(refreshed, "all", "__all__", "linear", "ndcg@3") == pytest.approx((1 + 1 + 1 / log2(3)) / 3)
     assert value(refreshed, "all", "__all__", "candidates", "recall") == 1.0
     assert value(refreshed, "all", "__all__", "ranker", "gauc") < 1.0
+
+
+def test_users_without_a_list_are_measured_on_the_default_one(refreshed):
+    # u9 bought the second of i0, i1, i2 in DE, u0 the third in FR; the ranker puts i7, i5, i3 there
+    for mode in ("popular", "linear"):
+        assert value(refreshed, "cold_users", "DE", mode, "ndcg@3") == pytest.approx(1 / log2(3))
+        assert value(refreshed, "new_to_scenario", "FR", mode, "ndcg@3") == pytest.approx(1 / log2(4))
+    assert value(refreshed, "cold_users", "__all__", "ranker", "ndcg@3") == 0.0
+    assert refreshed[2]["cold_users", "__all__", "popular", "ndcg@3"].num_users == 1
+    assert ("cold_users", "FR", "popular", "ndcg@3") not in refreshed[2]
+
+
+def test_cold_items_and_poor_scenarios_are_slices(refreshed):
+    # i6 is the cold one: u4 bought it, the second of linear in FR
+    assert value(refreshed, "cold_items", "__all__", "linear", "ndcg@3") == pytest.approx(1 / log2(3))
+    assert refreshed[2]["cold_items", "__all__", "linear", "ndcg@3"].num_users == 1
+    # both scenarios have fewer than 100 lists
+    poor, everyone = (value(refreshed, name, "__all__", "linear", "ndcg@3") for name in ("poor_scenarios", "all"))
+    assert poor == everyone
 
 
 def test_coverage_is_a_share_of_the_eligible_items(refreshed):
