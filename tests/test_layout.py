@@ -82,7 +82,6 @@ TESTED_BY = {
     "stages/items.py": "tests/tables/test_items.py",
     "stages/launch.py": "tests/stages/ranker/test_stage.py",
     "stages/ranker/boosted.py": "tests/stages/ranker/test_stage.py",
-    "stages/ranker/examples.py": "tests/stages/ranker/test_stage.py",
     "stages/ranker/modes.py": "tests/stages/ranker/test_stage.py",
     "stages/retriever/bundle.py": "tests/stages/retriever/test_stage.py",
     "summary.py": "tests/jobs/test_nightly.py",

@@ -4,7 +4,7 @@ the rankers learn from, and how fast popularity fades.
 Chosen from events before a Monday, so they stay for a week; kept with what was measured in a model folder. A label
 window is the shortest one in which ENOUGH_LISTS users do something new. The newest windows, until they hold
 JUDGED_LISTS, are for judging the modes, and those before them, until they hold LEARNT_LISTS, for learning what is
-judged. Popularity has the half-life under which past lists of the most popular items were best.
+judged. Popularity has the half-life under which its part of the candidates was best on past windows.
 """
 
 import logging
@@ -102,6 +102,7 @@ def measure(store: Store, config: Config, monday: date) -> dict[str, Any]:
         found = [half_lives_at(events, new, as_of, label_days, config) for as_of in known]
     finally:
         new.unpersist()
+    depth = config.candidates.depth
     quality = np.mean(found, axis=0) if found else np.zeros(len(HALF_LIVES))
     order = np.argsort(-quality.round(9), kind="stable")
     half_life = HALF_LIVES[order[0]] if quality.any() else config.retriever.popular.half_life_days
@@ -110,7 +111,7 @@ def measure(store: Store, config: Config, monday: date) -> dict[str, Any]:
     note += f"popularity halves in {half_life:g} days"
     if quality.any():
         best, second = order[:2]
-        note += f" (DCG@10 {quality[best]:.4f}; {HALF_LIVES[second]:g} days: {quality[second]:.4f})"
+        note += f" (DCG@{depth} {quality[best]:.4f}; {HALF_LIVES[second]:g} days: {quality[second]:.4f})"
     return {
         "monday": str(monday),
         "chosen": chosen,
@@ -160,12 +161,13 @@ def choose_windows(lists: Mapping[int, Sequence[int]], config: Config) -> tuple[
     judged = int(np.searchsorted(np.cumsum(found), JUDGED_LISTS)) + 1
     learnt = int(np.searchsorted(np.cumsum(found[judged:]), LEARNT_LISTS)) + 1
     windows = min(len(found), max(MIN_WINDOWS, judged + learnt)) if WINDOWS in asked else settings.num_windows
-    return length, windows, max(1, min(judged, (windows - 1) // 2))
+    return length, windows, max(1, min(judged, windows // 2))
 
 
 def half_lives_at(events: DataFrame, new: DataFrame, as_of: date, label_days: int, config: Config) -> Array:
-    """For each of HALF_LIVES the DCG@10 of each scenario's most popular items before a date, on what known users did
-    for the first time in the window after it: a mean over these (user, item) pairs, float64 (len(HALF_LIVES),)."""
+    """For each of HALF_LIVES the DCG of each scenario's most popular items before a date, as many as `popular` gives to
+    the rankers, on what known users did for the first time in the window after it: a mean over these (user, item)
+    pairs, float64 (len(HALF_LIVES),)."""
     age = F.datediff(F.lit(as_of), c.EVENT_DATE)
     sums = [F.sum(F.col(c.WEIGHT) * F.pow(F.lit(2.0), -age / days)).alias(f"decayed_{days:g}") for days in HALF_LIVES]
     counts = events.where(F.col(c.EVENT_DATE) < F.lit(as_of)).groupBy(c.SCENARIO, c.ITEM_ID).agg(*sums)
@@ -182,11 +184,13 @@ def half_lives_at(events: DataFrame, new: DataFrame, as_of: date, label_days: in
     for days in HALF_LIVES:
         counts_SI = np.zeros(wanted_SI.shape)
         counts_SI[row, column] = table[f"decayed_{days:g}"].to_numpy()
-        found.append(dcg(popular.fit(counts_SI, config.retriever.popular.shrinkage), wanted_SI))
+        found.append(
+            dcg(popular.fit(counts_SI, config.retriever.popular.shrinkage), wanted_SI, config.candidates.depth)
+        )
     return np.array(found)
 
 
-def dcg(popular_SI: Array, wanted_SI: Array, k: int = 10) -> float:
+def dcg(popular_SI: Array, wanted_SI: Array, k: int) -> float:
     """Sum over the first k items of each scenario of wanted / log2(rank + 1), over the sum of all that is wanted."""
     best = np.argsort(-popular_SI, axis=1, kind="stable")[:, :k]
     gains = np.take_along_axis(wanted_SI, best, axis=1) / np.log2(np.arange(2, best.shape[1] + 2))

@@ -121,8 +121,8 @@ def test_windows_need_some_history() -> None:
             (28, 7, 3),
         ),  # the shortest with 800; three hold 2,000, four more 3,000
         ({28: [9000] * 9}, (28, 3, 1)),  # two are enough, three are taken
-        ({91: [1000, 1000, 1600, 1600, 900]}, (91, 4, 1)),  # two would judge; less than half do
-        ({91: [400] * 9}, (91, 9, 4)),  # five would judge and eight teach, of nine
+        ({91: [1000, 1000, 1600, 1600, 900]}, (91, 4, 2)),  # one more would teach
+        ({91: [400] * 9}, (91, 9, 4)),  # five would judge; at most half do
         ({14: [10] * 9, 91: [40, 30]}, (91, 2, 1)),  # none is rich: the longest
         ({14: [10], 28: []}, (28, 3, 1)),  # no length has two windows: the configuration's
     ],

@@ -49,7 +49,6 @@ def _without_sklearn() -> Iterator[None]:
 with _without_sklearn():
     import lightgbm
 
-BOOSTER = "booster.txt"
 STOP_AT = 50  # early stopping is on NDCG@50: @10 depends on few users and varies more
 PATIENCE = 50  # rounds
 SPREAD_ROWS = 50_000  # rows that a model's spread is measured on: whole lists, except the last
@@ -67,6 +66,9 @@ PARAMS = {
 }
 
 
+MEMBERS = 3  # of an ensemble: one alone varies, mostly by where it stopped
+
+
 @dataclass(frozen=True)
 class Model:
     """The trees, the features that they expect (in order), and figures of the training."""
@@ -76,6 +78,18 @@ class Model:
     num_rounds: int
     num_rows: int  # of the training
     spread: float  # of its scores within a list; see blend.py
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Models whose mean score counts. `spread`: of that mean within a list; see blend.py."""
+
+    members: tuple[Model, ...]
+    spread: float
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        return self.members[0].features
 
 
 def fit(
@@ -128,6 +142,27 @@ def fit(
     some = order[trained][:SPREAD_ROWS]
     scores = booster.predict(features[some], num_iteration=rounds, num_threads=num_threads)
     return Model(booster, tuple(names), rounds, int(trained.sum()), spread(keys[some][:, :3], scores))
+
+
+def fit_ensemble(
+    features: Array,
+    labels: Array,
+    keys: Array,
+    folds: Array,
+    names: Sequence[str],
+    settings: Gbdt,
+    seed: int,
+    num_rounds: int | None = None,
+    num_threads: int = 0,
+    weights: Array | None = None,
+) -> Ensemble:
+    """`fit` MEMBERS models, of other seeds; `folds` (n,) int: of the rows' users. Member m stops early on fold m."""
+    members = tuple(
+        fit(features, labels, keys, folds == m, names, settings, seed + m, num_rounds, num_threads, weights)
+        for m in range(MEMBERS)
+    )
+    some = np.lexsort(keys.T[::-1])[:SPREAD_ROWS]
+    return Ensemble(members, spread(keys[some][:, :3], _mean(members, features[some], num_threads)))
 
 
 def _sampled(list_idx: Array, trained: Array, max_rows: int, seed: int) -> Array:
@@ -183,7 +218,7 @@ def _boost(
         raise TrainingError(f"gbdt: LightGBM stopped with: {error}") from error
 
 
-def predict(model: Model, features: Array, num_threads: int = 0) -> Array:
+def predict(model: Model | Ensemble, features: Array, num_threads: int = 0) -> Array:
     """Scores float64 (n,), comparable within a list only; a row's score depends on that row alone.
 
     Raises: DataError when the number of features is not the model's.
@@ -195,21 +230,32 @@ def predict(model: Model, features: Array, num_threads: int = 0) -> Array:
         )
     if not len(features):
         return np.zeros(0)
-    return np.asarray(model.booster.predict(features, num_iteration=model.num_rounds, num_threads=num_threads))
+    return _mean(model.members if isinstance(model, Ensemble) else (model,), features, num_threads)
 
 
-def to_texts(model: Model) -> tuple[dict[str, Any], dict[str, str]]:
-    """(manifest for JSON, file name -> content): the trees in LightGBM's text format, up to the best round."""
-    manifest = {
-        "features": list(model.features),
-        "num_rounds": model.num_rounds,
-        "num_rows": model.num_rows,
-        "spread": model.spread,
-    }
-    return manifest, {BOOSTER: model.booster.model_to_string(num_iteration=model.num_rounds)}
+def _mean(members: Sequence[Model], features: Array, num_threads: int) -> Array:
+    scores = [one.booster.predict(features, num_iteration=one.num_rounds, num_threads=num_threads) for one in members]
+    return np.asarray(np.mean(scores, axis=0))
 
 
-def from_texts(manifest: Mapping[str, Any], booster: str) -> Model:
-    """The inverse of `to_texts`: same scores to the last bit."""
-    numbers = (manifest["num_rounds"], manifest["num_rows"], manifest["spread"])
-    return Model(lightgbm.Booster(model_str=booster), tuple(manifest["features"]), *numbers)
+def to_texts(model: Ensemble) -> tuple[dict[str, Any], dict[str, str]]:
+    """(manifest for JSON, file name -> content): each member's trees up to its best round, in LightGBM's format."""
+    members = [{"num_rounds": one.num_rounds, "num_rows": one.num_rows, "spread": one.spread} for one in model.members]
+    manifest = {"features": list(model.features), "members": members, "spread": model.spread}
+    texts = [one.booster.model_to_string(num_iteration=one.num_rounds) for one in model.members]
+    return manifest, {booster_file(m): text for m, text in enumerate(texts)}
+
+
+def from_texts(manifest: Mapping[str, Any], boosters: Sequence[str]) -> Ensemble:
+    """The inverse of `to_texts`, from the contents of the members' files in order: same scores to the last bit."""
+    features = tuple(manifest["features"])
+    members = [
+        Model(lightgbm.Booster(model_str=text), features, one["num_rounds"], one["num_rows"], one["spread"])
+        for text, one in zip(boosters, manifest["members"], strict=True)
+    ]
+    return Ensemble(tuple(members), manifest["spread"])
+
+
+def booster_file(member: int) -> str:
+    """The name of a member's file in the model's folder."""
+    return f"booster_{member}.txt"

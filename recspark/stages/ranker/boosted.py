@@ -16,7 +16,7 @@ from recspark.stages.ranker.examples import Examples, judged
 from recspark.stages.ranker.modes import EVALUATED, GBDT, PUBLISHED
 from recspark.tables import training_examples
 from recspark.training.feed.users import read_users
-from recspark.training.ranking.job import AS_OF_DAY, STOP_FOLD
+from recspark.training.ranking.job import AS_OF_DAY
 from recspark.warehouse import artifacts
 from recspark.warehouse.store import Store
 from recspark.windows import exponential_decay
@@ -48,7 +48,8 @@ def train(config: Config, examples: Sequence[Examples], target: str) -> dict[str
 
 
 def _fit(config: Config, examples: Sequence[Examples], target: str, num_rounds: int | None) -> dict[str, int]:
-    """Train one copy: `num_rounds` on all users, or without it with early stopping on a tenth of the users."""
+    """Train one copy: `num_rounds` on all users, or without it with early stopping, each member on another tenth of the
+    users."""
     if not model_folder.exists(target):
         from recspark.models.rankers import gbdt  # here: only a night that trains imports LightGBM
 
@@ -59,13 +60,14 @@ def _fit(config: Config, examples: Sequence[Examples], target: str, num_rounds: 
         rows = read_users(files, [*keys, *names, label, c.FOLD], c.USER_IDX, config.gbdt.max_rows, config.seed)
         features = np.column_stack([rows.pop(name) for name in names])
         key = np.column_stack([rows[name] for name in keys])
-        holdout = rows[c.FOLD] == STOP_FOLD
         half_life, day = config.training_examples.half_life_days, rows[AS_OF_DAY]
         weights = exponential_decay(int(day.max()) - day, half_life) if half_life else None
-        model = gbdt.fit(
-            features, rows[label], key, holdout, names, config.gbdt, config.seed, num_rounds, weights=weights
+        model = gbdt.fit_ensemble(
+            features, rows[label], key, rows[c.FOLD], names, config.gbdt, config.seed, num_rounds, weights=weights
         )
         manifest, texts = gbdt.to_texts(model)
         model_folder.save(target, manifest, texts=texts)
     manifest = model_folder.read_manifest(target)
-    return {"num_rounds": manifest["num_rounds"], "rows": manifest["num_rows"]}
+    members = manifest["members"]
+    num_rounds = max(1, round(float(np.mean([one["num_rounds"] for one in members]))))
+    return {"num_rounds": num_rounds, "rows": members[0]["num_rows"]}

@@ -27,9 +27,9 @@ class Examples:
 
 
 def judged(examples: Sequence[Examples], num_windows: int) -> int:
-    """How many of these windows, newest first, the modes are judged on: `num_windows`, but less than half of them, so
-    that the evaluated models learn from more; one, if there is only that."""
-    return max(1, min(num_windows, (len(examples) - 1) // 2))
+    """How many of these windows, newest first, the modes are judged on: `num_windows`, but at most half of them, since
+    the evaluated models learn from the others; one, if there is only that."""
+    return max(1, min(num_windows, len(examples) // 2))
 
 
 def examples_of(store: Store, config: Config, run_date: date) -> list[Examples]:

@@ -162,7 +162,9 @@ def _spread(network: str) -> float:
 
 
 @lru_cache(maxsize=4)
-def _open(trees: str) -> "gbdt.Model":
+def _open(trees: str) -> "gbdt.Ensemble":
     from recspark.models.rankers import gbdt
 
-    return gbdt.from_texts(model_folder.read_manifest(trees), model_folder.read_text(trees, gbdt.BOOSTER))
+    manifest = model_folder.read_manifest(trees)
+    texts = [model_folder.read_text(trees, gbdt.booster_file(m)) for m in range(len(manifest["members"]))]
+    return gbdt.from_texts(manifest, texts)

@@ -11,6 +11,7 @@ import pytest
 from recspark.config.schema import Gbdt
 from recspark.errors import DataError
 from recspark.models.rankers import gbdt
+from recspark.models.rankers.blend import spread
 
 NAMES = ("signal", "noise")
 SMALL = Gbdt(max_rounds=30, num_leaves=7)
@@ -52,16 +53,33 @@ def test_order_of_the_rows_changes_nothing(model: gbdt.Model) -> None:
     features, labels, keys, holdout = planted()
     mixed = np.random.default_rng(3).permutation(len(labels))
     again = gbdt.fit(features[mixed], labels[mixed], keys[mixed], holdout[mixed], NAMES, SMALL, seed=0, num_threads=1)
-    assert gbdt.to_texts(again) == gbdt.to_texts(model)
+    assert trees(again) == trees(model)
 
 
-def test_saved_is_fresh(model: gbdt.Model) -> None:
+def trees(model: gbdt.Model) -> str:
+    return model.booster.model_to_string(num_iteration=model.num_rounds)
+
+
+def test_an_ensemble_is_the_mean_of_members_that_stop_on_other_users() -> None:
+    features, labels, keys, _ = planted()
+    folds = keys[:, 2] % 10
+    found = gbdt.fit_ensemble(features, labels, keys, folds, NAMES, SMALL, seed=5, num_threads=1)
+    alone = [gbdt.fit(features, labels, keys, folds == m, NAMES, SMALL, 5 + m, num_threads=1) for m in range(3)]
+    assert [trees(member) for member in found.members] == [trees(one) for one in alone]
+    scores = np.mean([gbdt.predict(one, features) for one in alone], axis=0)
+    np.testing.assert_array_equal(gbdt.predict(found, features), scores)
+    assert found.spread == pytest.approx(spread(keys[:, :3], scores))
+
+
+def test_saved_is_fresh() -> None:
+    features, labels, keys, holdout = planted()
+    model = gbdt.fit_ensemble(features, labels, keys, np.where(holdout, 0, 9), NAMES, SMALL, seed=0, num_threads=1)
     manifest, texts = gbdt.to_texts(model)
-    loaded = gbdt.from_texts(json.loads(json.dumps(manifest)), texts[gbdt.BOOSTER])
+    loaded = gbdt.from_texts(json.loads(json.dumps(manifest)), [texts[f"booster_{m}.txt"] for m in range(3)])
     features = planted(seed=1)[0]
     np.testing.assert_array_equal(gbdt.predict(loaded, features), gbdt.predict(model, features))
     assert loaded.features == NAMES
-    assert texts[gbdt.BOOSTER].startswith("tree")
+    assert texts["booster_0.txt"].startswith("tree")
 
 
 def test_rows_of_almost_no_weight_are_not_learnt_from() -> None:
@@ -93,7 +111,7 @@ def test_lists_without_positives_change_nothing(model: gbdt.Model) -> None:
         num_threads=1,
     )
     assert extra.num_rows == model.num_rows == 108 * 10  # 120 lists less the 12 held out
-    assert gbdt.to_texts(extra) == gbdt.to_texts(model)
+    assert trees(extra) == trees(model)
 
 
 def test_max_rows_keeps_whole_lists() -> None:

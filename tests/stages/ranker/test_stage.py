@@ -92,7 +92,7 @@ def scorer(tmp_path_factory: pytest.TempPathFactory) -> Scorer:
     features = np.random.default_rng(0).normal(size=(400, len(FEATURES))).astype(np.float32)
     keys = np.column_stack([np.zeros(400, int), np.zeros(400, int), np.arange(400) // 10, np.arange(400) % 10])
     labels = (features[:, 0] > 0).astype(np.float32)
-    trees = gbdt.fit(features, labels, keys, np.zeros(400, bool), FEATURES, Gbdt(max_rounds=5), 0, 5, 1)
+    trees = gbdt.fit_ensemble(features, labels, keys, np.full(400, 9), FEATURES, Gbdt(max_rounds=5), 0, 5, 1)
     manifest, texts = gbdt.to_texts(trees)
     model_folder.save(f"{folder}/gbdt/evaluated", manifest, texts=texts)
     spec = Spec(FEATURES, ("click",), ("binary",), 20, 3, 0, 6, 4, (16, 8), 3, 0.0)
