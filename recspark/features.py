@@ -46,7 +46,8 @@ class Candidates:
 
     `user_pos` (n,) int: row of the user in the block; `scenario_idx`, `item_idx` (n,) int.
     `scores` (n, R) float32, columns as in config.RETRIEVERS: each retriever's score, also for items that only another
-    one found; NaN: not scored. `ranks` (n, R) float32: from 1, NaN where this retriever did not find the item.
+    one found; NaN: not scored. `memories` (n, 3) float32: those of `linear.memories`. `ranks` (n, R) float32: from 1,
+    NaN where this retriever did not find the item.
     `list_idx` (n,) int: the list of the row; two small scenarios of one group are two lists of their common user.
     """
 
@@ -54,6 +55,7 @@ class Candidates:
     scenario_idx: Array
     item_idx: Array
     scores: Array
+    memories: Array
     ranks: Array
     list_idx: Array
 
@@ -63,9 +65,10 @@ def _windowed(name: str) -> tuple[str, ...]:
 
 
 # fmt: off
+MEMORY_FEATURES = ("linear_recent", "linear_lasting", "linear_strongest")
 RETRIEVER_FEATURES = (
     *(f"{retriever}_{kind}" for kind in KINDS for retriever in RETRIEVERS),
-    "num_retrievers", "best_rank", "list_size",
+    "num_retrievers", "best_rank", "list_size", *MEMORY_FEATURES,
 )
 ITEM_FEATURES = (
     *_windowed("item_count"), *_windowed("item_count_scenario"), *_windowed("item_new_count"),
@@ -88,6 +91,7 @@ FEATURES = (*RETRIEVER_FEATURES, *ITEM_FEATURES, *USER_FEATURES, *MATCH_FEATURES
 def features_of(retrievers: Sequence[str]) -> tuple[str, ...]:
     """`FEATURES` without those of the other retrievers, which are NaN in every row."""
     unused = {f"{name}_{kind}" for name in RETRIEVERS if name not in retrievers for kind in KINDS}
+    unused.update(() if "linear" in retrievers else MEMORY_FEATURES)
     return tuple(name for name in FEATURES if name not in unused)
 
 
@@ -119,7 +123,8 @@ def _retriever_features(candidates: Candidates) -> Array:
     spread = np.where(high > low, high - low, np.nan)
     num_retrievers = np.isfinite(ranks).sum(axis=1)
     best_rank = np.fmin.reduce(ranks, axis=1)
-    return np.column_stack((scores, (scores - low) / spread, ranks, num_retrievers, best_rank, sizes[list_idx]))
+    columns = (scores, (scores - low) / spread, ranks, num_retrievers, best_rank, sizes[list_idx], candidates.memories)
+    return np.column_stack(columns)
 
 
 def _item_features(candidates: Candidates, stats: ItemStats, as_of_days: float) -> Array:

@@ -1,12 +1,12 @@
 """Ranking features of two users and three items, worked out by hand."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
 from recspark.config.schema import RETRIEVERS
-from recspark.features import FEATURES, WINDOWS, Candidates, ItemStats, ranking_features
+from recspark.features import FEATURES, WINDOWS, Candidates, ItemStats, features_of, ranking_features
 from recspark.histories import Histories
 
 AS_OF = 1000.0  # days since the epoch; day 1000 was a Wednesday
@@ -60,6 +60,7 @@ def candidates() -> Candidates:
         scenario_idx=np.zeros(4, dtype=np.int32),
         item_idx=np.array([0, 1, 2, 0]),
         scores=of_all(scores),
+        memories=np.array([[0.1, 0.7, 0.4], [0.0, 0.2, 0.2], [none] * 3, [none] * 3], dtype=np.float32),
         ranks=of_all(ranks),
         list_idx=np.array([0, 0, 0, 1]),
     )
@@ -68,6 +69,15 @@ def candidates() -> Candidates:
 @pytest.fixture(scope="module")
 def rows() -> np.ndarray:
     return ranking_features(histories(), candidates(), stats(), AS_OF)
+
+
+def test_memories_are_features_of_linear(rows: np.ndarray) -> None:
+    recent, lasting, strongest = (
+        rows[0, FEATURES.index(f"linear_{name}")] for name in ("recent", "lasting", "strongest")
+    )
+    assert (recent, lasting, strongest) == tuple(np.float32((0.1, 0.7, 0.4)))
+    assert np.isnan(rows[2, FEATURES.index("linear_lasting")])
+    assert "linear_lasting" in features_of(("linear", "content")) and "linear_lasting" not in features_of(("content",))
 
 
 def test_shape_and_names(rows: np.ndarray) -> None:
@@ -159,7 +169,7 @@ def random_block(seed: int) -> tuple[Histories, Candidates, ItemStats]:
     scores = rng.normal(size=(rows, 3)).astype(np.float32)
     scores[rng.random(scores.shape) < 0.2] = np.nan
     ranks = rng.integers(1, 9, (rows, 3)).astype(np.float32)
-    pool = Candidates(user, scenario, item, scores, ranks, 2 * user + scenario)
+    pool = Candidates(user, scenario, item, scores, scores, ranks, 2 * user + scenario)
     counts = np.cumsum(rng.integers(0, 5, (3, len(WINDOWS), num_items)), axis=1).astype(np.float32)
     first = rng.uniform(500, 900, (3, num_items))
     known = ItemStats(
@@ -175,9 +185,7 @@ def random_block(seed: int) -> tuple[Histories, Candidates, ItemStats]:
 
 
 def take(pool: Candidates, rows: np.ndarray) -> Candidates:
-    return Candidates(
-        *(getattr(pool, name)[rows] for name in ("user_pos", "scenario_idx", "item_idx", "scores", "ranks", "list_idx"))
-    )
+    return Candidates(**{field.name: getattr(pool, field.name)[rows] for field in fields(Candidates)})
 
 
 def test_order_of_the_rows_changes_nothing() -> None:

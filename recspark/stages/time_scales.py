@@ -24,6 +24,7 @@ from recspark.config.schema import Config
 from recspark.models.retrievers import popular
 from recspark.tables.interactions import TABLE as INTERACTIONS
 from recspark.tables.interactions import event_weight
+from recspark.tables.training_examples import label_column, labels
 from recspark.warehouse import artifacts
 from recspark.warehouse.store import Store
 from recspark.windows import closed_windows
@@ -42,7 +43,9 @@ LEARNT_LISTS = 3_000  # the time of a night grows with them: see docs/decisions/
 MIN_WINDOWS, MAX_WINDOWS = 3, 10
 HISTORY_SHARE = 0.2  # of all events must lie before a window, for its retrievers to know something
 JUDGED_WINDOWS = 3  # that half-lives are compared on
-FIRST, START = "first", "start"  # days: of the first positive event with an item; of the first event in a scenario
+# days: of a user's first positive of the first task with an item, of the first event with it in any scenario, and of
+# the first event in the scenario
+FIRST, TOUCHED, START = "first", "touched", "start"
 
 
 def settle(store: Store, config: Config, run_date: date) -> Config:
@@ -88,11 +91,7 @@ def measure(store: Store, config: Config, monday: date) -> dict[str, Any]:
     weight = event_weight(config.interactions.event_weights)
     events = store.events(INTERACTIONS, None, monday).withColumn(c.WEIGHT, weight)
     days = {row[0]: row[1] for row in events.groupBy(c.EVENT_DATE).count().collect()}
-    key = [c.SCENARIO, c.USER_ID]
-    positive = events.where(F.col(c.WEIGHT) > 0)
-    first = positive.groupBy(*key, c.ITEM_ID).agg(F.min(c.EVENT_DATE).alias(FIRST))
-    start = events.groupBy(*key).agg(F.min(c.EVENT_DATE).alias(START))
-    new = first.join(start, on=key, how="inner").where(F.col(START) < F.col(FIRST)).persist()
+    new = positives(events, config).persist()
     try:
         lengths = LABEL_DAYS if LABEL in unnamed(config) else (config.training_examples.label_days,)
         lists = {length: lists_in(new, windows_of(days, monday, length), length) for length in lengths}
@@ -121,6 +120,19 @@ def measure(store: Store, config: Config, monday: date) -> dict[str, Any]:
     }
 
 
+def positives(events: DataFrame, config: Config) -> DataFrame:
+    """(scenario, user_id, item_id, FIRST, TOUCHED, START) of all that users did with an item after they were known in
+    the scenario. `events`: with their weight. The label of a day stands for that of a window."""
+    key, task = [c.SCENARIO, c.USER_ID], config.training_examples.tasks[0]
+    daily = labels(events, (*key, c.ITEM_ID, c.EVENT_DATE), [task]).where(F.col(label_column(task.name)) > 0)
+    first = daily.groupBy(*key, c.ITEM_ID).agg(F.min(c.EVENT_DATE).alias(FIRST))
+    touched = events.groupBy(c.USER_ID, c.ITEM_ID).agg(F.min(c.EVENT_DATE).alias(TOUCHED))
+    start = events.groupBy(*key).agg(F.min(c.EVENT_DATE).alias(START))
+    # one row for each user and item, and for each user and scenario, on the right
+    found = first.join(touched, on=[c.USER_ID, c.ITEM_ID], how="inner").join(start, on=key, how="inner")
+    return found.where(F.col(START) < F.col(FIRST))
+
+
 def windows_of(days: Mapping[date, int], monday: date, label_days: int) -> tuple[date, ...]:
     """The newest closed windows, newest first, as far back as HISTORY_SHARE of the events in `days` lie before one."""
     ordered = sorted(days)
@@ -142,7 +154,8 @@ def lists_in(new: DataFrame, as_ofs: Sequence[date], label_days: int) -> list[in
         return []
     age = F.datediff(F.lit(as_ofs[0] + timedelta(days=label_days - 1)), FIRST)
     opened = F.date_sub(F.lit(as_ofs[0]), F.col("window") * label_days)
-    known = new.withColumn("window", F.floor(age / label_days).cast("int")).where((age >= 0) & (F.col(START) < opened))
+    known = new.withColumn("window", F.floor(age / label_days).cast("int"))
+    known = known.where((age >= 0) & (F.col(START) < opened) & (F.col(TOUCHED) >= opened))
     counts = known.groupBy("window").agg(F.count_distinct(c.SCENARIO, c.USER_ID).alias("lists")).collect()
     found = {row["window"]: row["lists"] for row in counts}
     return [found.get(n, 0) for n in range(len(as_ofs))]
@@ -172,7 +185,8 @@ def half_lives_at(events: DataFrame, new: DataFrame, as_of: date, label_days: in
     sums = [F.sum(F.col(c.WEIGHT) * F.pow(F.lit(2.0), -age / days)).alias(f"decayed_{days:g}") for days in HALF_LIVES]
     counts = events.where(F.col(c.EVENT_DATE) < F.lit(as_of)).groupBy(c.SCENARIO, c.ITEM_ID).agg(*sums)
     end = as_of + timedelta(days=label_days)
-    done = new.where((F.col(FIRST) >= F.lit(as_of)) & (F.col(FIRST) < F.lit(end)) & (F.col(START) < F.lit(as_of)))
+    inside = (F.col(FIRST) >= F.lit(as_of)) & (F.col(FIRST) < F.lit(end))
+    done = new.where(inside & (F.col(START) < F.lit(as_of)) & (F.col(TOUCHED) >= F.lit(as_of)))
     wanted = done.groupBy(c.SCENARIO, c.ITEM_ID).agg(F.count("*").alias("wanted"))
     # both sides have one row for each scenario and item
     table = counts.join(wanted, on=[c.SCENARIO, c.ITEM_ID], how="full").fillna(0).toArrow()

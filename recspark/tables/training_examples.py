@@ -4,6 +4,7 @@ Examples are exactly the retrieved candidates. A later purchase that was not ret
 recall of the candidates (model_metrics).
 """
 
+from collections.abc import Sequence
 from datetime import date
 
 from pyspark.errors import AnalysisException, ParseException
@@ -43,14 +44,20 @@ def outcomes(events: DataFrame, users: DataFrame, items: DataFrame, config: Conf
     """(scenario, user_idx, item_idx, label_<task> ...) of everything that happened in a window.
 
     `users` and `items` are the indices: unique by id, so the joins keep one row an event.
-    Raises ConfigError when a task's SQL does not parse or names an unknown column.
+    Raises: see `labels`.
     """
     weighted = events.withColumn(c.WEIGHT, event_weight(config.interactions.event_weights))
     indexed = weighted.join(users, on=c.USER_ID, how="inner").join(F.broadcast(items), on=c.ITEM_ID, how="inner")
-    grouped = indexed.groupBy(c.SCENARIO, c.USER_IDX, c.ITEM_IDX)
-    tasks = config.training_examples.tasks
+    return labels(indexed, (c.SCENARIO, c.USER_IDX, c.ITEM_IDX), config.training_examples.tasks)
+
+
+def labels(weighted: DataFrame, keys: Sequence[str], tasks: Sequence[Task]) -> DataFrame:
+    """(keys, label_<task> ...) of events with their weight.
+
+    Raises: ConfigError when a task's SQL does not parse or names an unknown column.
+    """
     try:
-        return grouped.agg(*(F.expr(t.sql).cast("float").alias(label_column(t.name)) for t in tasks))
+        return weighted.groupBy(*keys).agg(*(F.expr(t.sql).cast("float").alias(label_column(t.name)) for t in tasks))
     except (AnalysisException, ParseException) as error:
         raise ConfigError(
             f"training_examples.tasks: {first_line(error)}; expected aggregates over "

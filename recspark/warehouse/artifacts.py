@@ -66,7 +66,7 @@ ARTIFACTS = {
         (f"{_STAGES}.item_embeddings.facts", "recspark.training.content.facts"),
     ),
     "time_scales": Artifact(
-        (*_WINDOWS, "training_examples.label_days", "retriever.popular", "candidates.depth", _EVENTS),
+        (*_WINDOWS, *_LABELS, "retriever.popular", "candidates.depth", _EVENTS),
         (f"{_STAGES}.time_scales",),
     ),
     "item_rules": Artifact((), (f"{_STAGES}.item_rules",)),

@@ -4,6 +4,7 @@ from datetime import date, datetime, timedelta
 
 import numpy as np
 import pytest
+from pyspark.sql import functions as F
 
 from recspark.config.schema import Config
 from recspark.stages import time_scales
@@ -90,7 +91,8 @@ def test_without_events_the_defaults_stay(spark, tmp_path) -> None:
 
 def test_lists_are_those_of_known_users_with_something_new(spark) -> None:
     """Windows of 7 days before 2024-03-04. u1 is new on day 1 of the newest window in two items: one list. u2 started
-    within the older window, so it counts in none; u3 counts in the older one; u4's window is not asked for."""
+    within the older window, so it counts in none; u3 counts in the older one; u4's window is not asked for; u5 had
+    seen its item before the window."""
     day = [MONDAY - timedelta(days=n) for n in range(40)]
     rows = [
         ("u1", day[7], day[30]),
@@ -98,12 +100,31 @@ def test_lists_are_those_of_known_users_with_something_new(spark) -> None:
         ("u2", day[9], day[12]),
         ("u3", day[14], day[20]),
         ("u4", day[15], day[20]),
+        ("u5", day[1], day[20]),
     ]
     new = spark.createDataFrame(
-        [("s", u, first, start) for u, first, start in rows], "scenario string, user_id string, first date, start date"
+        [("s", u, first, day[12] if u == "u5" else first, start) for u, first, start in rows],
+        "scenario string, user_id string, first date, touched date, start date",
     )
     assert time_scales.lists_in(new, (day[7], day[14]), 7) == [1, 1]
     assert time_scales.lists_in(new, (), 7) == []
+
+
+def test_what_counts_is_the_first_task(spark, tmp_path) -> None:
+    """Everybody views, u0 to u2 also buy, u2 what it viewed a week before."""
+    rows = [("s", f"u{n}", "old", 40) for n in range(9)] + [("s", f"u{n}", "new", 3) for n in range(9)]
+    store, _ = store_of(spark, tmp_path / "w", [*rows, ("s", "u2", "seen", 10)])
+    bought = F.expr("user_id < 'u3' AND item_id IN ('new', 'seen') AND NOT (user_id = 'u2' AND item_id = 'new')")
+    events = store.read(INTERACTIONS).withColumn("event", F.when(bought, "buy").otherwise("view"))
+    again = events.where("item_id = 'seen'").withColumn("event_date", F.lit(MONDAY - timedelta(days=2)))
+    events = events.where("item_id != 'seen'").unionByName(again).unionByName(
+        events.where("item_id = 'seen'").withColumn("event", F.lit("view"))
+    ).withColumn("weight", F.lit(1.0))  # fmt: skip
+    task = {"name": "buy", "kind": "binary", "sql": "count_if(event = 'buy') > 0"}
+    config = config_of(tmp_path / "w", training_examples={"tasks": [task]})
+    found = time_scales.positives(events, config)
+    assert sorted(row.user_id for row in found.collect()) == ["u0", "u1", "u2"]
+    assert time_scales.lists_in(found, (MONDAY - timedelta(days=7),), 7) == [2]  # not u2
 
 
 def test_windows_need_some_history() -> None:

@@ -24,6 +24,7 @@ ROWS_A_BLOCK = 256
 # The closed form costs I^3: 15 s on two cores at this size. LAPACK of some builds of OpenBLAS dies above 18,000 items.
 CLOSED_FORM_ITEMS = 6_000
 NEIGHBOURS = 250  # of an item in a catalogue of 100,000: see `num_neighbours`
+PAIRS = 1 << 21  # of a row and an item of its user's history, at once: about 100 MB
 SPARSE = ("data", "indices", "indptr")
 
 
@@ -145,6 +146,34 @@ def between(weights_II: Array | sp.csr_matrix, history: Array, items: Array) -> 
     if isinstance(weights_II, np.ndarray):
         return np.asarray(weights_II[np.ix_(history, items)])
     return np.asarray(weights_II[history][:, items].toarray())
+
+
+def memories(history_UI: sp.csr_matrix, weights_II: Array | sp.csr_matrix, user_pos: Array, item_idx: Array) -> Array:
+    """How much each row's item is wanted by a shorter, a longer and the strongest memory of its user.
+
+    `history_UI`: decayed positives, 2^(-age / half-life). `user_pos`, `item_idx` (n,): rows. The columns: the sum of
+    the weights with a quarter of the half-life, the sum without decay, the largest weight of one of the user's items.
+    Memory: PAIRS (row, item of the history) at a time.
+
+    Returns: float32 (n, 3), NaN for a user without history. A row's numbers depend on the row alone.
+    """
+    out = np.full((len(user_pos), 3), np.nan, dtype=np.float32)
+    num_known = np.diff(history_UI.indptr)[user_pos]
+    rows = np.flatnonzero(num_known)
+    ends = np.cumsum(num_known[rows])
+    low = 0
+    while low < len(rows):
+        done = ends[low - 1] if low else 0
+        high = max(low + 1, int(np.searchsorted(ends, done + PAIRS, side="right")))
+        part, starts = rows[low:high], np.append(0, ends[low : high - 1] - done)
+        row = np.repeat(np.arange(len(part)), num_known[part])
+        at = history_UI.indptr[user_pos[part]][row] + np.arange(len(row)) - starts[row]
+        weight = np.asarray(weights_II[history_UI.indices[at], item_idx[part][row]], dtype=np.float64).ravel()
+        out[part, 0] = np.add.reduceat(weight * history_UI.data[at].astype(np.float64) ** 4, starts)
+        out[part, 1] = np.add.reduceat(weight, starts)
+        out[part, 2] = np.maximum.reduceat(weight, starts)
+        low = high
+    return out
 
 
 def to_arrays(weights_II: Array | sp.csr_matrix) -> dict[str, Array]:

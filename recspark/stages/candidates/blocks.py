@@ -20,7 +20,7 @@ from recspark.features import Candidates, ranking_features
 from recspark.histories import from_arrow, owners
 from recspark.models.retrievers.pool import Pool, append, exactly, pool
 from recspark.models.topk import top_k, top_k_capped
-from recspark.stages.candidates.scores import Scores, explain, score, score_candidates, scores_of_lists
+from recspark.stages.candidates.scores import Scores, explain, memories, score, score_candidates, scores_of_lists
 from recspark.stages.item_rules import Limit, limit_of, open_rules
 from recspark.stages.retriever.bundle import Bundle
 from recspark.stages.retriever.item_stats import group_rows
@@ -63,7 +63,8 @@ def block_candidates(batch: pa.RecordBatch, bundle: Bundle, settings: Settings) 
     user_pos = lists.user_pos[rows.list_pos]
     scenario_row = lists.group_row[rows.list_pos]
     row_scores = score_candidates(rows, user_pos, scenario_row, scores, bundle)
-    ranked = Candidates(user_pos, scenario_row, rows.item_idx, row_scores, rows.ranks, rows.list_pos)
+    remembered = memories(rows, user_pos, scores, bundle)
+    ranked = Candidates(user_pos, scenario_row, rows.item_idx, row_scores, remembered, rows.ranks, rows.list_pos)
     features = ranking_features(histories, ranked, bundle.stats, float(bundle.as_of_day))
     num_rows = len(user_pos)
     sources = pa.array([*RETRIEVERS, GIVEN if histories_table.GIVEN_ITEM in batch.schema.names else REPEAT])

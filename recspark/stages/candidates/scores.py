@@ -102,6 +102,13 @@ def score_candidates(rows: Pool, user_pos: Array, group_row: Array, scores: Scor
     return np.asarray(np.stack([columns.get(name, not_scored) for name in RETRIEVERS], axis=1), dtype=np.float32)
 
 
+def memories(rows: Pool, user_pos: Array, scores: Scores, bundle: Bundle) -> Array:
+    """`linear.memories` of every candidate, float32 (n, 3); NaN if `linear` is turned off."""
+    if bundle.linear is None:
+        return np.full((len(user_pos), 3), np.nan, dtype=np.float32)
+    return linear.memories(scores.recent_UI, bundle.linear, user_pos, rows.item_idx)
+
+
 def explain(rows: Pool, user_pos: Array, scores: Scores, bundle: Bundle) -> Array:
     """The item of the user's history that contributes most to the score of each candidate by its best retriever.
 

@@ -114,6 +114,34 @@ def test_scores_of_a_batch_and_of_one_user_agree() -> None:
         np.testing.assert_allclose(batch[user], linear.scores(history[user], weights)[0], atol=1e-6)
 
 
+@pytest.mark.parametrize("sparse", [False, True])
+def test_memories_by_hand(sparse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """User 0 had item 0 long ago (decayed to 1/2, so 1/16 with a quarter of the half-life) and item 1 today; user 1
+    nothing."""
+    dense = np.array([[0.0, 0.0, 0.8], [0.0, 0.0, 0.3], [0.0, 0.0, 0.0]], dtype=np.float32)
+    weights = sp.csr_matrix(dense) if sparse else dense
+    history = sp.csr_matrix(np.array([[0.5, 1.0, 0.0], [0.0, 0.0, 0.0]]))
+    users, items = np.array([0, 1, 0]), np.array([2, 2, 1])
+    expected = [[0.8 / 16 + 0.3, 1.1, 0.8], [np.nan] * 3, [0.0, 0.0, 0.0]]
+    np.testing.assert_allclose(linear.memories(history, weights, users, items), expected, rtol=1e-6)
+    monkeypatch.setattr(linear, "PAIRS", 1)  # less than one row has
+    np.testing.assert_allclose(linear.memories(history, weights, users, items), expected, rtol=1e-6)
+
+
+def test_a_rows_memories_depend_on_the_row_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    history = sp.random(30, 20, density=0.3, format="csr", random_state=0)
+    weights = np.random.default_rng(0).normal(size=(20, 20)).astype(np.float32)
+    rng = np.random.default_rng(1)
+    users, items = rng.integers(0, 30, 200), rng.integers(0, 20, 200)
+    whole = linear.memories(history, weights, users, items)
+    monkeypatch.setattr(linear, "PAIRS", 50)
+    mixed = rng.permutation(200)
+    np.testing.assert_array_equal(linear.memories(history, weights, users[mixed], items[mixed]), whole[mixed])
+    undecayed = history.copy()
+    undecayed.data[:] = 1.0
+    np.testing.assert_allclose(whole[:, 1], linear.scores(undecayed, weights)[users, items], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.slow
 @BOTH
 def test_a_catalogue_at_which_lapack_died(closed_form_items) -> None:
