@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from recspark.errors import RecsparkError
 
-OPTIONS = ("dates", "horizon", "keep", "set")  # of night_quality alone
+OPTIONS = ("dates", "horizon", "keep", "set")  # of night_quality and night_transfer
 
 FOLDERS = {
     "night": "whole nights, run by the command that a user runs",
@@ -38,6 +38,10 @@ BENCHMARKS = {
         "night_quality": (
             "NDCG@10 of published lists on what users did afterwards, beside rivals; any data set with a YAML",
             "10 min a date",
+        ),
+        "night_transfer": (
+            "NDCG@10 of each scenario's lists by a night of its own rows alone and by the joint night; any data set",
+            "10 min a date, 3 min more a scenario",
         ),
     },
     "kernels": {
