@@ -24,6 +24,7 @@ STAGES = {
     "interactions": "recspark.stages.interactions",
     "items": "recspark.stages.items",
     "item_facts": "recspark.stages.item_facts",
+    "time_scales": "recspark.stages.time_scales",
     "text_adapter": "recspark.stages.text_adapter",
     "item_embeddings": "recspark.stages.item_embeddings.stage",
     "retriever": "recspark.stages.retriever.stage",
@@ -35,7 +36,8 @@ STAGES = {
 }
 MAINTENANCE = {"maintenance": "recspark.stages.maintenance"}
 
-BEFORE_TIME_SCALES = ("interactions", "items", "item_facts")  # they read no label window, and write the events first
+# these read no time-scale, and write the events that the time-scales come from
+BEFORE_TIME_SCALES = ("interactions", "items", "item_facts", "time_scales")
 
 Advance = Callable[[str], None]  # called with the name of each stage when it begins
 Finished = Callable[[Summary, float], None]  # called with a stage's summary and its seconds when it has ended

@@ -22,6 +22,7 @@ from recspark import model_folder
 from recspark.arrays import Array
 from recspark.config.schema import Config
 from recspark.models.retrievers import popular
+from recspark.summary import Summary
 from recspark.tables.interactions import TABLE as INTERACTIONS
 from recspark.tables.interactions import event_weight
 from recspark.tables.training_examples import label_column, labels
@@ -48,19 +49,41 @@ JUDGED_WINDOWS = 3  # that half-lives are compared on
 FIRST, TOUCHED, START = "first", "touched", "start"
 
 
+def refresh(store: Store, config: Config, run_date: date, force: bool = False) -> Summary:
+    """Choose, unless that was done this week from the same events, or the YAML names everything."""
+    path = _folder(store, config, run_date)
+    if path is None:
+        return Summary(NOUN, skipped=True, note="all named in the YAML" if not unnamed(config) else "no event")
+    there = model_folder.exists(path) and not force
+    if not there:
+        model_folder.save(path, measure(store, config, monday_of(run_date)))
+    found = model_folder.read_manifest(path)
+    return Summary(NOUN, rows_out=len(found["chosen"]), skipped=there, note=found["note"])
+
+
 def settle(store: Store, config: Config, run_date: date) -> Config:
     """The configuration with the time-scales of a night filled in where the YAML names none; itself without events."""
-    asked = unnamed(config)
-    if not asked or not store.exists(INTERACTIONS):
+    path = _folder(store, config, run_date)
+    if path is None:
         return config
-    monday = run_date - timedelta(days=run_date.weekday())
-    events = store.digest(INTERACTIONS, c.EVENT_DATE, monday)
-    path = artifacts.folder(store, NOUN, f"{monday}-{artifacts.fingerprint(NOUN, config, asked, monday, events)}")
     if not model_folder.exists(path):
-        model_folder.save(path, measure(store, config, monday))
+        log.info("time_scales: %s", refresh(store, config, run_date).note)
     found = model_folder.read_manifest(path)
-    log.info("time_scales: %s", found["note"])
-    return with_values(config, {name: found["chosen"][name] for name in asked})
+    return with_values(config, {name: found["chosen"][name] for name in unnamed(config)})
+
+
+def _folder(store: Store, config: Config, run_date: date) -> str | None:
+    """The model folder of this week's choice; None if there is nothing to choose, or to choose from."""
+    asked, monday = unnamed(config), monday_of(run_date)
+    if not asked or not store.exists(INTERACTIONS):
+        return None
+    events = store.digest(INTERACTIONS, c.EVENT_DATE, monday)
+    return artifacts.folder(store, NOUN, f"{monday}-{artifacts.fingerprint(NOUN, config, asked, monday, events)}")
+
+
+def monday_of(run_date: date) -> date:
+    """The Monday of the week of a date."""
+    return run_date - timedelta(days=run_date.weekday())
 
 
 def unnamed(config: Config) -> tuple[str, ...]:

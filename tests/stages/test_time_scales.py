@@ -84,6 +84,18 @@ def test_a_night_fills_in_what_the_yaml_leaves_out_and_keeps_it_for_a_week(spark
         time_scales.settle(store, config, MONDAY + timedelta(days=7))
 
 
+def test_the_stage_says_what_it_chose_once_a_week(spark, tmp_path) -> None:
+    store, config = store_of(spark, tmp_path / "w", fading())
+    first, again = (time_scales.refresh(store, config, MONDAY + timedelta(days=n)) for n in (0, 6))
+    assert (first.skipped, again.skipped) == (False, True)
+    assert "popularity halves in" in first.note and again.note == first.note
+    assert not time_scales.refresh(store, config, MONDAY, force=True).skipped
+    named = time_scales.settle(store, config, MONDAY)
+    assert time_scales.refresh(store, named, MONDAY).note == "all named in the YAML"
+    nothing = config_of(tmp_path / "none")
+    assert time_scales.refresh(Store(spark, nothing, "run"), nothing, MONDAY).note == "no event"
+
+
 def test_without_events_the_defaults_stay(spark, tmp_path) -> None:
     config = config_of(tmp_path / "none")
     assert time_scales.settle(Store(spark, config, "run"), config, MONDAY) is config
