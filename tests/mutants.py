@@ -56,8 +56,8 @@ MUTANTS = (
            "lambda time: time < F.lit(float(as_of_day(day)))", "lambda time: time <= F.lit(float(as_of_day(day)))",
            "tests/tables/test_histories.py::test_an_event_at_midnight_is_of_the_day_that_begins"),
     Mutant("evaluated_copy_sees_test_window", "recspark/stages/ranker/neural.py",
-           "windows=windows[num_judged:])", "windows=windows)",
-           "tests/stages/ranker/test_neural.py::test_the_evaluated_ranker_does_not_see_its_test_window"),
+           "older = examples[judged(examples, config.model_metrics.num_windows) :]", "older = examples[1:]",
+           "tests/stages/ranker/test_neural.py::test_the_evaluated_ranker_sees_none_of_the_windows_that_modes_are_judged_on"),
     # -- rows: joins, counts, numbers
     Mutant("join_doubles_examples", "recspark/tables/training_examples.py",
            "hits.select(user).distinct().withColumn", "hits.select(user).withColumn",

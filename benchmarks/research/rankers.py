@@ -29,7 +29,7 @@ from recspark.features import features_of
 from recspark.models.rankers import gbdt
 from recspark.models.rankers.catalogue import BODIES
 from recspark.training import entry
-from recspark.training.feed.users import read_users
+from recspark.training.feed.users import read_lists
 from recspark.training.ranking import fit, job, quantise, scoring, transfer
 from recspark.windows import as_of_day
 
@@ -94,7 +94,7 @@ def trees(night: Night, seed: int) -> np.ndarray:
     files = [file for window in night.windows[1:] for file in window.files]
     keys = (job.AS_OF_DAY, c.SCENARIO_IDX, c.USER_IDX, c.ITEM_IDX)
     settings = Gbdt()
-    rows = read_users(files, [*keys, *night.names, LABEL, c.FOLD], c.USER_IDX, settings.max_rows, seed)
+    rows = read_lists(files, [*keys, *night.names, LABEL, c.FOLD], keys[:3], LABEL, settings.max_rows, seed)
     features = np.column_stack([rows[name] for name in night.names])
     key = np.column_stack([rows[name] for name in keys])
     model = gbdt.fit(features, rows[LABEL], key, rows[c.FOLD] == job.STOP_FOLD, night.names, settings, seed, None)

@@ -151,10 +151,10 @@ def test_windows_need_some_history() -> None:
     [
         (
             {14: [700] * 9, 28: [900] * 9, 56: [2000] * 9},
-            (28, 7, 3),
-        ),  # the shortest with 800; three hold 2,000, four more 3,000
+            (28, 9, 3),
+        ),  # the shortest with 800; three would hold 2,000, nine more 8,000
         ({28: [9000] * 9}, (28, 3, 1)),  # two are enough, three are taken
-        ({91: [1000, 1000, 1600, 1600, 900]}, (91, 4, 2)),  # one more would teach
+        ({91: [1000, 1000, 5600, 2600, 900]}, (91, 4, 2)),  # two more hold 8,000
         ({91: [400] * 9}, (91, 9, 4)),  # five would judge; at most half do
         ({14: [10] * 9, 91: [40, 30]}, (91, 2, 1)),  # none is rich: the longest
         ({14: [10], 28: []}, (28, 3, 1)),  # no length has two windows: the configuration's

@@ -11,11 +11,12 @@ import numpy as np
 from recspark import columns as c
 from recspark import model_folder
 from recspark.config.schema import Config
+from recspark.errors import DataError
 from recspark.features import features_of
 from recspark.stages.ranker.examples import Examples, judged
 from recspark.stages.ranker.modes import EVALUATED, GBDT, PUBLISHED
 from recspark.tables import training_examples
-from recspark.training.feed.users import read_users
+from recspark.training.feed.users import read_lists
 from recspark.training.ranking.job import AS_OF_DAY
 from recspark.warehouse import artifacts
 from recspark.warehouse.store import Store
@@ -57,7 +58,12 @@ def _fit(config: Config, examples: Sequence[Examples], target: str, num_rounds: 
         label = training_examples.label_column(config.training_examples.tasks[0].name)
         files = [file for window in examples for file in window.files]
         names = features_of(config.retriever.names)
-        rows = read_users(files, [*keys, *names, label, c.FOLD], c.USER_IDX, config.gbdt.max_rows, config.seed)
+        columns = [*keys, *names, label, c.FOLD]
+        rows = read_lists(files, columns, keys[:3], label, config.gbdt.max_rows, config.seed)
+        if not len(rows[label]):
+            raise DataError(
+                f"gbdt: found no positive in {len(examples)} windows, expected some; widen the label windows"
+            )
         features = np.column_stack([rows.pop(name) for name in names])
         key = np.column_stack([rows[name] for name in keys])
         half_life, day = config.training_examples.half_life_days, rows[AS_OF_DAY]

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
+import numpy as np
+
 from recspark import columns as c
 from recspark.config.schema import Config
 from recspark.errors import DataError
@@ -17,19 +19,26 @@ from recspark.windows import closed_windows
 class Examples:
     """The examples of a closed window.
 
-    `fingerprint`: hash of their inputs. `bundle`: the folder of the retrievers as of the window.
+    `fingerprint`: hash of their inputs. `bundle`: the folder of the retrievers as of the window. `num_rows`: examples.
     """
 
     as_of: date
     fingerprint: str
     files: tuple[str, ...]
     bundle: str
+    num_rows: int
 
 
 def judged(examples: Sequence[Examples], num_windows: int) -> int:
     """How many of these windows, newest first, the modes are judged on: `num_windows`, but at most half of them, since
     the evaluated models learn from the others; one, if there is only that."""
     return max(1, min(num_windows, len(examples) // 2))
+
+
+def newest(examples: Sequence[Examples], max_rows: int) -> Sequence[Examples]:
+    """The newest windows, as many as together have at most `max_rows` examples; at least one."""
+    fit = int(np.searchsorted(np.cumsum([window.num_rows for window in examples]), max_rows, side="right"))
+    return examples[: max(1, fit)]
 
 
 def examples_of(store: Store, config: Config, run_date: date) -> list[Examples]:
@@ -39,6 +48,8 @@ def examples_of(store: Store, config: Config, run_date: date) -> list[Examples]:
     """
     settings = config.training_examples
     target = training_examples.table(settings.tasks)
+    rows = store.read(target).groupBy(c.AS_OF).count().collect() if store.exists(target) else []
+    num_rows = {row[0]: row[1] for row in rows}
     examples = []
     for as_of in closed_windows(run_date, settings.label_days, settings.num_windows):
         stamp = store.stamp(target, as_of=as_of)
@@ -47,7 +58,7 @@ def examples_of(store: Store, config: Config, run_date: date) -> list[Examples]:
         files = tuple(store.files(target, store.version(target), {c.AS_OF: as_of}))
         if files:
             bundle = artifacts.require(store, config, "retriever", as_of, "retriever")
-            examples.append(Examples(as_of, stamp[artifacts.FINGERPRINT], files, bundle))
+            examples.append(Examples(as_of, stamp[artifacts.FINGERPRINT], files, bundle, num_rows.get(as_of, 0)))
     if not examples:
         raise DataError(
             f"no training examples before {run_date} in {store.name(target.noun)}; run jobs/training_examples.py first "

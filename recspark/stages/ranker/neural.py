@@ -13,7 +13,7 @@ from recspark import model_folder
 from recspark.config.schema import Config
 from recspark.features import features_of
 from recspark.stages.launch import launch, threads
-from recspark.stages.ranker.examples import Examples, judged
+from recspark.stages.ranker.examples import Examples, judged, newest
 from recspark.stages.ranker.modes import EVALUATED, JOINT, PUBLISHED, RANKER, mode_of
 from recspark.training.ranking.job import TRAINER, RankerJob, RankerModel, Window
 from recspark.warehouse import artifacts
@@ -37,10 +37,10 @@ def train(
     Returns: copy -> num_epochs and rows of `ranker`.
     Raises: TrainingError if a training diverged or lost a process.
     """
-    windows = tuple(Window(as_of_day(w.as_of), w.files, histories[w.as_of], w.bundle) for w in examples)
     num_processes, num_judged = config.training.num_processes, judged(examples, config.model_metrics.num_windows)
+    published, evaluated = windows_of(config, examples, histories)
     job = RankerJob(
-        models=tuple(_models(config, windows, num_judged, target)),
+        models=tuple(_models(config, published, evaluated, target)),
         features=features_of(config.retriever.names),
         tasks=config.training_examples.tasks,
         settings=config.ranker,
@@ -62,31 +62,44 @@ def train(
     return copies
 
 
-def _models(config: Config, windows: tuple[Window, ...], num_judged: int, target: str) -> Iterator[RankerModel]:
+def windows_of(
+    config: Config, examples: Sequence[Examples], histories: Mapping[date, str]
+) -> tuple[tuple[Window, ...], tuple[Window, ...]]:
+    """The windows that the published copies learn from, and those of the evaluated ones, which are older than the ones
+    to judge on; each the newest with at most `ranker.max_rows` examples."""
+    older = examples[judged(examples, config.model_metrics.num_windows) :]
+    published, evaluated = (newest(part, config.ranker.max_rows) if part else () for part in (examples, older))
+    made = {w.as_of: Window(as_of_day(w.as_of), w.files, histories[w.as_of], w.bundle) for w in examples}
+    return tuple(made[w.as_of] for w in published), tuple(made[w.as_of] for w in evaluated)
+
+
+def _models(
+    config: Config, published: tuple[Window, ...], evaluated: tuple[Window, ...], target: str
+) -> Iterator[RankerModel]:
     """Both copies of `ranker`, then of every other mode for every scenario.
 
     A copy is named `evaluated` or `published`; of other modes, that and the rest of its path in `target`.
     """
-    yield from _copies(windows, num_judged, target, RANKER)
-    scenarios = sorted(set(model_folder.read_manifest(windows[0].bundle)["scenarios"].values()))
+    yield from _copies(published, evaluated, target, RANKER)
+    scenarios = sorted(set(model_folder.read_manifest(published[0].bundle)["scenarios"].values()))
     for transfer in config.ranker.transfer:
         for scenario in scenarios if transfer != JOINT else ():
             place = f"{mode_of(transfer)}/{scenario}"
-            yield from _copies(windows, num_judged, target, place, transfer, scenario)
+            yield from _copies(published, evaluated, target, place, transfer, scenario)
 
 
 def _copies(
-    windows: tuple[Window, ...],
-    num_judged: int,
+    published: tuple[Window, ...],
+    evaluated: tuple[Window, ...],
     target: str,
     place: str,
     transfer: str = JOINT,
     scenario: int | None = None,
 ) -> Iterator[RankerModel]:
-    """`evaluated`, if there are windows before those to judge on; then `published`, trained for as many epochs."""
+    """`evaluated`, if there are windows for it; then `published`, trained for as many epochs."""
     first, second = (copy if place == RANKER else f"{copy}/{place}" for copy in (EVALUATED, PUBLISHED))
-    published = RankerModel(second, f"{target}/{PUBLISHED}/{place}", windows, mode=transfer, target=scenario)
-    if len(windows) > num_judged:
-        yield replace(published, name=first, folder=f"{target}/{EVALUATED}/{place}", windows=windows[num_judged:])
-        published = replace(published, epochs_of=first)
-    yield published
+    last = RankerModel(second, f"{target}/{PUBLISHED}/{place}", published, mode=transfer, target=scenario)
+    if evaluated:
+        yield replace(last, name=first, folder=f"{target}/{EVALUATED}/{place}", windows=evaluated)
+        last = replace(last, epochs_of=first)
+    yield last

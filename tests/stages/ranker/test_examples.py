@@ -19,5 +19,5 @@ from recspark.stages.ranker.examples import Examples, judged
     ],
 )
 def test_judged_windows_are_at_most_half(num_examples: int, asked: int, expected: int) -> None:
-    windows = [Examples(date(2024, 1, 1) - timedelta(days=28 * n), "x", (), "") for n in range(num_examples)]
+    windows = [Examples(date(2024, 1, 1) - timedelta(days=28 * n), "x", (), "", 1) for n in range(num_examples)]
     assert judged(windows, asked) == expected

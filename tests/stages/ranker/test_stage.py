@@ -178,7 +178,7 @@ def test_gbdt_publishes_with_the_rounds_of_the_evaluated_one(tmp_path: Path) -> 
         ids[c.FOLD] = user % 10
         table |= {name: values.astype(np.int32) for name, values in ids.items()}
         pq.write_table(pa.table(table), tmp_path / f"{number}.parquet")
-        found.append(Examples(date(2020, 1, 6), "f", (f"file://{tmp_path}/{number}.parquet",), "bundle"))
+        found.append(Examples(date(2020, 1, 6), "f", (f"file://{tmp_path}/{number}.parquet",), "bundle", 1))
     done = boosted.train(config, found, f"{tmp_path}/run")
     assert done["evaluated"]["rows"] == 900  # 90 of 100 users; a tenth stops the training
     assert done["published"] == {"num_rounds": done["evaluated"]["num_rounds"], "rows": 2000}
