@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 LimitOf = Callable[[str], item_rules.Limit | None]  # of a raw scenario; pickled to the workers
 
 BLOCK_ROWS = 100_000
+POPULAR = "popular"
+USER_EVENTS = "user_events"  # the feature: positive events of the user, as log(1 + n)
 ROWS_A_FILE = 2_000_000
 TOP_NAMES = [part.split()[0] for part in TOP.split(", ")]
 
@@ -91,13 +93,22 @@ def top_lists(
 ) -> DataFrame:
     """Rows of TOP: the k best candidates of every list, by its scenario's mode, within its scenario's limit.
 
-    A scenario without a decision of the gate gets null scores, which the checks refuse to publish.
+    A user without a positive event, such as the default one, gets the popular items: no trained mode has learnt from
+    such users. A scenario without a decision of the gate gets null scores, which the checks refuse to publish.
     """
+    has_events = F.col(USER_EVENTS) > 0
+    known = _scored(rows.where(has_events), scoring, modes)
+    unknown = _scored(rows.where(~has_events), scoring, dict.fromkeys(modes, POPULAR))
+    by_user = lists.by_user(known.unionByName(unknown))
+    return by_user.mapInArrow(partial(_top, k=k, tie_rank=tie_rank, limit_of=limit_of), TOP)
+
+
+def _scored(rows: DataFrame, scoring: lists.Scorer, modes: Mapping[str, str]) -> DataFrame:
+    """Candidates with NAMES of lists.py, the mode of their scenario, and its score."""
     used = tuple(sorted(set(modes.values())))
     scored = lists.scored(rows, scoring, used).join(_modes(rows, modes), on=c.SCENARIO, how="left")
     chosen = F.coalesce(*(F.when(F.col(c.MODEL) == mode, F.col(f"score_{mode}")) for mode in used), F.lit(None))
-    narrow = scored.select(*lists.NAMES, c.MODEL, chosen.cast("double").alias(c.SCORE))
-    return lists.by_user(narrow).mapInArrow(partial(_top, k=k, tie_rank=tie_rank, limit_of=limit_of), TOP)
+    return scored.select(*lists.NAMES, c.MODEL, chosen.cast("double").alias(c.SCORE))
 
 
 def _modes(rows: DataFrame, modes: Mapping[str, str]) -> DataFrame:
@@ -116,8 +127,8 @@ def _top(
 def top_of_block(block: pa.Table, k: int, ties: Array, limit_of: LimitOf) -> pa.RecordBatch:
     """Rows of TOP of a block with all rows of its users; each list is ordered on its own.
 
-    `model` of a row is the scenario's mode, or `popular` where that is a retriever that did not score the item: for the
-    default user, a user without positive events, an item without content.
+    `model` of a row is the mode of its list, or `popular` where that is a retriever that did not score the item: one
+    without content.
     """
     scenarios = block[c.SCENARIO].combine_chunks().dictionary_encode()
     user_idx, item_idx = block[c.USER_IDX].to_numpy(), block[c.ITEM_IDX].to_numpy()

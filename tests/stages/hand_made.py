@@ -99,6 +99,7 @@ def rows_of(spark, as_of: date):
         f"because_item_idx int, {scores}",
     )
     rest = {name: F.lit(0.0).cast("float") for name in FEATURES if name not in base.columns}
+    rest["user_events"] = F.when(F.col(c.USER_IDX) >= 0, 1.0).otherwise(0.0).cast("float")
     return base.withColumns(rest).select(candidates.TABLE.columns)
 
 

@@ -78,6 +78,19 @@ def runs(spark, warehouse):
     return {r.run_id: r for r in table(spark, warehouse, "published_runs").collect()}
 
 
+def test_a_trained_mode_does_not_order_the_list_of_a_user_without_events(spark, stubs, copy_hand_made):
+    """`ranker` would put i0, i2, i4 first; nobody in its examples was without an event."""
+    target = copy_hand_made()
+    decide(Store(spark, hand_made.config(target), "builder"), {"DE": "ranker", "FR": "ranker"})
+    publish(spark, target, "run1")
+    rows = table(spark, target, "recommendations").orderBy("rank").collect()
+    lists = {(r.scenario, r.user_id): [o.item_id for o in rows if (o.scenario, o.user_id) == (r.scenario, r.user_id)]
+             for r in rows}  # fmt: skip
+    assert lists["DE", c.DEFAULT_USER] == ["i0", "i1", "i2"]
+    assert lists["FR", "u5"] == ["i0", "i2", "i4"]
+    assert {(r.user_id == c.DEFAULT_USER, r.model) for r in rows} == {(True, "popular"), (False, "ranker")}
+
+
 def test_a_night_is_published_with_its_row(spark, published):
     warehouse, summary = published
     num_lists = len(hand_made.USERS) + 2  # one default list for each scenario
