@@ -36,6 +36,8 @@ class Mutant:
     test: str
 
 
+WHOLE_NIGHT = "tests/jobs/test_whole_night.py::test_the_night_is_near_the_oracle"
+
 # fmt: off
 MUTANTS = (
     # -- what a date knows: windows, labels, histories
@@ -244,6 +246,18 @@ MUTANTS = (
     Mutant("lease_expires_while_beating", "recspark/warehouse/lease.py",
            "now - self.alive > EXPIRES_S", "now - self.since > EXPIRES_S",
            "tests/warehouse/test_lease.py::test_heartbeats_keep_a_long_run_alive"),
+    # -- whole nights
+    Mutant("night_lists_ignore_scores", "recspark/stages/lists.py",
+           "np.lexsort((tie_rank, -final, list_idx))", "np.lexsort((tie_rank, tie_rank, list_idx))", WHOLE_NIGHT),
+    Mutant("night_wrong_gate", "recspark/gate.py",
+           "mean = (moments.sums[:, mode] - moments.sums[s, incumbent_S]) / count",
+           "mean = (moments.sums[s, incumbent_S] - moments.sums[:, mode]) / count", WHOLE_NIGHT),
+    Mutant("night_days_leak", "recspark/tables/histories.py",
+           "lambda time: time < F.lit(float(as_of_day(day)))", "lambda time: time < F.lit(float(as_of_day(day) + 14))",
+           WHOLE_NIGHT),
+    Mutant("night_scores_of_another_user", "recspark/stages/candidates/blocks.py",
+           "score_candidates(rows, user_pos, scenario_row,", "score_candidates(rows, user_pos[::-1], scenario_row,",
+           WHOLE_NIGHT),
 )
 # fmt: on
 
@@ -284,6 +298,10 @@ def run(copy: Path, tests: list[str], timeout: float) -> tuple[int | None, str]:
     return code, log.read_text(errors="replace")
 
 
+def seconds(test: str, timeout: float) -> float:
+    return timeout * (5 if test == WHOLE_NIGHT else 1)
+
+
 def is_killed(copy: Path, mutant: Mutant, timeout: float) -> bool:
     """Make the fault, run its test, and put the file back."""
     file, began = copy / mutant.file, time.monotonic()
@@ -291,7 +309,7 @@ def is_killed(copy: Path, mutant: Mutant, timeout: float) -> bool:
     assert text.count(mutant.old) == 1, mutant
     file.write_text(text.replace(mutant.old, mutant.new))
     try:
-        code, output = run(copy, [mutant.test], timeout)
+        code, output = run(copy, [mutant.test], seconds(mutant.test, timeout))
     finally:
         file.write_text(text)
     state = {0: "SURVIVED", None: "TIMEOUT", FAILED: "killed"}.get(code, f"EXIT {code}")
@@ -310,7 +328,7 @@ def main() -> int:
         copy = Path(folder) / "copy"
         copy_to(copy)
         tests = sorted({mutant.test for mutant in chosen})
-        code, output = run(copy, tests, given.timeout * len(tests))
+        code, output = run(copy, tests, sum(seconds(test, given.timeout) for test in tests))
         if code != 0:
             why = "took too long" if code is None else f"exit code {code}"
             print(f"{output[-3000:]}\nwithout a fault, the tests must pass: {why}")
