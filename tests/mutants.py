@@ -255,9 +255,9 @@ MUTANTS = (
     Mutant("night_days_leak", "recspark/tables/histories.py",
            "lambda time: time < F.lit(float(as_of_day(day)))", "lambda time: time < F.lit(float(as_of_day(day) + 14))",
            WHOLE_NIGHT),
-    Mutant("night_scores_of_another_user", "recspark/stages/candidates/blocks.py",
-           "score_candidates(rows, user_pos, scenario_row,", "score_candidates(rows, user_pos[::-1], scenario_row,",
-           WHOLE_NIGHT),
+    Mutant("night_rows_of_another_user", "recspark/stages/candidates/blocks.py",
+           "batch.column(c.USER_IDX).take(pa.array(user_pos)),",
+           "batch.column(c.USER_IDX).take(pa.array(user_pos.max(initial=0) - user_pos)),", WHOLE_NIGHT),
 )
 # fmt: on
 

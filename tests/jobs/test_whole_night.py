@@ -3,7 +3,7 @@
 Measured on 2026-11-27 for world seeds 0, 1, 2 (NDCG@10, published / oracle / popular): rich .465/.490/.088,
 .432/.451/.100, .486/.487/.090; poor .471/.483/.114, .489/.464/.074, .448/.462/.055; cold .090/.109/.101,
 .054/.073/.065, .069/.086/.081. tests/mutants.py makes it red by lists that ignore their scores, by a wrong gate, by
-days that leak, and by another user's scores.
+days that leak, and by rows that are another user's.
 """
 
 import contextlib
