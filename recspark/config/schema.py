@@ -278,7 +278,8 @@ class Recommendations(Section):
 class ModelMetrics(Section):
     """How metrics are measured."""
 
-    num_windows: Annotated[int, Field(ge=1)] = 1  # closed windows on which modes are judged, by models of older ones
+    # closed windows on which modes are judged, by models of older ones; left out of the YAML, the night chooses it
+    num_windows: Annotated[int, Field(ge=1)] = 1
     bootstrap: Annotated[int, Field(ge=10)] = 200  # samples of users for the confidence intervals
 
 
