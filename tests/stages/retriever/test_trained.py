@@ -190,7 +190,8 @@ def test_what_is_trained_already_stays(planted_night, config, bundle) -> None:
 def test_the_ranker_sees_working_retrievers_only(config) -> None:
     names = features_of(config.retriever.names)
     assert config.retriever.names == tuple(name for name in RETRIEVERS if name != "linear")
-    assert set(FEATURES) - set(names) == {"linear_score", "linear_share", "linear_rank"}
+    of_linear = ("score", "share", "rank", "recent", "lasting", "strongest")
+    assert set(FEATURES) - set(names) == {f"linear_{kind}" for kind in of_linear}
     assert Scorer(None, None, "", "", 0, config.retriever.names).modes == config.retriever.names
 
 
