@@ -180,7 +180,6 @@ class TrainingExamples(Section):
     label_days: Annotated[int, Field(ge=1)] = 28
     num_windows: Annotated[int, Field(ge=2)] = 3  # closed windows; the newest is the test, so at least two
     half_life_days: Annotated[float, Field(gt=0)] | None = None  # of the weights of older windows; None: equal weights
-    negative_user_rate: Annotated[float, Field(gt=0, le=1)] = 0.2  # the share kept of users without a positive
 
     @field_validator("tasks", mode="before")
     @classmethod

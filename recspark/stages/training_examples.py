@@ -45,9 +45,12 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
             continue
         known = store.read(candidates.TABLE).where((F.col(c.AS_OF) == F.lit(as_of)) & (F.col(c.USER_IDX) >= 0))
         events = store.events(INTERACTIONS, as_of, end)
-        labels = outcomes(events, store.read(index.USER_INDEX), store.read(index.ITEM_INDEX), config).persist()
+        users = store.read(index.USER_INDEX)
+        labels = outcomes(events, users, store.read(index.ITEM_INDEX), config).persist()
         files = max(MIN_FILES, math.ceil(known.count() / ROWS_A_FILE))
-        rows = in_hash_order(build(known, labels, config, as_of), target.key, files)
+        rows = in_hash_order(
+            build(known, labels, users, config, as_of, float(stamp[candidates.RATE])), target.key, files
+        )
         metadata = {artifacts.FINGERPRINT: fingerprint, "as_of": str(as_of)}
         try:
             version = store.replace(target, rows, where=f"{c.AS_OF} = '{as_of}'", metadata=metadata)

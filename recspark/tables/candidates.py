@@ -8,6 +8,8 @@ EXPLAINING_ITEM = "because_item_idx"  # the item of the user's history that expl
 GIVEN = "given"  # the `source` of an item of candidates.source that no retriever found
 REPEAT = "repeat"  # the `source` of a seen item, listed only where fewer than k unseen ones are left
 
+RATE = "negative_user_rate"  # in the metadata of a past date: the share of the users without a positive who are there
+
 TYPES = {
     c.AS_OF: "date",
     c.SCENARIO: "string",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import date
 
 from pyspark.errors import AnalysisException, ParseException
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recspark import columns as c
@@ -22,6 +22,7 @@ from recspark.warehouse.store import Table
 from recspark.windows import as_of_day
 
 FOLDS = 10
+NEGATIVE_USERS = 0.5  # users without a positive, for each user with one, whose lists are examples too
 
 
 def label_column(task: str) -> str:
@@ -65,23 +66,54 @@ def labels(weighted: DataFrame, keys: Sequence[str], tasks: Sequence[Task]) -> D
         ) from None
 
 
-def build(candidate_rows: DataFrame, labels: DataFrame, config: Config, as_of: date) -> DataFrame:
-    """Label the candidates of one as_of date, and sample the users without a positive of the first task.
+def users_of_window(
+    known: DataFrame, events: DataFrame, users: DataFrame, config: Config, as_of: date
+) -> tuple[DataFrame, int, float]:
+    """The users of `known` (user_idx, distinct) whose lists are examples of the window with these events: (user_idx) of
+    those with a positive of the first task, and of a sample of the others; about how many; and the sample's rate.
+
+    `users` is the index: unique by id and by number, so the joins keep one row a user.
+    """
+    first = config.training_examples.tasks[0]
+    weighted = events.withColumn(c.WEIGHT, event_weight(config.interactions.event_weights))
+    done = labels(weighted, (c.SCENARIO, c.USER_ID, c.ITEM_ID), [first])
+    active = done.where(F.col(label_column(first.name)) > 0).select(c.USER_ID).distinct()
+    flagged = active.join(users, on=c.USER_ID, how="inner").select(c.USER_IDX, F.lit(True).alias("active"))
+    found = known.select(c.USER_IDX).join(flagged, on=c.USER_IDX, how="left")
+    num_users, num_active = found.agg(F.count("*"), F.count("active")).collect()[0]
+    rate = max(1e-6, min(1.0, NEGATIVE_USERS * num_active / max(1, num_users - num_active)))
+    sampled = found.join(users, on=c.USER_IDX, how="inner").where(F.col("active") | drawn(config, as_of, rate))
+    return sampled.select(c.USER_IDX), round(num_active + rate * (num_users - num_active)), rate
+
+
+def drawn(config: Config, as_of: date, rate: float) -> Column:
+    """Is the user of a row in the sample of the users without a positive? By a hash of user_id."""
+    number = F.pmod(F.xxhash64(c.USER_ID, F.lit(as_of.toordinal()), F.lit(config.seed)), F.lit(1_000_000))
+    return number < F.lit(round(rate * 1_000_000))
+
+
+def build(
+    candidate_rows: DataFrame, labels: DataFrame, users: DataFrame, config: Config, as_of: date, rate: float
+) -> DataFrame:
+    """Label the candidates of one as_of date: of every list with a positive of the first task, and of the other lists
+    of users who are `drawn` at that rate; their rows have the inverse of the rate as their weight.
 
     Without an event a binary label is 0 and a regression label NaN (regressions learn only from measured values).
-    A sampled user's rows have the inverse of the rate as their weight.
+    `users` is the index: unique by number.
     """
     tasks = config.training_examples.tasks
     key, user = [c.SCENARIO, c.USER_IDX, c.ITEM_IDX], [c.SCENARIO, c.USER_IDX]
-    # Users first, over the key columns alone: so the wide rows are sampled before they are shuffled.
+    # Lists first, over the key columns alone: so the wide rows are sampled before they are shuffled.
     positives = labels.where(F.col(label_column(tasks[0].name)) > 0).select(key)
     hits = candidate_rows.select(key).join(positives, on=key, how="left_semi")
-    active = hits.select(user).distinct().withColumn("active", F.lit(True))  # distinct: the join keeps one row a row
-    rate = config.training_examples.negative_user_rate
-    draw = F.pmod(F.xxhash64(c.USER_IDX, c.SCENARIO, F.lit(as_of.toordinal()), F.lit(config.seed)), F.lit(1_000_000))
-    sampled = candidate_rows.join(active, on=user, how="left").where(F.col("active") | (draw < rate * 1_000_000))
-    # (scenario, user_idx, item_idx) is unique on both sides: candidates' key within a date, the outcomes' group
-    kept = sampled.join(labels, on=key, how="left")
+    active = hits.select(user).distinct().withColumn("active", F.lit(True))
+    # distinct lists; users are unique: both joins keep one row a list
+    lists = candidate_rows.select(user).distinct().join(active, on=user, how="left").join(users, on=c.USER_IDX)
+    fold = F.pmod(F.xxhash64(c.USER_ID, F.lit(config.seed)), F.lit(FOLDS)).cast("int").alias(c.FOLD)
+    sampled = lists.where(F.col("active") | drawn(config, as_of, rate)).select(*user, "active", fold)
+    # a row has one list, and (scenario, user_idx, item_idx) is unique on both sides: candidates' key within a date, the
+    # outcomes' group
+    kept = candidate_rows.join(sampled, on=user, how="inner").join(labels, on=key, how="left")
     for task in tasks:
         empty = F.lit(0.0 if task.kind == "binary" else float("nan"))
         kept = kept.withColumn(label_column(task.name), F.coalesce(label_column(task.name), empty).cast("float"))
@@ -94,7 +126,7 @@ def build(candidate_rows: DataFrame, labels: DataFrame, config: Config, as_of: d
         *FEATURES,
         *(label_column(t.name) for t in tasks),
         F.when(F.col("active"), 1.0).otherwise(1.0 / rate).cast("float").alias(c.WEIGHT),
-        F.pmod(F.xxhash64(c.USER_IDX, F.lit(config.seed)), F.lit(FOLDS)).cast("int").alias(c.FOLD),
+        c.FOLD,
     )
     return built.select(table(tasks).columns)
 

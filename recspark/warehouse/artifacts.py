@@ -43,12 +43,10 @@ ARTIFACTS = {
     "item_facts": Artifact(("item_facts.relations",), (f"{_STAGES}.item_facts",)),
     "item_embeddings": Artifact(("item_embeddings",), (f"{_STAGES}.item_embeddings.stage",)),
     "candidates": Artifact(
-        ("candidates.depth", "candidates.source", "recommendations.k", "scenarios", _EVENTS),
+        ("candidates.depth", "candidates.source", "recommendations.k", "scenarios", *_LABELS, _EVENTS, "seed"),
         (f"{_STAGES}.candidates.stage",),
     ),
-    "training_examples": Artifact(
-        (*_LABELS, "training_examples.negative_user_rate", _EVENTS, "seed"), (f"{_STAGES}.training_examples",)
-    ),
+    "training_examples": Artifact((*_LABELS, _EVENTS, "seed"), (f"{_STAGES}.training_examples",)),
     "model_metrics": Artifact(
         ("model_metrics", "recommendations.k", "scenarios", *_LABELS, _EVENTS, "seed"),
         (f"{_STAGES}.model_metrics.stage",),

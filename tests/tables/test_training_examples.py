@@ -20,13 +20,13 @@ TASKS = (
 )
 
 
-def config(tmp_path: Path, rate: float = 1.0) -> Config:
+def config(tmp_path: Path) -> Config:
     source = {"format": "parquet", "paths": ["x"], "scenario": "a", "user_id": "b", "item_id": "c", "event_time": "d"}
     return Config(
         warehouse=str(tmp_path),
         source=Sources.model_validate({"interactions": source}),
         interactions=Interactions(event_weights={"return": -1.0}),
-        training_examples=TrainingExamples(tasks=TASKS, negative_user_rate=rate),
+        training_examples=TrainingExamples(tasks=TASKS),
     )
 
 
@@ -53,9 +53,11 @@ def candidates(spark: Any, num_users: int = 2) -> Any:
     return frame.select("*", *(F.lit(0.5).cast("float").alias(name) for name in FEATURES))
 
 
-def built(spark: Any, settings: Config, num_users: int = 2) -> Any:
-    labels = training_examples.outcomes(events(spark), *indices(spark), settings)
-    return training_examples.build(candidates(spark, num_users), labels, settings, AS_OF)
+def built(spark: Any, settings: Config, num_users: int = 2, rate: float = 1.0) -> Any:
+    users, items = indices(spark)
+    labels = training_examples.outcomes(events(spark), users, items, settings)
+    all_users = spark.range(num_users).selectExpr("concat('u', id) AS user_id", "cast(id AS int) AS user_idx")
+    return training_examples.build(candidates(spark, num_users), labels, all_users, settings, AS_OF, rate)
 
 
 def test_labels_by_hand(spark: Any, tmp_path: Path) -> None:
@@ -74,7 +76,7 @@ def test_a_user_with_two_positives_has_each_example_once(spark: Any, tmp_path: P
     more = events(spark).unionByName(spark.createDataFrame(bought, events(spark).schema))
     settings = config(tmp_path)
     labels = training_examples.outcomes(more, *indices(spark), settings)
-    rows = training_examples.build(candidates(spark), labels, settings, AS_OF).collect()
+    rows = training_examples.build(candidates(spark), labels, indices(spark)[0], settings, AS_OF, 1.0).collect()
     found = sorted((r.user_idx, r.item_idx, r.label_buy) for r in rows)
     assert found == [(0, 0, 1.0), (0, 1, 0.0), (0, 2, 0.0), (1, 0, 1.0), (1, 1, 0.0), (1, 2, 1.0)]
 
@@ -86,13 +88,32 @@ def test_schema_is_the_contract(spark: Any, tmp_path: Path) -> None:
 
 
 def test_users_without_a_positive_are_sampled_with_their_weight(spark: Any, tmp_path: Path) -> None:
-    rows = built(spark, config(tmp_path, rate=0.25), num_users=2001).collect()
+    rows = built(spark, config(tmp_path), num_users=2001, rate=0.25).collect()
     active = [r for r in rows if r.user_idx == 0]
     others = {r.user_idx for r in rows} - {0}
     assert {r.weight for r in active} == {1.0}
     assert {r.weight for r in rows if r.user_idx != 0} == {4.0}  # 1 / 0.25
     assert 420 < len(others) < 580  # 2000 x 0.25 = 500, standard deviation 19
     assert all(sum(r.user_idx == u for r in rows) == 3 for u in list(others)[:20])  # whole users, never parts
+
+
+def test_the_users_of_a_window_are_those_with_a_positive_and_half_as_many_others(spark: Any, tmp_path: Path) -> None:
+    """Of 4,000 known users 400 bought. 200 of the other 3,600 are wanted: a rate of 1/18, standard deviation 14. 100
+    who bought had no event before the window, and one brought back all that he bought."""
+    users = spark.range(5000).selectExpr("concat('u', id) AS user_id", "cast(id AS int) AS user_idx")
+    known = users.where("user_idx < 4000")
+    bought = [("de", f"u{n}", "i0", "purchase", 1.0) for n in (*range(400), *range(4000, 4100), 777)]
+    bought.append(("de", "u777", "i0", "return", -1.0))
+    done = spark.createDataFrame(bought, events(spark).schema)
+    found, num_users, rate = training_examples.users_of_window(known, done, users, config(tmp_path), AS_OF)
+    kept = [row.user_idx for row in found.collect()]
+    assert rate == pytest.approx(200 / 3600) and num_users == 600 and len(kept) == len(set(kept))
+    assert set(range(400)) <= set(kept) and max(kept) < 4000 and 140 < len(kept) - 400 < 260
+    # a user's draw depends on the id, not on the number, which depends on when the user came
+    turned = users.selectExpr("user_id", "4999 - user_idx AS user_idx")
+    numbers = turned.where("user_idx > 999").select("user_idx")
+    other = training_examples.users_of_window(numbers, done, turned, config(tmp_path), AS_OF)[0]
+    assert {4999 - row.user_idx for row in other.collect()} == set(kept)
 
 
 def test_same_rows_and_files_whatever_the_partitioning(spark: Any, tmp_path: Path) -> None:

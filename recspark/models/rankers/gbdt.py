@@ -1,7 +1,7 @@
 """Gradient boosted trees (LightGBM) that rank lists, by XE-NDCG or LambdaRank.
 
 Trees learn the order within a list. A list without a positive has no order to learn, so it is left out, and the
-sampling weights of users without positives play no part.
+sampling weights of users without positives play no part. Of the other rows a model sees a sample in each list.
 Shapes: n rows, F features.
 Reference: Bruch 2021, An Alternative Cross Entropy Loss for Learning-to-Rank; Burges 2010, From RankNet to LambdaRank
 to LambdaMART.
@@ -49,6 +49,7 @@ def _without_sklearn() -> Iterator[None]:
 with _without_sklearn():
     import lightgbm
 
+NEGATIVES = 30  # of a list that a model learns from, drawn anew for each model: a third of the time, as good lists
 STOP_AT = 50  # early stopping is on NDCG@50: @10 depends on few users and varies more
 PATIENCE = 50  # rounds
 SPREAD_ROWS = 50_000  # rows that a model's spread is measured on: whole lists, except the last
@@ -123,6 +124,8 @@ def fit(
     trained = useful & ~valid
     if not trained.any():  # all users with a positive are held out
         valid, trained = np.zeros_like(valid), useful
+    spread_rows = order[trained][:SPREAD_ROWS]
+    trained &= positive | _drawn(list_idx, useful & ~positive, seed)
     trained &= _sampled(list_idx, trained, settings.max_rows, seed)
     train = _dataset(features, positive, order, list_idx, trained, weights)
     booster = _boost(
@@ -139,9 +142,8 @@ def fit(
         num_threads,
     )
     rounds = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
-    some = order[trained][:SPREAD_ROWS]
-    scores = booster.predict(features[some], num_iteration=rounds, num_threads=num_threads)
-    return Model(booster, tuple(names), rounds, int(trained.sum()), spread(keys[some][:, :3], scores))
+    scores = booster.predict(features[spread_rows], num_iteration=rounds, num_threads=num_threads)
+    return Model(booster, tuple(names), rounds, int(trained.sum()), spread(keys[spread_rows][:, :3], scores))
 
 
 def fit_ensemble(
@@ -163,6 +165,15 @@ def fit_ensemble(
     )
     some = np.lexsort(keys.T[::-1])[:SPREAD_ROWS]
     return Ensemble(members, spread(keys[some][:, :3], _mean(members, features[some], num_threads)))
+
+
+def _drawn(list_idx: Array, negative: Array, seed: int) -> Array:
+    """bool (n,): a seeded sample of about NEGATIVES of each list's `negative` rows, or all of them if it has fewer."""
+    drawn = np.zeros(len(list_idx), dtype=bool)
+    of_list = list_idx[negative]
+    rate = NEGATIVES / np.bincount(of_list)[of_list]
+    drawn[negative] = np.random.default_rng(seed).random(len(of_list)) < rate
+    return drawn
 
 
 def _sampled(list_idx: Array, trained: Array, max_rows: int, seed: int) -> Array:

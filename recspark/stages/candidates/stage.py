@@ -19,11 +19,12 @@ from recspark.stages import item_rules
 from recspark.stages.candidates.blocks import Settings, block_candidates, eligible
 from recspark.stages.retriever.bundle import Bundle, open_bundle
 from recspark.summary import Summary
-from recspark.tables import histories, index
-from recspark.tables.candidates import TABLE
+from recspark.tables import histories, index, training_examples
+from recspark.tables.candidates import RATE, TABLE
+from recspark.tables.interactions import TABLE as INTERACTIONS
 from recspark.warehouse import artifacts
 from recspark.warehouse.store import Store
-from recspark.windows import as_ofs
+from recspark.windows import as_ofs, window_end
 
 log = logging.getLogger(__name__)
 
@@ -49,22 +50,23 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
             continue
         tonight = as_of == run_date
         rules = item_rules.refresh(store, config, run_date) if tonight else None
-        fingerprint = _fingerprint(store, config, path, tonight, rules)
+        fingerprint = _fingerprint(store, config, as_of, path, tonight, rules)
         if force or not store.is_fresh(TABLE, fingerprint, as_of=as_of):
             missing.append((as_of, path, rules, fingerprint))
     # Collected once for all dates; lazy, so nothing is read if no date is missing.
     all_histories = histories.read_all(store, config, run_date)
     if any(as_of != run_date for as_of, *_ in missing):
-        all_histories = by_user(all_histories, num_lists(missing[0][1]), config.candidates.block_users).persist()
+        all_histories = all_histories.persist()
     try:
         for as_of, path, rules, fingerprint in missing:
+            metadata = {artifacts.FINGERPRINT: fingerprint, "as_of": str(as_of)}
             if as_of == run_date and config.candidates.source is not None:
                 rows, rejected = given_candidates(store, config, all_histories, as_of, path)
             elif as_of == run_date:
                 rows = tonight_of(store, config, all_histories, as_of, path, rules)
             else:
-                rows = past_of(config, all_histories, as_of, path)
-            metadata = {artifacts.FINGERPRINT: fingerprint, "as_of": str(as_of)}
+                rows, rate = past_of(store, config, all_histories, as_of, path)
+                metadata[RATE] = str(rate)
             version = store.replace(TABLE, rows, where=f"{c.AS_OF} = '{as_of}'", metadata=metadata)
             log.info("candidates: as of %s written", as_of)
     finally:
@@ -92,13 +94,21 @@ def tonight_of(
     return build(by_user(known, num_lists(bundle_path), settings.block_users), bundle_path, settings)
 
 
-def past_of(config: Config, all_histories: DataFrame, as_of: date, bundle_path: str) -> DataFrame:
-    """Candidates of a past date, of users with events before it and of `__default__`, by which users are measured who
-    came later. `all_histories` are sorted already, see `by_user`."""
+def past_of(
+    store: Store, config: Config, all_histories: DataFrame, as_of: date, bundle_path: str
+) -> tuple[DataFrame, float]:
+    """Candidates of a past date, and the rate of RATE: of the users with events before it from whom the rankers learn
+    (`training_examples.users_of_window`), and of `__default__`, by which users are measured who came later."""
     past, groups = config.of_past_dates(), histories.groups_in(bundle_path)
     known = histories.as_of(all_histories, as_of, groups, past.scenarios)
+    events = store.events(INTERACTIONS, as_of, window_end(as_of, config.training_examples.label_days))
+    index_rows = store.read(index.USER_INDEX)
+    users, num_users, rate = training_examples.users_of_window(known, events, index_rows, config, as_of)
+    # `users` has each user once
+    known = known.join(users, on=c.USER_IDX, how="left_semi")
     known = histories.with_default_user(known, [group.scenario for group in groups])
-    return build(known, bundle_path, settings_of(past, as_of))
+    settings = settings_of(past, as_of)
+    return build(by_user(known, num_users, settings.block_users), bundle_path, settings), rate
 
 
 def given_candidates(
@@ -164,12 +174,14 @@ def _blocks(batches: Iterator[pa.RecordBatch], bundle_path: str, settings: Setti
             yield block_candidates(batch.slice(low, settings.block_users), bundle, settings)
 
 
-def _fingerprint(store: Store, config: Config, bundle_path: str, tonight: bool, rules: str | None) -> str:
+def _fingerprint(store: Store, config: Config, as_of: date, bundle_path: str, tonight: bool, rules: str | None) -> str:
     listed = "none"
     if tonight and config.candidates.source is not None:
         listed = raw.fingerprint(store.spark, config.candidates.source, given.SECTION)
     elif tonight and config.source.users is not None:
         listed = raw.fingerprint(store.spark, config.source.users, users.SECTION) + config.digest(users.SECTION)
+    elif not tonight:
+        listed = store.digest(INTERACTIONS, c.EVENT_DATE, window_end(as_of, config.training_examples.label_days))
     read = config if tonight else config.of_past_dates()
     names = [path and artifacts.name_of(path) for path in (bundle_path, rules)]
     return artifacts.fingerprint(TABLE.noun, read, *names, tonight, listed)

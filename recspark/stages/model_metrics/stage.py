@@ -29,6 +29,7 @@ from recspark.stages.retriever.bundle import open_bundle
 from recspark.summary import Summary
 from recspark.tables import candidates, index, recommendations
 from recspark.tables import model_metrics as table
+from recspark.tables.histories import DEFAULT_USER_IDX
 from recspark.tables.interactions import TABLE as INTERACTIONS
 from recspark.tables.model_metrics import ALL, COLD_DAYS, DECISION, EARLIER, EVERYONE, POOR_LISTS, PUBLISHED, TABLE
 from recspark.warehouse import artifacts
@@ -145,12 +146,20 @@ def measure_window(store: Store, config: Config, night: MetricsInput, as_of: dat
     try:
         counts = truth.where(F.col("slice") == ALL).groupBy(c.SCENARIO).agg(F.count_distinct(c.USER_IDX)).collect()
         rows = store.read(candidates.TABLE).where(F.col(c.AS_OF) == F.lit(as_of))
-        scored = lists.scored(rows, night.scorers[as_of], night.modes)
+        scored = lists.scored(measured_lists(rows, truth), night.scorers[as_of], night.modes)
         poor = frozenset(scenario for scenario, num_lists in counts if num_lists < POOR_LISTS)
         settings = replace(_settings(store, config, night.modes, as_of), poor=poor)
         return evaluation.evaluate(evaluation.with_truth(as_served(scored, truth), truth), settings).collect()
     finally:
         truth.unpersist()
+
+
+def measured_lists(rows: DataFrame, truth: DataFrame) -> DataFrame:
+    """The candidates of lists in which something is to be found, and those of `__default__`."""
+    keys = [c.SCENARIO, c.USER_IDX]
+    found = truth.select(*keys).distinct()
+    default = found.select(c.SCENARIO, F.lit(DEFAULT_USER_IDX).alias(c.USER_IDX)).distinct()
+    return rows.join(found.unionByName(default), on=keys, how="left_semi")
 
 
 def as_served(scored: DataFrame, truth: DataFrame) -> DataFrame:

@@ -121,6 +121,25 @@ def test_max_rows_keeps_whole_lists() -> None:
     assert one.num_rows == 10  # a list is never cut
 
 
+def test_a_model_learns_from_a_sample_of_the_negatives_of_long_lists() -> None:
+    """50 lists of 101 rows, of which one is positive: each gives that row and about 30 others (standard deviation of
+    the sum 32). Other lists, without a positive, change no draw."""
+    features, positions = np.random.default_rng(0).normal(size=(5050, 2)).astype(np.float32), np.arange(5050)
+    labels = (positions % 101 == 0).astype(np.float32)
+    keys = np.column_stack([np.zeros_like(positions), np.zeros_like(positions), positions // 101, positions % 101])
+    nobody, few = np.zeros(5050, dtype=bool), SMALL.model_copy(update={"max_rounds": 2})
+    model = gbdt.fit(features, labels, keys, nobody, ["a", "b"], few, seed=0)
+    assert abs(model.num_rows - 50 * 31) < 130
+    other = gbdt.fit(features, labels, keys, nobody, ["a", "b"], few, seed=1)
+    assert other.num_rows != model.num_rows
+    before = keys - np.array([0, 0, 100, 0])  # the same lists again, earlier and without a positive
+    more = gbdt.fit(
+        np.tile(features, (2, 1)), np.append(np.zeros(5050), labels), np.concatenate((before, keys)),
+        np.tile(nobody, 2), ["a", "b"], few, seed=0,
+    )  # fmt: skip
+    assert more.booster.model_to_string() == model.booster.model_to_string()
+
+
 def test_fixed_rounds_train_on_all_users() -> None:
     fixed = gbdt.fit(*planted(), NAMES, SMALL, seed=0, num_rounds=4)
     assert (fixed.num_rows, fixed.num_rounds, fixed.booster.num_trees()) == (1200, 4, 4)

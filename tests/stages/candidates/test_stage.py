@@ -239,11 +239,11 @@ def test_a_rule_of_tonight_leaves_past_dates_as_they_are(planted_night, monkeypa
     path = rules.refresh(planted_night.store, ruled, world.AS_OF)
     all_histories = histories_table.read_all(planted_night.store, ruled, world.AS_OF)
     candidates.tonight_of(planted_night.store, ruled, all_histories, world.AS_OF, planted_night.path, path)
-    candidates.past_of(ruled, all_histories, world.AS_OF, planted_night.path)
+    candidates.past_of(planted_night.store, ruled, all_histories, world.AS_OF, planted_night.path)
     assert [settings.rules.rule(world.RICH).where for settings in used] == ["item_id <> 'item-0-3'", None]
     stamps = {
         (tonight, config is ruled): candidates._fingerprint(
-            planted_night.store, config, planted_night.path, tonight, written
+            planted_night.store, config, world.AS_OF, planted_night.path, tonight, written
         )
         for tonight, written in ((True, path), (False, None))
         for config in (ruled, planted_night.config)
