@@ -239,7 +239,7 @@ class Ranker(Section):
     hidden: tuple[int, ...] = (128, 64)
     history_length: Annotated[int, Field(ge=1, le=50)] = 50
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    max_rows: Annotated[int, Field(ge=1)] = 1_000_000  # of the newest windows: older ones are left out, gbdt has them
+    max_rows: Annotated[int, Field(ge=1)] = 600_000  # of the newest windows: older ones are left out, gbdt has them
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-5
     batch_size: Annotated[int, Field(ge=1)] | None = None  # None: about 300 steps an epoch, of 256 to 8192 rows
