@@ -42,11 +42,7 @@ FUNCTION = re.compile(r"(recspark(?:\.\w+)+):(\w+)")
 # Modules that no command reaches yet, and the issue that will use them.
 WAITING = {
     "recspark.encoders.context": "Signals",
-    "recspark.event_time_features": "One system",
-    "recspark.models.retrievers.scenario_linear": "One system",
-    "recspark.models.retrievers.transitions": "One system",
     "recspark.models.topk_torch": "a GPU",
-    "recspark.timeline": "One system",
 }
 # Modules without a test file of the same place and name, and the file that tests them.
 TESTED_BY = {

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from benchmarks.research.event_time_features import Lists
 from benchmarks.research.fusion import ndcg
-from recspark.event_time_features import Lists
 
 SHARES = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 BORROWED = 200.0  # the mean over all scenarios counts as much as this many lists of the scenario

@@ -14,12 +14,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks.research import fusion, list_fusion
+from benchmarks.research import fusion, list_fusion, transitions
+from benchmarks.research.event_time_features import Lists
 from benchmarks.research.scoreboard import gain, spread, table
 from recspark.config.schema import Gbdt
-from recspark.event_time_features import Lists
 from recspark.histories import Histories
-from recspark.models.retrievers import transitions
 from recspark.models.retrievers.catalogue import Catalogue
 
 LENGTH = 50

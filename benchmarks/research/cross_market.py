@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.research import choose, fusion, given_lists, scenario_popular, scoreboard
+from benchmarks.research import choose, fusion, given_lists, scenario_linear, scenario_popular, scoreboard
+from benchmarks.research import event_time_features as moments
 from benchmarks.research.leave_one_out import Data, figures, histories, sampled, say
-from recspark import event_time_features as moments
 from recspark.config.schema import CoOccurrence, Gbdt, Linear, MatrixFactorization
-from recspark.models.retrievers import co_occurrence, matrix_factorization, scenario_linear
+from recspark.models.retrievers import co_occurrence, matrix_factorization
 from recspark.models.retrievers.catalogue import Catalogue
 
 NUM_NEGATIVES = 99

@@ -20,17 +20,17 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.research import fusion, scenario_popular
+from benchmarks.research import event_time_features as moments
+from benchmarks.research import fusion, scenario_popular, transitions
+from benchmarks.research.event_time_features import Lists
 from benchmarks.research.scoreboard import difference, gain, spread, table
 from recspark import columns as c
-from recspark import event_time_features as moments
 from recspark import histories as history_files
 from recspark import model_folder
 from recspark.config.schema import CoOccurrence, Gbdt, Ranker, Task
 from recspark.errors import TrainingError
-from recspark.event_time_features import Lists
 from recspark.histories import Histories, keep, take
-from recspark.models.retrievers import affinity, co_occurrence, transitions
+from recspark.models.retrievers import affinity, co_occurrence
 from recspark.models.retrievers.catalogue import Catalogue
 from recspark.models.retrievers.pool import pool
 from recspark.models.topk import top_k

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from benchmarks.research import fusion, scenario_popular, scoreboard
+from benchmarks.research import event_time_features as moments
+from benchmarks.research import fusion, scenario_linear, scenario_popular, scoreboard
 from benchmarks.research.leave_one_out import histories, say
-from recspark import event_time_features as moments
 from recspark.config.schema import CoOccurrence, Gbdt, Linear, MatrixFactorization
 from recspark.histories import Histories, ranges
 from recspark.metrics import ndcg_at_k, offsets_of, recall_at_k
-from recspark.models.retrievers import affinity, co_occurrence, matrix_factorization, scenario_linear
+from recspark.models.retrievers import affinity, co_occurrence, matrix_factorization
 from recspark.models.retrievers.catalogue import Catalogue
 from recspark.models.retrievers.pool import pool
 from recspark.models.topk import top_k

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from recspark.event_time_features import Lists
+from benchmarks.research.event_time_features import Lists
 from recspark.metrics import offsets_of
 
 COLUMNS = ["user_id", "item_id", "split"]

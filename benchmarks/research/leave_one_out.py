@@ -9,7 +9,7 @@ import pandas as pd
 
 from benchmarks.research import fusion
 from benchmarks.research.choose import by_scenario
-from recspark.event_time_features import Lists
+from benchmarks.research.event_time_features import Lists
 from recspark.histories import Histories
 
 STARTED = clock.perf_counter()

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recspark import timeline
-from recspark.event_time_features import Lists
+from benchmarks.research import timeline, transitions
+from benchmarks.research.event_time_features import Lists
 from recspark.histories import Histories, owners, take
-from recspark.models.retrievers import transitions
 
 LISTS_A_BLOCK = 128  # lists whose views of all items are in memory at once
 TIMED = frozenset((*timeline.ITEM_TIMES, *timeline.USER_TIMES))

@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from benchmarks.research import fusion, list_fusion
+from benchmarks.research import fusion, list_fusion, transitions
+from benchmarks.research.event_time_features import Lists
 from recspark import metrics
 from recspark.config.schema import ContentTowers, Gbdt
 from recspark.encoders import text
-from recspark.event_time_features import Lists
 from recspark.histories import Histories, owners, ranges
-from recspark.models.retrievers import affinity, content, content_towers, pool, transitions
+from recspark.models.retrievers import affinity, content, content_towers, pool
 from recspark.models.retrievers.catalogue import Catalogue
 
 LENGTH = 50

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from benchmarks.research import scenario_popular
+from benchmarks.research import scenario_linear, scenario_popular
 from recspark.config.schema import Linear
 from recspark.histories import Histories, from_arrow
-from recspark.models.retrievers import affinity, linear, popular, scenario_linear
+from recspark.models.retrievers import affinity, linear, popular
 from recspark.models.retrievers.catalogue import Catalogue
 from recspark.stages.retriever.gram import gram
 from recspark.stages.retriever.item_stats import item_stats

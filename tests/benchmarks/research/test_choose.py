@@ -3,7 +3,7 @@
 import numpy as np
 
 from benchmarks.research import choose
-from recspark.event_time_features import Lists
+from benchmarks.research.event_time_features import Lists
 from recspark.histories import Histories
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from benchmarks.research import funnel
-from recspark.event_time_features import Lists
+from benchmarks.research.event_time_features import Lists
 from recspark.histories import Histories
 from recspark.models.retrievers import linear
 

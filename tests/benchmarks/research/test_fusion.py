@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from benchmarks.research import fusion, scenario_popular
+from benchmarks.research.event_time_features import Lists
 from recspark.config.schema import Gbdt
 from recspark.errors import DataError
-from recspark.event_time_features import Lists
 from recspark.histories import Histories
 from recspark.models.retrievers.catalogue import Catalogue
 

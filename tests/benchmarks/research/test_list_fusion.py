@@ -1,9 +1,8 @@
 import numpy as np
 
-from benchmarks.research import list_fusion
-from recspark.event_time_features import Lists
+from benchmarks.research import list_fusion, transitions
+from benchmarks.research.event_time_features import Lists
 from recspark.histories import Histories, take
-from recspark.models.retrievers import transitions
 from recspark.models.retrievers.catalogue import Catalogue
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.research import scenario_popular
+from benchmarks.research import scenario_linear, scenario_popular, transitions
 from recspark import model_folder
 from recspark.config.schema import ContentMap, ContentTowers, CoOccurrence, Linear, MatrixFactorization, Sequence
 from recspark.histories import Histories
@@ -19,9 +19,7 @@ from recspark.models.retrievers import (
     content_map,
     content_towers,
     matrix_factorization,
-    scenario_linear,
     sequence,
-    transitions,
 )
 from recspark.models.retrievers.catalogue import Catalogue
 from recspark.models.topk import top_k

@@ -1,6 +1,6 @@
 import numpy as np
 
-from recspark import timeline
+from benchmarks.research import timeline
 from recspark.histories import Histories
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from recspark.event_time_features import WINDOWS, Lists, Record, above, features, record, windowed
+from benchmarks.research.event_time_features import WINDOWS, Lists, Record, above, features, record, windowed
 from recspark.histories import Histories
 
 # (user, item, scenario, time, value): item 0 sold on days 100, 110, 110 (scenario 1) and 400; item 1 on day 110

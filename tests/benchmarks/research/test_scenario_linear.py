@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from benchmarks.research import scenario_linear
 from recspark.config.schema import Linear
 from recspark.errors import ConfigError
 from recspark.histories import Histories
-from recspark.models.retrievers import scenario_linear
 from recspark.models.retrievers.catalogue import Catalogue
 
 CATALOGUE = Catalogue(num_items=4, num_scenarios=2)

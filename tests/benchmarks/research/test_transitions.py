@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from benchmarks.research import transitions
 from recspark.histories import Histories
-from recspark.models.retrievers import transitions
 from recspark.models.retrievers.catalogue import Catalogue
 
 
