@@ -52,7 +52,7 @@ def test_a_key_moves_the_artefacts_that_read_it() -> None:
     sources = {"interactions": SOURCE, "items": {**ITEMS, "text": "other"}}
     assert moved_by(source=sources) == {"items"}
     task = {"name": "buy", "kind": "binary", "sql": "count(*) > 1"}
-    of_tasks = {"training_examples", "model_metrics", "ranker", "gbdt", "time_scales"}
+    of_tasks = {"candidates", "training_examples", "model_metrics", "ranker", "gbdt", "time_scales"}
     assert moved_by(training_examples={"tasks": [task]}) == of_tasks
     assert moved_by(model_metrics={"num_windows": 2}) == {"model_metrics", "ranker", "gbdt", "time_scales"}
     weights = {"candidates", "training_examples", "model_metrics", "text_adapter", "retriever", "time_scales"}

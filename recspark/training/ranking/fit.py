@@ -125,7 +125,8 @@ def _transfer_context(
     report: Callable[[str], None],
     device: torch.device,
 ) -> transfer.TransferContext:
-    """`earlier`: the summary of the model whose epochs are taken; None: stop early."""
+    """`earlier`: the summary of the model whose epochs are taken; None: stop early, by the users of STOP_FOLD, or by
+    all users if there are none or no others."""
     prepare_batch = BatchPreparer(job.features, job.tasks, model.windows, job.settings.history_length)
     settings = loop.LoopSettings(
         seed=job.seed,
@@ -137,16 +138,18 @@ def _transfer_context(
         checkpoint_steps=job.checkpoint_steps,
     )
 
+    split = not earlier and all(num_rows(_files(model), row_filters(model, "own", stops)) for stops in (True, False))
+
     @cache  # a feed keeps the rows it has read
     def feed(part: transfer.Part) -> Feed:
-        made = open_feed(job, model, row_filters(model, part, stops=None if earlier else False))
+        made = open_feed(job, model, row_filters(model, part, stops=False if split else None))
         size = f"{made.num_rows} rows, {made.num_steps} steps an epoch, {made.reader}"
         report(f"{size}, {torch.get_num_threads()} threads")
         return made
 
     @cache
     def stop(part: transfer.Part) -> Feed | None:
-        return None if earlier else open_feed(job, model, row_filters(model, part, stops=True))
+        return None if earlier else open_feed(job, model, row_filters(model, part, stops=True if split else None))
 
     return transfer.TransferContext(
         target=model.target,
@@ -175,10 +178,13 @@ def _has_rows(job: RankerJob, model: RankerModel) -> bool:
     """Are there rows of every part that the mode learns from or stops by?"""
     if model.target is None:
         return True
-    files = [file for window in model.windows for file in window.files]
     parts: tuple[transfer.Part, ...] = ("own",) if model.mode in transfer.OWN_ROWS_ONLY else ("own", "sources")
     sides = (True, False) if model.epochs_of is None else (None,)
-    return all(num_rows(files, row_filters(model, part, stops)) for part in parts for stops in sides)
+    return all(num_rows(_files(model), row_filters(model, part, stops)) for part in parts for stops in sides)
+
+
+def _files(model: RankerModel) -> list[str]:
+    return [file for window in model.windows for file in window.files]
 
 
 def _typical_rows(
@@ -229,8 +235,7 @@ def open_feed(job: RankerJob, model: RankerModel, filters: Sequence[RowFilter]) 
     """This rank's feed of a model's rows that pass all filters."""
     floats = [*job.features, *(f"{c.LABEL}_{task.name}" for task in job.tasks), c.WEIGHT]
     ranked = dist.is_initialized()
-    files = [file for window in model.windows for file in window.files]
-    half_life = job.half_life_days
+    files, half_life = _files(model), job.half_life_days
     return Feed(
         files=files,
         ints=INTS,

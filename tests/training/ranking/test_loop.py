@@ -73,6 +73,19 @@ def test_a_batch_is_of_some_three_hundredth_of_the_rows(rows: int, expected: int
     assert fit.batch_size(rows) == expected
 
 
+@pytest.mark.parametrize("folds", ([1, 2], [fit.STOP_FOLD]))
+def test_where_only_some_folds_have_users_all_rows_train_and_stop(tmp_path: Path, folds: list[int]) -> None:
+    """Small data: no user by whom to stop, or nobody else."""
+
+    def few(num_rows: int, seed: int, day: int) -> dict[str, Any]:
+        rows = planted.columns(num_rows, seed, day)
+        return rows | {"fold": np.array(folds, np.int32)[rows["user_idx"] % len(folds)]}
+
+    window = planted.window(tmp_path, num_rows=600, rows=few)
+    answer = train_all(planted.job((RankerModel("evaluated", f"{tmp_path}/model", (window,)),)))
+    assert answer["models"]["evaluated"]["rows"] == 600
+
+
 def two_ranks(rank: int, job: RankerJob, folder: str) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "LOCAL_RANK": str(rank)}
     os.environ["MASTER_PORT"] = Path(folder, "port").read_text()
