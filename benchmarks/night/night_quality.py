@@ -5,7 +5,9 @@
 DIR: a folder with the source files; its YAML is one in DIR, or that of conf/ with the same name. Each night is the
 command that a user runs, and reads nothing after its date. Judged are all lists of users with an event in the scenario
 before the night and, within the horizon, something new to them that the first task counts; all items are ranked. A
-night that is in the folder --keep is not run again. Left out: `sequence` alone, and last night's list, as rivals.
+night that is in the folder --keep is not run again. `older_list` is what the date before it published, without what
+users touched since: what standing still would cost. A retriever alone, such as `sequence`, is a mode of the night that
+has it: --set retriever.sequence={}.
 """
 
 import json
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 OPTIONS = ("dates", "horizon", "keep", "set")
 ITEM = [*judge.LIST, "item_id"]
+POOR = 100  # lists of a scenario at a date
 
 
 def run(
@@ -51,11 +54,10 @@ def run(
         all_events = events(yaml, base, config, kept)
         end = pd.Timestamp("1970-01-01") + pd.Timedelta(days=float(all_events["day"].max()))
         chosen = run_dates(dates, end.date() + timedelta(days=1), horizon)[: 1 if quick else None]
-        rows = [
-            row
-            for run_date in chosen
-            for row in of_date(yaml, base, config, kept, run_date, all_events, seeds, horizon)
-        ]
+        rows, older = [], None
+        for run_date in sorted(chosen):
+            found, older = of_date(yaml, base, config, kept, run_date, all_events, seeds, horizon, older)
+            rows += found
     return report(pd.DataFrame(rows), horizon)
 
 
@@ -162,8 +164,10 @@ def of_date(
     all_events: pd.DataFrame,
     seeds: int,
     horizon: int,
-) -> list[dict[str, Any]]:
-    """One row for each (recommender, list): run_date, seed, name, scenario, user_id, ndcg."""
+    older: pd.DataFrame | None,
+) -> tuple[list[dict[str, Any]], pd.DataFrame]:
+    """One row for each (recommender, list): run_date, seed, name, scenario, user_id, ndcg; and what the first seed
+    published. `older`: what it published at the date before."""
     start = (run_date - date(1970, 1, 1)).days
     before = all_events[all_events["day"] < start]
     wanted = truth(kept, config, before, run_date, horizon)
@@ -179,9 +183,11 @@ def of_date(
         )
         print(f"  {name:26s} {values.mean():.4f}", flush=True)
 
+    published = []
     for seed in range(seeds):
         nightly = night(yaml, sets, kept, run_date, seed)
         add("published", seed, nightly["published"])
+        published.append(nightly["published"])
         print(
             f"  night of {nightly['seconds']} s, recall {judge.recall(nightly['candidates'], wanted):.3f}", flush=True
         )
@@ -193,7 +199,17 @@ def of_date(
     known = rivals.past(before, start, lists, own)
     for name, found in rivals.top_lists(known, lists, judge.K):
         add(name, 0, found)
-    return rows
+    if older is not None:
+        add("older_list", 0, untouched(older, before))
+    return rows, published[0]
+
+
+def untouched(published: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
+    """Lists without what their users touched before, ranked from 1 again."""
+    pairs = before[["user_id", "item_id"]].drop_duplicates()
+    marked = published.merge(pairs, how="left", indicator=True)
+    left = marked[marked["_merge"] == "left_only"].sort_values([*judge.LIST, "rank"])
+    return left.assign(rank=left.groupby(judge.LIST).cumcount() + 1)[[*ITEM, "rank"]]
 
 
 def night(yaml: str, sets: tuple[str, ...], kept: Path, run_date: date, seed: int) -> dict[str, Any]:
@@ -250,22 +266,34 @@ def save_lists(config: Config, run_date: date, folder: Path) -> dict[str, str]:
 
 
 def report(rows: pd.DataFrame, horizon: int) -> dict[str, Any]:
-    """Print and return the figures: by date, pooled with intervals of the differences, and by scenario."""
+    """Print and return the figures: by date, pooled with intervals of the differences, by scenario, and of the poor
+    scenarios, those with fewer than POOR lists at a date."""
     mean = rows.groupby(["name", "run_date"])["ndcg"].mean().unstack()
     print(mean.assign(mean=mean.mean(axis=1)).sort_values("mean", ascending=False).round(4).to_string())
     by_list = rows.groupby(["name", "run_date", *judge.LIST])["ndcg"].mean().unstack("name")
-    differences = {}
-    for name in by_list.columns.drop("published"):
-        differences[name] = judge.interval(by_list["published"] - by_list[name])
-    table = pd.DataFrame(differences, index=["published minus", "low", "high"]).T.sort_values("published minus")
-    print(table.round(4).to_string())
+    differences = differences_of(by_list)
     of_scenario = by_list.groupby("scenario").mean().round(4)
     print(of_scenario.assign(lists=by_list.groupby("scenario").size()).to_string())
     seeds = rows[rows["name"] == "published"].groupby("seed")["ndcg"].mean()
+    poor = by_list[by_list.groupby(["run_date", "scenario"])["published"].transform("size") < POOR]
+    print(f"scenarios with fewer than {POOR} lists: {len(poor)} lists, published {poor['published'].mean():.4f}")
     return {
         "horizon_days": horizon,
-        "ndcg@10": {name: part.round(4).to_dict() for name, part in mean.T.items()},
-        "differences": {name: [round(value, 4) for value in found] for name, found in differences.items()},
+        "ndcg@10": {name: part.dropna().round(4).to_dict() for name, part in mean.T.items()},
+        "differences": differences,
+        "poor": {"lists": len(poor), "differences": differences_of(poor) if len(poor) else {}},
         "published_by_seed": seeds.round(4).tolist(),
         "lists": len(by_list),
     }
+
+
+def differences_of(by_list: pd.DataFrame) -> dict[str, list[float]]:
+    """Published minus each rival over the lists that both were judged on, with its interval; printed too."""
+    found = {
+        name: judge.interval((by_list["published"] - by_list[name]).dropna())
+        for name in by_list.columns.drop("published")
+        if by_list[name].notna().any()
+    }
+    table = pd.DataFrame(found, index=["published minus", "low", "high"]).T.sort_values("published minus")
+    print(table.round(4).to_string())
+    return {name: [round(value, 4) for value in values] for name, values in found.items()}

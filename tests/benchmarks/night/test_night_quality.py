@@ -44,3 +44,30 @@ def test_the_report_has_dates_differences_and_seeds(capsys: pytest.CaptureFixtur
     assert found["published_by_seed"] == [0.4, 0.6]
     assert found["ndcg@10"]["published"] == {"2020-01-04": 0.5}
     assert "popular_28" in capsys.readouterr().out
+
+
+def test_poor_scenarios_are_told_apart_and_a_rival_of_some_dates_is_judged_on_those(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """100 lists of `rich` gain nothing, two of `poor` .5 and .1; the older list is known at the second date alone."""
+    rows = [("2020-02-01", 0, name, "rich", f"u{n}", 0.3) for n in range(100) for name in ("published", "popular_28")]
+    for day, user, gain in (("2020-01-04", "a", 0.5), ("2020-02-01", "b", 0.1)):
+        rows += [(day, 0, "published", "poor", user, 0.2 + gain), (day, 0, "popular_28", "poor", user, 0.2)]
+    rows.append(("2020-02-01", 0, "older_list", "poor", "b", 0.25))
+    names = ["run_date", "seed", "name", "scenario", "user_id", "ndcg"]
+    found = night_quality.report(pd.DataFrame(rows, columns=names), 28)
+    assert found["poor"]["lists"] == 2
+    assert found["poor"]["differences"]["popular_28"][0] == 0.3  # (.5 + .1) / 2
+    assert found["poor"]["differences"]["older_list"][0] == 0.05  # .3 - .25, on one list
+    assert found["ndcg@10"]["older_list"] == {"2020-02-01": 0.25}
+    assert "fewer than 100 lists: 2 lists" in capsys.readouterr().out
+
+
+def test_an_older_list_loses_what_was_touched_since() -> None:
+    older = pd.DataFrame(
+        [("s", "u", "a", 1), ("s", "u", "b", 2), ("s", "u", "c", 3), ("s", "v", "a", 1)],
+        columns=["scenario", "user_id", "item_id", "rank"],
+    )
+    before = pd.DataFrame([("t", "u", "a"), ("s", "u", "z")], columns=["scenario", "user_id", "item_id"])
+    found = night_quality.untouched(older, before)
+    assert found.to_numpy().tolist() == [["s", "u", "b", 1], ["s", "u", "c", 2], ["s", "v", "a", 1]]
