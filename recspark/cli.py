@@ -10,7 +10,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from datetime import date, datetime, timezone
 from typing import Annotated, Optional
@@ -74,7 +74,7 @@ def run(
     _log_to(console)
     began = time.monotonic()
     done: list[tuple[Summary, float]] = []
-    state = {"run_id": "", "run_date": str(run_date), "status": "failed", "error": ""}
+    state = {"run_id": "", "run_date": run_date or "", "status": "failed", "error": ""}
     code = 1
     try:
         config = load.load(config_path, overrides)
@@ -90,17 +90,19 @@ def run(
             done.append((summary, seconds))
             log.info("%s: %s", summary.stage, _line(summary, seconds))
 
-        with _progress(console, len(chosen)) as advance:
+        # a program reads standard output: what libraries and trainings print there belongs to the log
+        with redirect_stdout(sys.stderr), _progress(console, len(chosen)) as advance:
             pipeline.execute(chosen, config, night, run_id, force, advance, finished)
         state["status"], code = "done", 0
     except RecsparkError as error:
         state |= {"status": "held" if error.exit_code == HELD else "failed", "error": str(error)}
         code = error.exit_code
-        print(f"error: {error}", file=sys.stderr)
     except Exception as error:
-        state["error"] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        state["error"] = f"{type(error).__name__}: {next(filter(None, map(str.strip, str(error).splitlines())), '')}"
         traceback.print_exc()
     _report(console, done, state, time.monotonic() - began)
+    if code:
+        print(f"error: {state['error']}", file=sys.stderr)
     return code
 
 

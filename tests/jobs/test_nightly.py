@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pyspark.sql import functions as F
 
-from recspark import pipeline
+from recspark import cli, pipeline
 from recspark.warehouse.lease import hold
 from tests.nights import RunNight, only_countries
 from tests.paths import ROOT
@@ -202,8 +202,30 @@ def test_command_line_ends_in_one_json_line() -> None:
     command = [sys.executable, "jobs/nightly.py", "--config", "conf/missing.yaml"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "conf/missing.yaml does not exist" in done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["status"] == "failed"
+    assert done.stderr.splitlines()[-1].startswith("error:") and "conf/missing.yaml does not exist" in done.stderr
+    result = json.loads(done.stdout)
+    assert result["status"] == "failed" and "run_date" not in result
+
+
+@pytest.mark.parametrize("crash", (False, True))
+def test_standard_output_is_the_json_line_and_the_cause_of_a_failure_stands_last(
+    crash: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Trainings print their progress; a Python worker's error begins with an empty line."""
+
+    def execute(*_: object) -> None:
+        print("ranker: epoch 1/4")
+        if crash:
+            raise ValueError("\n  the cause\nmany more lines")
+
+    monkeypatch.setattr(pipeline, "execute", execute)
+    code = cli.run(tuple(pipeline.STAGES), str(ROOT / "conf" / "online_retail.yaml"))
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert "ranker: epoch 1/4" in printed.err and (code, result["status"]) == ((1, "failed") if crash else (0, "done"))
+    if crash:
+        assert result["error"] == "ValueError: the cause"
+        assert printed.err.splitlines()[-1] == "error: ValueError: the cause"
 
 
 def test_no_java_says_what_to_install() -> None:
