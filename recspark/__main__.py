@@ -1,0 +1,50 @@
+"""The jobs from an installed package: `recspark COMMAND`, or `python -m recspark COMMAND`.
+
+recspark run --config conf/shop.yaml           all stages of a night, as jobs/nightly.py
+recspark stage NAME --config conf/shop.yaml    one stage, as jobs/NAME.py
+recspark maintain --config conf/shop.yaml      tidy the tables, as jobs/maintenance.py
+recspark COMMAND --help                        the options of a command
+recspark --version
+"""
+
+import difflib
+import sys
+from importlib.metadata import version
+from typing import NoReturn
+
+from recspark import cli, pipeline
+
+COMMANDS = {"run": tuple(pipeline.STAGES), "maintain": tuple(pipeline.MAINTENANCE), "stage": ()}
+
+
+def main() -> None:
+    """Run the command that sys.argv names; its options are those of the jobs."""
+    name, rest = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("--help", [])
+    if name in ("--help", "-h"):
+        print(__doc__)
+        return
+    if name == "--version":
+        print(version("recspark"))
+        return
+    stages = COMMANDS.get(name)
+    if stages is None:
+        refuse("command", name, list(COMMANDS))
+    if not stages:
+        stage, rest = (rest[0], rest[1:]) if rest else ("", [])
+        if stage not in pipeline.STAGES:
+            refuse("stage", stage, list(pipeline.STAGES))
+        name, stages = f"stage {stage}", (stage,)
+    sys.argv = [f"recspark {name}", *rest]
+    cli.main(*stages)
+
+
+def refuse(kind: str, found: str, known: list[str]) -> NoReturn:
+    """End with exit code 2 and one line for a name that is not known."""
+    near = difflib.get_close_matches(found, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
+    print(f"error: {kind} `{found}` is not known; {hint}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
