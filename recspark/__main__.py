@@ -1,5 +1,6 @@
 """The jobs from an installed package: `recspark COMMAND`, or `python -m recspark COMMAND`.
 
+recspark check --config conf/shop.yaml         try a configuration in seconds; writes nothing
 recspark run --config conf/shop.yaml           all stages of a night, as jobs/nightly.py
 recspark stage NAME --config conf/shop.yaml    one stage, as jobs/NAME.py
 recspark maintain --config conf/shop.yaml      tidy the tables, as jobs/maintenance.py
@@ -14,7 +15,7 @@ from typing import NoReturn
 
 from recspark import cli, pipeline
 
-COMMANDS = {"run": tuple(pipeline.STAGES), "maintain": tuple(pipeline.MAINTENANCE), "stage": ()}
+COMMANDS = {"check": (), "run": tuple(pipeline.STAGES), "maintain": tuple(pipeline.MAINTENANCE), "stage": ()}
 
 
 def main() -> None:
@@ -29,6 +30,10 @@ def main() -> None:
     stages = COMMANDS.get(name)
     if stages is None:
         refuse("command", name, list(COMMANDS))
+    if name == "check":
+        sys.argv = ["recspark check", *rest]
+        cli.call(cli.check, str(cli.check.__doc__))
+        return
     if not stages:
         stage, rest = (rest[0], rest[1:]) if rest else ("", [])
         if stage not in pipeline.STAGES:

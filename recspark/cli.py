@@ -5,11 +5,12 @@ Exit codes: 0 done, 1 crash, 2 bad input or configuration, 3 held (readers keep 
 
 import json
 import logging
+import re
 import sys
 import time
 import traceback
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from datetime import date, datetime, timezone
@@ -21,7 +22,7 @@ from rich.logging import RichHandler
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from recspark import pipeline
+from recspark import errors, pipeline
 from recspark.config import load
 from recspark.config.schema import Config
 from recspark.errors import ConfigError, RecsparkError
@@ -29,7 +30,9 @@ from recspark.summary import Summary
 
 log = logging.getLogger("recspark")
 
-HELD = 3
+CRASH, HELD = 1, 3
+# the last line of a worker's traceback
+WORKER_ERROR = re.compile(r"^recspark\.errors\.((?:Config|Schema|Data|Training|Publish)Error): (.+)$", re.MULTILINE)
 
 
 def main(*stages: str) -> None:
@@ -45,8 +48,13 @@ def main(*stages: str) -> None:
     ) -> int:
         return run(stages, config, run_date, tuple(set_ or ()), force, from_, only)
 
+    call(command, f"recspark: {', '.join(stages)}")
+
+
+def call(command: Callable[..., int], text: str) -> None:
+    """Call a function with the options of the command line, and exit with its code. `text`: of --help."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command(help=f"recspark: {', '.join(stages)}")(command)
+    app.command(help=text)(command)
     try:
         code = app(standalone_mode=False)
     except (typer.Abort, KeyboardInterrupt):
@@ -98,12 +106,44 @@ def run(
         state |= {"status": "held" if error.exit_code == HELD else "failed", "error": str(error)}
         code = error.exit_code
     except Exception as error:
-        state["error"] = f"{type(error).__name__}: {next(filter(None, map(str.strip, str(error).splitlines())), '')}"
-        traceback.print_exc()
+        state["error"], code = crash(error)
+        if code == CRASH:
+            traceback.print_exc()
     _report(console, done, state, time.monotonic() - began)
     if code:
         print(f"error: {state['error']}", file=sys.stderr)
     return code
+
+
+def check(
+    config: Annotated[str, typer.Option(help="conf/<name>.yaml")],
+    run_date: Annotated[Optional[str], typer.Option(help="YYYY-MM-DD: of the night")] = None,  # noqa: UP045
+    set_: Annotated[Optional[list[str]], typer.Option("--set", help="dotted.key=value")] = None,  # noqa: UP045
+) -> int:
+    """Try a configuration in seconds: opens every source, tries every expression, writes nothing."""
+    out = sys.stdout
+    try:
+        found = load.load(config, tuple(set_ or ()))
+        night = parse_run_date(run_date, found)
+        with redirect_stdout(sys.stderr):
+            for line in pipeline.check(found, night):
+                print(line, file=out, flush=True)
+        print(f"ok: a night of {night} can start; it writes to {found.catalog or found.warehouse}")
+        return 0
+    except RecsparkError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def crash(error: Exception) -> tuple[str, int]:
+    """(one line, exit code) of any other exception. A RecsparkError that a Spark worker raised arrives as text inside
+    another exception, and is still the user's to fix."""
+    text = str(error)
+    found = WORKER_ERROR.findall(text)
+    if found:
+        kind, message = found[-1]
+        return message.strip(), getattr(errors, kind).exit_code
+    return f"{type(error).__name__}: {next(filter(None, map(str.strip, text.splitlines())), '')}", CRASH
 
 
 def parse_run_date(given: str | None, config: Config) -> date:

@@ -3,7 +3,7 @@
 import importlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING
@@ -67,12 +67,14 @@ def execute(
 ) -> None:
     """Run the stages in order while holding the warehouse's lease. If one raises an error, earlier ones are kept."""
     spark, owned = get_session(config.spark)
-    from recspark.stages import recommendations, time_scales
+    from recspark.stages import check, recommendations, time_scales
     from recspark.warehouse.lease import hold
     from recspark.warehouse.store import Store
 
     store = Store(spark, config, run_id)
     try:
+        if set(stages) <= set(STAGES):
+            check.configuration(spark, config)  # a mistake that would be found after minutes of other stages
         with hold(config.warehouse, run_id) as held:
             recommendations.repair(store)
             _warn_of_rebuilds_after_upgrade(store)
@@ -87,6 +89,22 @@ def execute(
                 finished(summary, time.monotonic() - began)
     finally:
         if owned:  # a session of a notebook or a test is not stopped here
+            spark.stop()
+
+
+def check(config: Config, run_date: date) -> Iterator[str]:
+    """Yield a line for each part of the configuration and each source that a night of this date could use.
+
+    Raises: as a night does.
+    """
+    spark, owned = get_session(config.spark)
+    from recspark.stages import check
+
+    try:
+        yield from check.configuration(spark, config)
+        yield from check.sources(spark, config, run_date)
+    finally:
+        if owned:
             spark.stop()
 
 

@@ -48,12 +48,7 @@ def refresh(store: Store, config: Config, run_date: date) -> str | None:
 
     Raises: ConfigError and SchemaError for an expression that is wrong over the columns of items and run_date.
     """
-    keys: dict[tuple[str, str], str] = {}
-    for key, rule in config.scenarios.by_key.items():
-        if rule.where is not None:
-            keys.setdefault(("where", rule.where), f"{key}.where")
-        if rule.at_most is not None:
-            keys.setdefault(("of", rule.at_most.of), f"{key}.at_most.of")
+    keys = keys_of(config)
     if not keys:
         return None
     named = artifacts.fingerprint(NOUN, config, sorted(keys), run_date, store.digest(ITEMS, c.FIRST_SEEN, run_date))
@@ -62,6 +57,17 @@ def refresh(store: Store, config: Config, run_date: date) -> str | None:
         kinds = {kind: [sql for one, sql in keys if one == kind] for kind in ("where", "of")}
         model_folder.save(path, kinds, arrays_of(_values(store, run_date, keys), list(keys)))
     return path
+
+
+def keys_of(config: Config) -> dict[tuple[str, str], str]:
+    """Every expression of the rules, (`where` or `of`, SQL), with the first dotted key that has it."""
+    keys: dict[tuple[str, str], str] = {}
+    for key, rule in config.scenarios.by_key.items():
+        if rule.where is not None:
+            keys.setdefault(("where", rule.where), f"{key}.where")
+        if rule.at_most is not None:
+            keys.setdefault(("of", rule.at_most.of), f"{key}.at_most.of")
+    return keys
 
 
 @lru_cache(maxsize=2)

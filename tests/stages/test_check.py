@@ -1,0 +1,117 @@
+"""What `recspark check` finds, and a run in its first seconds. No warehouse is written."""
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recspark import cli, pipeline
+from recspark.config.schema import Config
+from recspark.errors import ConfigError, DataError, RecsparkError, SchemaError
+from recspark.stages import check
+
+RUN_DATE = date(2024, 3, 1)
+
+
+def config(folder: Path, **sections: Any) -> Config:
+    source = {"format": "csv", "paths": [f"{folder}/events.csv"], "options": {"header": "true"}}
+    interactions = {**source, "scenario": "shop", "user_id": "who", "item_id": "what", "event_time": "at"}
+    items = {**source, "item_id": "what", "text": "title"}
+    tables = {"source": {"interactions": interactions, "items": items}, "warehouse": f"{folder}/warehouse"}
+    return Config.model_validate({**tables, **sections})
+
+
+def write(folder: Path, *lines: str) -> None:
+    (folder / "events.csv").write_text("\n".join(("shop,who,what,at,title", *lines)) + "\n")
+
+
+WRONG = {
+    "a task over a column that is not there": (
+        {"training_examples": {"tasks": [{"name": "buy", "kind": "binary", "sql": "sum(wieght) > 0"}]}},
+        ConfigError,
+        "training_examples.tasks: .*wieght",
+    ),
+    "a rule that is no condition": (
+        {"scenarios": {"default": {"where": "text"}}},
+        SchemaError,
+        "scenarios.default.where: `text` is of type string",
+    ),
+    "a limit by a column that is not there": (
+        {"scenarios": {"overrides": {"de": {"at_most": {"items": 2, "of": "brand"}}}}},
+        SchemaError,
+        "scenarios.overrides.de.at_most.of: column brand",
+    ),
+    "a relation that is no text": (
+        {"item_facts": {"relations": {"brand": "attributes"}}},
+        SchemaError,
+        "item_facts.relations.brand: `attributes` is of type map",
+    ),
+    "an encoder that is nowhere": (
+        {"item_embeddings": {"encoder": "./no/such/folder"}},
+        ConfigError,
+        "no/such/folder",
+    ),
+    "an adapter without its section": (
+        {"item_embeddings": {"encoder": "text_adapter"}},
+        ConfigError,
+        "item_embeddings: .*text_adapter",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_mistake_ends_a_run_before_it_writes(spark: Any, tmp_path: Path, name: str) -> None:
+    """The sources do not even exist: no data is read to find it."""
+    sections, kind, message = WRONG[name]
+    mistaken = config(tmp_path, **sections)
+    with pytest.raises(kind, match=message):
+        check.configuration(spark, mistaken)
+    with pytest.raises(kind, match=message):
+        pipeline.execute(tuple(pipeline.STAGES), mistaken, RUN_DATE, "run", False, print, print)
+    assert not (tmp_path / "warehouse").exists()
+
+
+def test_what_is_right_is_said(spark: Any, tmp_path: Path) -> None:
+    """Three rows: one good, one without a user, one of the day of the night, which is later."""
+    write(tmp_path, "de,u1,i1,2024-02-01,LAMP", "de,,i1,2024-02-02,LAMP", "fr,u2,i2,2024-03-01,MUG")
+    sections = {
+        "scenarios": {"default": {"where": "text <> 'X'"}},
+        "item_facts": {"relations": {"word": "split(text, ' ')"}},
+    }
+    found = config(tmp_path, **sections)
+    lines = list(pipeline.check(found, RUN_DATE))
+    assert lines[:3] == ["training_examples.tasks: interaction", "scenarios: 1 rules", "item_facts.relations: word"]
+    assert lines[3].startswith("item_embeddings: all-MiniLM-L6-v2@")
+    assert lines[4:] == [
+        "source.interactions: of the first 3 rows 1 usable; others: later: 1, null user_id: 1; scenarios: de",
+        "source.items: of the first 3 rows 3 usable",
+    ]
+    assert not (tmp_path / "warehouse").exists()
+
+
+def test_rows_of_which_none_is_usable_are_an_error(spark: Any, tmp_path: Path) -> None:
+    write(tmp_path, "de,,i1,2024-02-01,LAMP", "de,u1,i1,soon,LAMP")
+    with pytest.raises(DataError, match=r"none of the first 2 rows of .*null user_id: 1, unparsable event_time: 1"):
+        list(check.sources(spark, config(tmp_path), RUN_DATE))
+    write(tmp_path, "de,u1,i1,2024-02-01,LAMP")
+    ids = {"format": "csv", "paths": [f"{tmp_path}/events.csv"], "options": {"header": "true"}}
+    given = config(tmp_path, candidates={"source": {**ids, "scenario": "shop", "user_id": "nobody", "item_id": "what"}})
+    with pytest.raises(SchemaError, match=r"candidates.source.user_id: column nobody"):
+        list(check.sources(spark, given, RUN_DATE))
+    blank = config(tmp_path, candidates={"source": {**ids, "scenario": "shop", "user_id": "null", "item_id": "what"}})
+    with pytest.raises(RecsparkError, match=r"candidates.source"):
+        list(check.sources(spark, blank, RUN_DATE))
+
+
+def test_an_error_of_a_worker_is_still_the_users_to_fix() -> None:
+    """Spark puts a worker's traceback into the text of its own exception."""
+    text = "\n\n  An exception was thrown from the Python worker:\nTraceback (most recent call last):\n  File ...\n"
+    assert cli.crash(RuntimeError(f"{text}recspark.errors.ConfigError: encoder 'x': cannot be loaded\n\nat java")) == (
+        "encoder 'x': cannot be loaded",
+        2,
+    )
+    assert cli.crash(RuntimeError(f"{text}KeyError: 'x'\n")) == (
+        "RuntimeError: An exception was thrown from the Python worker:",
+        1,
+    )
