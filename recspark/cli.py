@@ -131,8 +131,12 @@ def check(
         print(f"ok: a night of {night} can start; it writes to {found.catalog or found.warehouse}")
         return 0
     except RecsparkError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        text, code = str(error), error.exit_code
+    except Exception as error:
+        text, code = crash(error)
+        traceback.print_exc()
+    print(f"error: {text}", file=sys.stderr)
+    return code
 
 
 def crash(error: Exception) -> tuple[str, int]:
