@@ -67,14 +67,15 @@ def execute(
 ) -> None:
     """Run the stages in order while holding the warehouse's lease. If one raises an error, earlier ones are kept."""
     spark, owned = get_session(config.spark)
-    from recspark.stages import check, recommendations, time_scales
+    from recspark.stages import recommendations, time_scales
+    from recspark.stages.check import configuration
     from recspark.warehouse.lease import hold
     from recspark.warehouse.store import Store
 
     store = Store(spark, config, run_id)
     try:
-        if set(stages) <= set(STAGES):
-            check.configuration(spark, config)  # a mistake that would be found after minutes of other stages
+        if len(stages) > 1:
+            configuration(spark, config)  # a mistake that would be found after minutes of other stages
         with hold(config.warehouse, run_id) as held:
             recommendations.repair(store)
             _warn_of_rebuilds_after_upgrade(store)
@@ -98,11 +99,11 @@ def check(config: Config, run_date: date) -> Iterator[str]:
     Raises: as a night does.
     """
     spark, owned = get_session(config.spark)
-    from recspark.stages import check
+    from recspark.stages.check import configuration, sources
 
     try:
-        yield from check.configuration(spark, config)
-        yield from check.sources(spark, config, run_date)
+        yield from configuration(spark, config)
+        yield from sources(spark, config, run_date)
     finally:
         if owned:
             spark.stop()

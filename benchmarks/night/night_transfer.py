@@ -21,7 +21,6 @@ from recspark.config.schema import Config
 from recspark.errors import ConfigError
 
 OPTIONS = night_quality.OPTIONS
-POOR_LISTS = 100
 RIVAL = "popular_90"
 
 
@@ -95,7 +94,7 @@ def report(rows: pd.DataFrame) -> dict[str, Any]:
     """Print and return: by scenario and for the poor ones together, joint over alone and over the rival."""
     size = rows.groupby(["run_date", "scenario"])["user_id"].transform("size")
     groups = {str(name): part for name, part in rows.groupby("scenario")}
-    groups |= {"(poor)": rows[size < POOR_LISTS], "(all)": rows}
+    groups |= {"(poor)": rows[size < night_quality.POOR], "(all)": rows}
     table: dict[str, dict[str, Any]] = {}
     for name, part in groups.items():
         if part.empty:

@@ -1,7 +1,7 @@
 """What a night would refuse, found in seconds: every expression of the configuration is tried, every source opened.
 
-`configuration` reads no data and comes first in every run. `sources` reads the first rows of each source. Neither
-writes anything.
+`configuration` reads no data and comes first in every run of several stages. `sources` reads the first rows of each
+source. Neither writes anything.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,9 +15,9 @@ from recspark import expressions
 from recspark.config.schema import Config
 from recspark.config.sources import Source
 from recspark.encoders.weights import versions
-from recspark.errors import ConfigError, DataError
+from recspark.errors import DataError
 from recspark.sources import catalogue, events, given, raw, users
-from recspark.stages.item_embeddings.encoders import ADAPTER
+from recspark.stages.item_embeddings.encoders import ADAPTER, uses_adapter
 from recspark.stages.item_rules import PLACE, keys_of
 from recspark.tables import item_facts, training_examples
 from recspark.tables.interactions import TABLE as INTERACTIONS
@@ -46,12 +46,9 @@ def configuration(spark: SparkSession, config: Config) -> list[str]:
     if config.item_facts is not None:
         item_facts.build(items, config.item_facts.relations)
         lines.append(f"item_facts.relations: {', '.join(config.item_facts.relations)}")
-    named = [one for one in config.item_embeddings.all if one.encoder != ADAPTER]
-    if len(named) < len(config.item_embeddings.all) and config.text_adapter is None:
-        raise ConfigError(
-            f"item_embeddings: found the encoder {ADAPTER}, expected a section of that name; add `{ADAPTER}: {{}}`"
-        )
-    lines.append(f"item_embeddings: {', '.join((*versions(named), *[ADAPTER] * (config.text_adapter is not None)))}")
+    adapter = [ADAPTER] if uses_adapter(config) else []
+    found = versions([one for one in config.item_embeddings.all if one.encoder != ADAPTER])
+    lines.append(f"item_embeddings: {', '.join((*found, *adapter))}")
     return lines
 
 

@@ -26,7 +26,7 @@ MIN_FILES = 4  # a feed needs at least as many row groups as ranks
 def refresh(store: Store, config: Config, run_date: date, force: bool = False) -> Summary:
     """Build the examples of every closed window whose inputs have changed.
 
-    Raises: DataError if no window has closed yet.
+    Raises: DataError if no window has closed yet, or the candidates of one were not made to learn from.
     """
     settings = config.training_examples
     target = table(settings.tasks)
@@ -43,14 +43,18 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
         fingerprint = artifacts.fingerprint(target.noun, config, *inputs)
         if not force and store.is_fresh(target, fingerprint, as_of=as_of):
             continue
+        if candidates.RATE not in stamp:
+            raise DataError(
+                f"candidates as of {as_of} in {store.name(candidates.TABLE.noun)}: found those of that night, or of "
+                "an earlier version, expected those to learn from; run jobs/candidates.py first"
+            )
         known = store.read(candidates.TABLE).where((F.col(c.AS_OF) == F.lit(as_of)) & (F.col(c.USER_IDX) >= 0))
         events = store.events(INTERACTIONS, as_of, end)
         users = store.read(index.USER_INDEX)
         labels = outcomes(events, users, store.read(index.ITEM_INDEX), config).persist()
         files = max(MIN_FILES, math.ceil(known.count() / ROWS_A_FILE))
-        rows = in_hash_order(
-            build(known, labels, users, config, as_of, float(stamp[candidates.RATE])), target.key, files
-        )
+        built_rows = build(known, labels, users, config, as_of, float(stamp[candidates.RATE]))
+        rows = in_hash_order(built_rows, target.key, files)
         metadata = {artifacts.FINGERPRINT: fingerprint, "as_of": str(as_of)}
         try:
             version = store.replace(target, rows, where=f"{c.AS_OF} = '{as_of}'", metadata=metadata)

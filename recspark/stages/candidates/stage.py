@@ -102,10 +102,9 @@ def past_of(
     past, groups = config.of_past_dates(), histories.groups_in(bundle_path)
     known = histories.as_of(all_histories, as_of, groups, past.scenarios)
     events = store.events(INTERACTIONS, as_of, window_end(as_of, config.training_examples.label_days))
-    index_rows = store.read(index.USER_INDEX)
-    users, num_users, rate = training_examples.users_of_window(known, events, index_rows, config, as_of)
-    # `users` has each user once
-    known = known.join(users, on=c.USER_IDX, how="left_semi")
+    numbers = store.read(index.USER_INDEX)
+    learnt_from, num_users, rate = training_examples.users_of_window(known, events, numbers, config, as_of)
+    known = known.join(learnt_from, on=c.USER_IDX, how="left_semi")
     known = histories.with_default_user(known, [group.scenario for group in groups])
     settings = settings_of(past, as_of)
     return build(by_user(known, num_users, settings.block_users), bundle_path, settings), rate
@@ -175,7 +174,7 @@ def _blocks(batches: Iterator[pa.RecordBatch], bundle_path: str, settings: Setti
 
 
 def _fingerprint(store: Store, config: Config, as_of: date, bundle_path: str, tonight: bool, rules: str | None) -> str:
-    listed = "none"
+    listed = "none"  # what says whose lists they are, beside the retriever
     if tonight and config.candidates.source is not None:
         listed = raw.fingerprint(store.spark, config.candidates.source, given.SECTION)
     elif tonight and config.source.users is not None:

@@ -43,14 +43,23 @@ def content_encoders(store: Store, config: Config, run_date: date) -> tuple[Enco
     Raises: ConfigError if the section text_adapter is missing, DataError if its stage has not run.
     """
     encoders = config.item_embeddings.all
-    if all(one.encoder != ADAPTER for one in encoders):
+    if not uses_adapter(config):
         return encoders
-    if config.text_adapter is None:
+    path = artifacts.require(store, config, ADAPTER, run_date, ADAPTER)
+    return tuple(one.model_copy(update={"encoder": path}) if one.encoder == ADAPTER else one for one in encoders)
+
+
+def uses_adapter(config: Config) -> bool:
+    """Is the night's text adapter one of the encoders?
+
+    Raises: ConfigError if it is, and the section text_adapter is missing.
+    """
+    named = any(one.encoder == ADAPTER for one in config.item_embeddings.all)
+    if named and config.text_adapter is None:
         raise ConfigError(
             f"item_embeddings: found the encoder {ADAPTER}, expected a section of that name; add `{ADAPTER}: {{}}`"
         )
-    path = artifacts.require(store, config, ADAPTER, run_date, ADAPTER)
-    return tuple(one.model_copy(update={"encoder": path}) if one.encoder == ADAPTER else one for one in encoders)
+    return named
 
 
 def encodes_facts(config: Config) -> bool:

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 
 import numpy as np
@@ -15,8 +16,11 @@ from recspark.tables import histories as histories_table
 from recspark.tables.candidates import EXPLAINING_ITEM, REPEAT, TABLE
 from recspark.tables.histories import with_default_user
 from recspark.tables.index import ITEM_INDEX, USER_INDEX
+from recspark.tables.interactions import TABLE as INTERACTIONS
 from recspark.warehouse import artifacts
+from recspark.warehouse.store import Store
 from tests import world
+from tests.stages import hand_made
 
 
 @pytest.fixture(scope="module")
@@ -249,6 +253,38 @@ def test_a_rule_of_tonight_leaves_past_dates_as_they_are(planted_night, monkeypa
         for config in (ruled, planted_night.config)
     }
     assert stamps[False, True] == stamps[False, False] and stamps[True, True] != stamps[True, False]
+
+
+def test_a_past_date_has_the_users_who_did_something_after_it(planted_night) -> None:
+    """Two days before the end: who has an event on these days and one before is active, and half as many others come
+    with them. `__default__` is there for those who came later."""
+    planted, store, config, *_ = planted_night
+    as_of = world.AS_OF - timedelta(days=2)
+    all_histories = histories_table.read_all(store, config, world.AS_OF)
+    frame, rate = candidates.past_of(store, config, all_histories, as_of, planted_night.path)
+    found = {user for user, _ in by_list(store, frame)}
+    known = {user for _, user, _, days_ago, *_ in planted.events if days_ago > 2}
+    active = known & {user for _, user, _, days_ago, *_ in planted.events if days_ago <= 2}
+    others = known - active
+    assert None in found and active <= found - {None} <= known
+    assert rate == pytest.approx(len(active) / 2 / len(others)) and 0 < rate < 1
+    assert 0 < len(found - {None} - active) < len(others)
+
+
+def test_what_users_did_after_a_past_date_moves_its_fingerprint_alone(spark, copy_hand_made) -> None:
+    config = hand_made.config(copy_hand_made())
+
+    def stamps() -> list[str]:
+        store = Store(spark, config, "run")
+        return [
+            candidates._fingerprint(store, config, hand_made.WINDOW, "b", tonight, None) for tonight in (False, True)
+        ]
+
+    before = stamps()
+    late = [hand_made.event("u3", "i4", hand_made.WINDOW + timedelta(days=1))]
+    Store(spark, config, "late").append(INTERACTIONS, spark.createDataFrame(late, INTERACTIONS.schema))
+    after = stamps()
+    assert after[0] != before[0] and after[1] == before[1]
 
 
 def test_refresh_writes_once(planted_night) -> None:

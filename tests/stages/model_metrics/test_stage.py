@@ -94,9 +94,14 @@ def test_cold_items_and_poor_scenarios_are_slices(refreshed):
 
 
 def test_coverage_is_a_share_of_the_eligible_items(refreshed):
-    # linear in DE: i7, i6, i5 for u0 to u3
+    # linear in DE: i7, i6, i5 for u0 and u1
     assert value(refreshed, "all", "DE", "linear", "coverage") == 3 / 8
     assert ("all", "FR", "linear", "coverage") not in refreshed[2]  # how many are eligible is not known
+
+
+def test_lists_in_which_nothing_is_to_be_found_count_in_no_figure(refreshed):
+    # the ranker has i7, which u0 and u1 bought, above all else; u2 and u3 did not buy it, and with them it is below 1
+    assert value(refreshed, "all", "DE", "ranker", "auc") == 1.0
 
 
 def test_earlier_lists_are_measured_on_later_events(refreshed):
