@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from recspark import pipeline
-from recspark.stages import recommendations
+from recspark.stages import check, recommendations
 from recspark.summary import Summary
 from recspark.warehouse import store
 from recspark.warehouse.lease import Lease, acquire
@@ -16,6 +16,10 @@ from tests.stages import hand_made
 
 def test_publications_are_repaired_first_and_all_is_done_under_the_lease(monkeypatch, tmp_path):
     done: list[str] = []
+
+    def configuration(*args: object) -> None:
+        assert not (tmp_path / "_lease").exists()  # a mistake is found before anything is written
+        done.append("configuration")
 
     def note(name: str) -> Summary:
         assert isinstance(acquire(str(tmp_path), "another run"), Lease)  # the warehouse is in use
@@ -26,6 +30,7 @@ def test_publications_are_repaired_first_and_all_is_done_under_the_lease(monkeyp
     monkeypatch.setattr(
         store, "Store", lambda *args: SimpleNamespace(stamp=lambda table: None, exists=lambda table: False)
     )
+    monkeypatch.setattr(check, "configuration", configuration)
     monkeypatch.setattr(recommendations, "repair", lambda store: note("repair"))
     for name in ("first", "second"):
         module = SimpleNamespace(refresh=lambda *args, name=name: note(name))
@@ -36,7 +41,7 @@ def test_publications_are_repaired_first_and_all_is_done_under_the_lease(monkeyp
     pipeline.execute(
         ("first", "second"), config, night, "run", False, begun.append, lambda summary, _: finished.append(summary)
     )
-    assert done == ["repair", "first", "second"]
+    assert done == ["configuration", "repair", "first", "second"]
     assert begun == ["first", "second"] == [summary.stage for summary in finished]
 
 

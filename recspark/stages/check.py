@@ -42,7 +42,7 @@ def configuration(spark: SparkSession, config: Config) -> list[str]:
     for (kind, sql), key in rules.items():
         with_date = items.withColumn(c.RUN_DATE, F.lit(date(2000, 1, 1)))
         expressions.column(with_date, sql, "condition" if kind == "where" else "text", key, PLACE)
-    lines += [f"scenarios: {len(rules)} rules"] if rules else []
+    lines += [f"scenarios: SQL of rules: {len(rules)}"] if rules else []
     if config.item_facts is not None:
         item_facts.build(items, config.item_facts.relations)
         lines.append(f"item_facts.relations: {', '.join(config.item_facts.relations)}")

@@ -81,7 +81,11 @@ def test_what_is_right_is_said(spark: Any, tmp_path: Path) -> None:
     }
     found = config(tmp_path, **sections)
     lines = list(pipeline.check(found, RUN_DATE))
-    assert lines[:3] == ["training_examples.tasks: interaction", "scenarios: 1 rules", "item_facts.relations: word"]
+    assert lines[:3] == [
+        "training_examples.tasks: interaction",
+        "scenarios: SQL of rules: 1",
+        "item_facts.relations: word",
+    ]
     assert lines[3].startswith("item_embeddings: all-MiniLM-L6-v2@")
     assert lines[4:] == [
         "source.interactions: of the first 3 rows 1 usable; others: later: 1, null user_id: 1; scenarios: de",
