@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from recspark.errors import RecsparkError
 
-OPTIONS = ("dates", "horizon", "keep", "set")  # of night_quality and night_transfer
+OPTIONS = ("dates", "horizon", "keep", "set")  # of night_quality, night_transfer and night_modes
 
 FOLDERS = {
     "night": "whole nights, run by the command that a user runs",
@@ -34,6 +34,10 @@ BENCHMARKS = {
         "nightly": (
             "seconds of a first night, the same again, and the night after",
             "10 min",
+        ),
+        "night_modes": (
+            "NDCG@10 of nights with each body and each transfer of the torch ranker beside the default one; any data set",
+            "30 min a date",
         ),
         "night_quality": (
             "NDCG@10 of published lists on what users did afterwards, beside rivals; any data set with a YAML",
