@@ -36,7 +36,7 @@ BENCHMARKS = {
             "10 min",
         ),
         "night_modes": (
-            "NDCG@10 of nights with each body and each transfer of the torch ranker beside the default one; any data set",
+            "NDCG@10 of nights with each body and each transfer of the torch ranker, and by default; any data set",
             "30 min a date",
         ),
         "night_quality": (

@@ -4,18 +4,21 @@ recspark check --config conf/shop.yaml         try a configuration in seconds; w
 recspark run --config conf/shop.yaml           all stages of a night, as jobs/nightly.py
 recspark stage NAME --config conf/shop.yaml    one stage, as jobs/NAME.py
 recspark maintain --config conf/shop.yaml      tidy the tables, as jobs/maintenance.py
+recspark describe configuration | tables       every key of the YAML file; every table and column
 recspark COMMAND --help                        the options of a command
 recspark --version
 """
 
 import difflib
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import NoReturn
 
 from recspark import cli, pipeline
 
-COMMANDS = {"check": (), "run": tuple(pipeline.STAGES), "maintain": tuple(pipeline.MAINTENANCE), "stage": ()}
+STAGES = {"run": tuple(pipeline.STAGES), "maintain": tuple(pipeline.MAINTENANCE), "stage": ()}
+OTHERS: dict[str, Callable[..., int]] = {"check": cli.check, "describe": cli.describe}
 
 
 def main() -> None:
@@ -27,13 +30,13 @@ def main() -> None:
     if name == "--version":
         print(version("recspark"))
         return
-    stages = COMMANDS.get(name)
-    if stages is None:
-        refuse("command", name, list(COMMANDS))
-    if name == "check":
-        sys.argv = ["recspark check", *rest]
-        cli.call(cli.check, str(cli.check.__doc__))
+    if name in OTHERS:
+        sys.argv = [f"recspark {name}", *rest]
+        cli.call(OTHERS[name], str(OTHERS[name].__doc__))
         return
+    stages = STAGES.get(name)
+    if stages is None:
+        refuse("command", name, [*OTHERS, *STAGES])
     if not stages:
         stage, rest = (rest[0], rest[1:]) if rest else ("", [])
         if stage not in pipeline.STAGES:

@@ -139,6 +139,22 @@ def check(
     return code
 
 
+def describe(page: Annotated[str, typer.Argument(help="configuration, or tables")]) -> int:
+    """Print the reference of every key of the YAML file, or of every table, as Markdown."""
+    if page == "configuration":
+        from recspark.config.reference import configuration
+
+        print(configuration(), end="")
+    elif page == "tables":
+        from recspark.tables.reference import tables
+
+        print(tables(), end="")
+    else:
+        print(f"error: describe {page}: expected configuration or tables", file=sys.stderr)
+        return 2
+    return 0
+
+
 def crash(error: Exception) -> tuple[str, int]:
     """(one line, exit code) of any other exception. A RecsparkError that a Spark worker raised arrives as text inside
     another exception, and is still the user's to fix."""

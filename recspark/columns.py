@@ -43,3 +43,35 @@ SOURCE = "source"
 MODEL = "model"
 
 DEFAULT_USER = "__default__"  # one list per scenario for visitors without a user_id or events
+
+# What a column means wherever it stands, unless a table says otherwise; the tables' comments and docs/tables.md.
+COMMENTS = {
+    SCENARIO: "Where recommendations are shown, as the source names it. Example: France",
+    SCENARIO_IDX: "Number of the scenario's modelling group as of a date; 0: all small scenarios together. Example: 3",
+    USER_ID: "User, as the source names them; __default__: visitors without events. Example: 17850",
+    USER_IDX: "Number of the user in user_index; -1: __default__. Example: 412",
+    ITEM_ID: "Item, as the source names it. Example: 85123A",
+    ITEM_IDX: "Number of the item in item_index. Example: 97",
+    RUN_DATE: "The night: only events before this day (UTC) were known. Example: 2011-12-10",
+    RUN_ID: "Run that wrote the row, as in published_runs. Example: 2f0c7c1e",
+    AS_OF: "Date whose state the row has: nothing of this day or later is in it. Example: 2011-11-14",
+    EVENT_TIME: "Time of the event, UTC. Example: 2010-12-01 08:26:00",
+    EVENT_DATE: "Day of the event, UTC. Example: 2010-12-01",
+    EVENT: "What was done, as source.interactions.event says. Example: purchase",
+    VALUE: "Number of the event, in the unit of source.interactions.value. Example: 15.3",
+    CONTEXT: "Further facts of the event by name. Example: {price -> 2.55, quantity -> 6}",
+    TEXT: "Text of the item, from the catalogue. Example: WHITE HANGING HEART T-LIGHT HOLDER",
+    ATTRIBUTES: "Attributes of the item by name. Example: {brand -> acme}",
+    MEDIA: "File or URI of the item's image, sound or video. Example: s3://shop/85123A.jpg",
+    CONTENT_HASH: "SHA-256 of what is embedded: an item is embedded again when it changes.",
+    FIRST_SEEN: "Day on which the item was first known. Example: 2010-12-01",
+    RELATION: "Name of the relation in item_facts.relations. Example: brand",
+    ENTITY: "What the item is related to. Example: acme",
+    RANK: "Place in the list, from 1. Example: 1",
+    SCORE: "Score that ordered the list: never rises with rank, compares only inside one list. Example: 0.19",
+    SOURCE: "Retriever that ranked the item highest; repeat: seen before; given: candidates.source. Example: linear",
+    MODEL: "What ordered the list: a retriever, ranker, gbdt or blend. Example: blend",
+    REASON: "Why, for people. Example: bought with HAND WARMER UNION JACK",
+    WEIGHT: "Weight of the example in training. Example: 1.0",
+    FOLD: "Tenth of the users, by a hash of user_id: 0 to 9. Example: 7",
+}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recspark.arrays import Array
-from recspark.config.schema import RETRIEVERS
+from recspark.config.retrievers import RETRIEVERS
 from recspark.histories import Histories, owners, per_list
 
 WINDOWS = (7, 14, 28, 56, 112, 224, 448, 730, 0)  # days back from as_of; 0 = all days
@@ -86,6 +86,61 @@ MATCH_FEATURES = (
 )
 # fmt: on
 FEATURES = (*RETRIEVER_FEATURES, *ITEM_FEATURES, *USER_FEATURES, *MATCH_FEATURES)
+
+MEANINGS = {  # a name, or its part before the last `_`: `{}` is the part after it
+    **{f"{name}_score": f"Score of the retriever {name}; NaN: it did not find the item" for name in RETRIEVERS},
+    **{f"{name}_share": "The same between 0, the lowest of the list, and 1, the highest" for name in RETRIEVERS},
+    **{f"{name}_rank": f"Place in the list of the retriever {name}, from 1" for name in RETRIEVERS},
+    "num_retrievers": "Retrievers that found the item",
+    "best_rank": "The best place that any retriever gave",
+    "list_size": "Candidates of the list",
+    "linear_recent": "Score of linear with a quarter of its half-life",
+    "linear_lasting": "Score of linear without decay",
+    "linear_strongest": "The largest single weight of linear from an item of the history",
+    "item_count": "Events of the item in the last {} days, logarithm",
+    "item_count_scenario": "Events of the item in the scenario in the last {} days, logarithm",
+    "item_new_count": "Events of the item by users new to it in the last {} days, logarithm",
+    "item_trend": "Events a day in the last {} days beside those of the next longer window, logarithm",
+    "item_age": "Days since the item's first event",
+    "item_age_scenario": "Days since the item's first event in the scenario",
+    "item_idle": "Days since the item's last event",
+    "item_idle_scenario": "Days since the item's last event in the scenario",
+    "item_new_share": "Share of the item's events by users who were new to it",
+    "item_return_share": "Share of the item's events with a negative weight",
+    "item_price": "Mean price of the item, logarithm",
+    "item_value": "Mean value of the item's events, logarithm",
+    "user_events": "Events of the user, logarithm",
+    "user_items": "Distinct items of the user, logarithm",
+    "user_visits": "Distinct times of the user's events, logarithm",
+    "user_events_28": "Events of the user in the last 28 days, logarithm",
+    "user_items_per_visit": "Items of a visit, mean",
+    "user_idle": "Days since the user's last event",
+    "user_age": "Days since the user's first event",
+    "user_gap": "Mean days between the user's visits",
+    "user_idle_in_gaps": "Days since the last event, in mean gaps between visits",
+    "user_return_share": "Share of the user's events with a negative weight",
+    "user_price": "Mean price of the user's events, logarithm",
+    "user_value": "Mean value of the user's events, logarithm",
+    "user_hour_sin": "Mean hour of the user's events as an angle, sine",
+    "user_hour_cos": "Mean hour of the user's events as an angle, cosine",
+    "user_weekend_share": "Share of the user's events on Saturday and Sunday",
+    "season_sin": "Day of the year of as_of as an angle, sine",
+    "season_cos": "Day of the year of as_of as an angle, cosine",
+    "price_vs_user": "Price of the item minus the user's mean, logarithms",
+    "price_z_user": "The same in standard deviations of the user's prices",
+    "value_vs_user": "Value of the item minus the user's mean, logarithms",
+    "popularity_vs_user": "Count of the item minus the mean of the user's items, logarithms",
+    "age_vs_user": "Age of the item minus the mean age of the user's items when bought, days",
+    "scenario_share": "Share of the user's events in this scenario",
+}
+
+
+def meaning(feature: str) -> str:
+    """What one of FEATURES means."""
+    if feature in MEANINGS:
+        return MEANINGS[feature]
+    name, _, window = feature.rpartition("_")
+    return MEANINGS[name].format(window)
 
 
 def features_of(retrievers: Sequence[str]) -> tuple[str, ...]:

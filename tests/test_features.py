@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from recspark.config.schema import RETRIEVERS
+from recspark.config.retrievers import RETRIEVERS
 from recspark.features import FEATURES, WINDOWS, Candidates, ItemStats, features_of, ranking_features
 from recspark.histories import Histories
 

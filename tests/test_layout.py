@@ -13,7 +13,7 @@ import pytest
 
 from recspark import pipeline
 from recspark.config.content import Encoder
-from recspark.config.schema import RETRIEVERS
+from recspark.config.retrievers import RETRIEVERS
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "recspark").rglob("*.py"))
@@ -52,6 +52,8 @@ TESTED_BY = {
     "columns.py": "tests/tables/test_index.py",
     "config/content.py": "tests/config/test_schema.py",
     "config/load.py": "tests/config/test_schema.py",
+    "config/rankers.py": "tests/config/test_schema.py",
+    "config/retrievers.py": "tests/config/test_schema.py",
     "config/section.py": "tests/config/test_schema.py",
     "config/sources.py": "tests/config/test_schema.py",
     "encoders/containers.py": "tests/encoders/test_video.py",

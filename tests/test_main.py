@@ -22,6 +22,19 @@ def test_a_command_is_a_job(tmp_path: Path, args: tuple[str, ...]) -> None:
     assert options.returncode == 0 and "--run-date" in options.stdout and f"recspark {' '.join(args)}" in options.stdout
 
 
+@pytest.mark.parametrize(
+    "page,heading", (("configuration", "## `source.interactions`"), ("tables", "## `recommendations`"))
+)
+def test_the_references_are_printed(tmp_path: Path, page: str, heading: str) -> None:
+    done = recspark(tmp_path, "describe", page)
+    assert done.returncode == 0 and heading in done.stdout and done.stderr == ""
+
+
+def test_an_unknown_page_is_one_line(tmp_path: Path) -> None:
+    done = recspark(tmp_path, "describe", "tabels")
+    assert (done.returncode, done.stderr) == (2, "error: describe tabels: expected configuration or tables\n")
+
+
 def test_help_and_version_need_no_file(tmp_path: Path) -> None:
     assert "recspark stage NAME" in recspark(tmp_path, "--help").stdout == recspark(tmp_path).stdout
     assert recspark(tmp_path, "--version").stdout.count(".") == 2
@@ -35,5 +48,5 @@ def test_a_wrong_name_is_one_line_with_the_nearest(tmp_path: Path) -> None:
     assert done.stderr == "error: stage `rankr` is not known; did you mean ranker?\n"
     assert (
         recspark(tmp_path, "fly").stderr
-        == "error: command `fly` is not known; expected one of check, run, maintain, stage\n"
+        == "error: command `fly` is not known; expected one of check, describe, run, maintain, stage\n"
     )

@@ -21,7 +21,8 @@ from pyspark.sql import functions as F
 
 from recspark import columns as c
 from recspark import model_folder
-from recspark.config.schema import Config, Ranker, TrainingExamples
+from recspark.config.rankers import Ranker, TrainingExamples
+from recspark.config.schema import Config
 from recspark.features import features_of
 from recspark.histories import USERS_A_SHARD, finish, save_shard
 from recspark.session import get_session

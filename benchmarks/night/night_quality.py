@@ -24,7 +24,8 @@ import pandas as pd
 
 from benchmarks.night import judge, rivals
 from recspark.config.load import load
-from recspark.config.schema import RETRIEVERS, Config
+from recspark.config.retrievers import RETRIEVERS
+from recspark.config.schema import Config
 from recspark.errors import ConfigError
 from recspark.session import get_session
 

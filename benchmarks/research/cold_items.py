@@ -29,7 +29,7 @@ from benchmarks.research import facts as facts_of
 from benchmarks.research.leave_one_out import histories, say
 from benchmarks.research.scoreboard import difference, table
 from recspark.config.content import FactEmbedding, TextAdapter
-from recspark.config.schema import ContentMap
+from recspark.config.retrievers import ContentMap
 from recspark.encoders import graph, text
 from recspark.histories import Histories, keep, owners
 from recspark.models.retrievers import affinity, content, content_map

@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.research import fusion, shops
 from benchmarks.research.scoreboard import difference, gain, spread, table
-from recspark.config.schema import Gbdt
+from recspark.config.rankers import Gbdt
 
 HIDDEN = 0.05
 WARM_USERS = 6000  # of practice, beside all with a hidden item or history

@@ -17,7 +17,7 @@ import pandas as pd
 from benchmarks.research import fusion, list_fusion, transitions
 from benchmarks.research.event_time_features import Lists
 from benchmarks.research.scoreboard import gain, spread, table
-from recspark.config.schema import Gbdt
+from recspark.config.rankers import Gbdt
 from recspark.histories import Histories
 from recspark.models.retrievers.catalogue import Catalogue
 

@@ -23,7 +23,8 @@ import pandas as pd
 from benchmarks.research import choose, fusion, given_lists, scenario_linear, scenario_popular, scoreboard
 from benchmarks.research import event_time_features as moments
 from benchmarks.research.leave_one_out import Data, figures, histories, sampled, say
-from recspark.config.schema import CoOccurrence, Gbdt, Linear, MatrixFactorization
+from recspark.config.rankers import Gbdt
+from recspark.config.retrievers import CoOccurrence, Linear, MatrixFactorization
 from recspark.models.retrievers import co_occurrence, matrix_factorization
 from recspark.models.retrievers.catalogue import Catalogue
 

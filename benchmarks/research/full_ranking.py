@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.research import fusion, shops
 from benchmarks.research.scoreboard import gain, spread, table
-from recspark.config.schema import Gbdt
+from recspark.config.rankers import Gbdt
 
 LEARNING_USERS = 5000  # of a domain: those whose validation lists the fusion learns from
 SETTINGS = Gbdt(max_rows=4_000_000)

@@ -27,7 +27,8 @@ from benchmarks.research.scoreboard import difference, gain, spread, table
 from recspark import columns as c
 from recspark import histories as history_files
 from recspark import model_folder
-from recspark.config.schema import CoOccurrence, Gbdt, Ranker, Task
+from recspark.config.rankers import Gbdt, Ranker, Task
+from recspark.config.retrievers import CoOccurrence
 from recspark.errors import TrainingError
 from recspark.histories import Histories, keep, take
 from recspark.models.retrievers import affinity, co_occurrence

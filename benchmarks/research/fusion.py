@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.research.event_time_features import Lists
-from recspark.config.schema import Gbdt
+from recspark.config.rankers import Gbdt
 from recspark.histories import owners, take
 from recspark.metrics import ndcg_at_k
 from recspark.models.rankers import gbdt

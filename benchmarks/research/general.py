@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 from benchmarks.research import event_time_features as moments
 from benchmarks.research import fusion, scenario_linear, scenario_popular, scoreboard
 from benchmarks.research.leave_one_out import histories, say
-from recspark.config.schema import CoOccurrence, Gbdt, Linear, MatrixFactorization
+from recspark.config.rankers import Gbdt
+from recspark.config.retrievers import CoOccurrence, Linear, MatrixFactorization
 from recspark.histories import Histories, ranges
 from recspark.metrics import ndcg_at_k, offsets_of, recall_at_k
 from recspark.models.retrievers import affinity, co_occurrence, matrix_factorization

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.research.scoreboard import spread, table
 from recspark import gate, metrics, model_folder
-from recspark.config.schema import Ranker, Task
+from recspark.config.rankers import Ranker, Task
 from recspark.errors import TrainingError
 from recspark.histories import finish
 from recspark.training import entry

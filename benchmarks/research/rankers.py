@@ -23,7 +23,7 @@ from benchmarks.night.nightly import nightly
 from benchmarks.research.scoreboard import spread, table
 from recspark import columns as c
 from recspark import gate, metrics, model_folder
-from recspark.config.schema import Gbdt, Ranker, Task
+from recspark.config.rankers import Gbdt, Ranker, Task
 from recspark.errors import TrainingError
 from recspark.features import features_of
 from recspark.models.rankers import gbdt

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from recspark.arrays import Array
-from recspark.config.schema import Linear
+from recspark.config.retrievers import Linear
 from recspark.errors import ConfigError
 from recspark.histories import Histories, keep
 from recspark.models.retrievers import affinity, linear

@@ -17,7 +17,8 @@ import scipy.sparse as sp
 from benchmarks.research import fusion, list_fusion, transitions
 from benchmarks.research.event_time_features import Lists
 from recspark import metrics
-from recspark.config.schema import ContentTowers, Gbdt
+from recspark.config.rankers import Gbdt
+from recspark.config.retrievers import ContentTowers
 from recspark.encoders import text
 from recspark.histories import Histories, owners, ranges
 from recspark.models.retrievers import affinity, content, content_towers, pool

@@ -22,7 +22,7 @@ from benchmarks.research.ratings import factors, like_features
 from benchmarks.research.ratings.implicit_features import standardised
 from benchmarks.research.ratings.ratings import Ratings
 from recspark import metrics
-from recspark.config.schema import Gbdt
+from recspark.config.rankers import Gbdt
 from recspark.encoders import text
 from recspark.models.rankers import gbdt
 from recspark.models.rankers.blend import blend, spread

@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.research.cross_domain_sequence import FUSION_NEGATIVES, NEGATIVES, Data, figures, questions, read
 from benchmarks.research.event_time_features import Lists
 from benchmarks.research.scoreboard import gain, spread, table
-from recspark.config.schema import Sequence
+from recspark.config.retrievers import Sequence
 from recspark.models.retrievers import sequence
 from recspark.models.retrievers.catalogue import Catalogue
 from recspark.training.retrieval import sequence as sequence_training

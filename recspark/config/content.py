@@ -12,12 +12,19 @@ class Encoder(Section):
     """`encoder` is a folder, a name on the Hugging Face hub, or the packaged all-MiniLM-L6-v2."""
 
     encoder: str = "all-MiniLM-L6-v2"
+    """A folder, a name on the Hugging Face hub, or the packaged all-MiniLM-L6-v2."""
     revision: str | None = None
-    modality: Literal["text", "image", "audio", "video"] = "text"  # a video is 8 frames, each through an image encoder
-    input: str | None = None  # what is embedded, Spark SQL over the columns of `items`; None: `text`, or `media`
+    """Commit of a model on the hub."""
+    modality: Literal["text", "image", "audio", "video"] = "text"
+    """What is encoded; a video is 8 frames, each through an image encoder."""
+    input: str | None = None
+    """Spark SQL over the columns of `items`; null: `text`, or `media`."""
     storage: Literal["float32", "float16", "int8"] = "float32"
-    pca: Annotated[int, Field(ge=1)] | None = None  # dimensions kept; fitted once, on the items of the first night
-    whiten: bool = False  # with pca: every dimension scaled to the same variance
+    """How a vector is stored; the night's note says how many neighbours that costs."""
+    pca: Annotated[int, Field(ge=1)] | None = None
+    """Dimensions kept, fitted once on the items of the first night; null: all."""
+    whiten: bool = False
+    """With pca: every dimension is scaled to the same variance. Experimental."""
 
     @property
     def sql(self) -> str:
@@ -28,7 +35,8 @@ class Encoder(Section):
 class ItemEmbeddings(Encoder):
     """The first encoder, and further ones in `also`."""
 
-    also: tuple[Encoder, ...] = ()  # the ranker learns their weights for each item, the content retriever averages them
+    also: tuple[Encoder, ...] = ()
+    """Further encoders; the ranker learns their weights for each item, the content retriever averages them."""
 
     @property
     def all(self) -> tuple[Encoder, ...]:
@@ -40,16 +48,22 @@ class FactEmbedding(Section):
     """TransE: item vectors from facts, in addition to those of the encoders."""
 
     dim: Annotated[int, Field(ge=2)] = 64
+    """Dimensions of an item's vector."""
     max_epochs: Annotated[int, Field(ge=1)] = 30
-    growth: Annotated[float, Field(gt=0)] = 0.1  # trained again when the number of facts has grown by this share
+    """Passes over the facts at most."""
+    growth: Annotated[float, Field(gt=0)] = 0.1
+    """Trained again when the number of facts has grown by this share."""
 
 
 class ItemFacts(Section):
     """Facts of items, as a graph made from the table `items`."""
 
-    relations: Annotated[dict[str, str], Field(min_length=1)]  # name -> Spark SQL over `items`, a text or an array
+    relations: Annotated[dict[str, str], Field(min_length=1)]
+    """Name -> Spark SQL over `items`, a text or an array of texts."""
     embedding: FactEmbedding | None = None
-    reasons: dict[str, str] = {}  # relation -> the text of a reason: "by the director of {item}", "also by {entity}"
+    """A graph embedding of the items; null: none. Experimental."""
+    reasons: dict[str, str] = {}
+    """Relation -> the text of a reason: "by the director of {item}", "also by {entity}"."""
 
     @model_validator(mode="after")
     def _reasons(self) -> "ItemFacts":
@@ -66,14 +80,25 @@ class TextAdapter(Section):
     """LoRA, on pairs of items that a user interacted with soon after each other. Its model is used with
     `item_embeddings.encoder: text_adapter`."""
 
-    encoder: str = "all-MiniLM-L6-v2"  # the base model
+    encoder: str = "all-MiniLM-L6-v2"
+    """The base model."""
     revision: str | None = None
-    scenarios: tuple[str, ...] | None = None  # raw source scenarios; None: all
-    window_days: Annotated[float, Field(gt=0)] = 7.0  # the longest time between the two
-    max_pairs: Annotated[int, Field(ge=1)] = 10_000  # on two cores an epoch takes 6 s for 100 pairs of long texts
+    """Commit of a base model on the hub."""
+    scenarios: tuple[str, ...] | None = None
+    """Raw source scenarios; null: all."""
+    window_days: Annotated[float, Field(gt=0)] = 7.0
+    """The longest time between the two items of a pair."""
+    max_pairs: Annotated[int, Field(ge=1)] = 10_000
+    """Pairs at most; on two cores an epoch takes 6 s for 100 pairs of long texts."""
     rank: Annotated[int, Field(ge=1)] = 8
+    """Of LoRA's matrices."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Of the optimiser AdamW."""
     temperature: Annotated[float, Field(gt=0)] = 0.05
-    batch_size: Annotated[int, Field(ge=2)] = 64  # pairs; the others of the batch are the negatives
-    max_tokens: Annotated[int, Field(ge=3)] = 64  # of each text, in training
+    """Of the contrastive loss."""
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    """Pairs of a step; the others of the batch are the negatives."""
+    max_tokens: Annotated[int, Field(ge=3)] = 64
+    """Tokens of each text in training."""
     max_epochs: Annotated[int, Field(ge=1)] = 2
+    """Passes over the pairs at most."""

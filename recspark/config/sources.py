@@ -11,10 +11,15 @@ class Source(Section):
     """Where raw rows come from, with the names of `spark.read`."""
 
     format: Literal["parquet", "csv", "json", "delta", "table"]
-    paths: tuple[str, ...] = ()  # for every format but `table`
-    table: str | None = None  # catalog.schema.table
-    options: dict[str, str] = {}  # reader options, as Spark names them
-    where: str | None = None  # rows that do not match are not part of the raw snapshot
+    """Of the files; `table` reads a table of the catalogue."""
+    paths: tuple[str, ...] = ()
+    """Files, folders, patterns or URLs, for every format but `table`."""
+    table: str | None = None
+    """catalog.schema.table, for format `table`."""
+    options: dict[str, str] = {}
+    """Reader options, as Spark names them: header, sep, encoding."""
+    where: str | None = None
+    """Spark SQL; rows that do not match are not part of the raw snapshot."""
 
     @model_validator(mode="after")
     def _place(self) -> "Source":
@@ -26,41 +31,59 @@ class Source(Section):
 
 
 class InteractionSource(Source):
-    """Spark SQL expressions over the raw columns."""
+    """The events: Spark SQL expressions over the raw columns."""
 
     scenario: str
+    """Where it happened: a column, an expression, or a constant such as `'shop'`."""
     user_id: str
+    """Who did it; rows with null are rejected, and kept with that reason."""
     item_id: str
+    """With which item."""
     event_time: str
+    """When: a date, a timestamp (UTC), or a text in ISO format; unix seconds as timestamp_seconds(ts)."""
     event: str = "'interaction'"
+    """What was done: view, cart, purchase."""
     value: str = "CAST(NULL AS DOUBLE)"
-    context: dict[str, str] = {}  # name -> expression: quantity, price, place, device ...
+    """A number of the event: a price, a rating, seconds."""
+    context: dict[str, str] = {}
+    """Name -> expression, kept as a map; of its names the models read `price`, the price of one piece."""
 
 
 class ItemSource(Source):
     """The catalogue: Spark SQL expressions over its columns."""
 
     item_id: str
+    """The item, as the events name it."""
     text: str = "CAST(NULL AS STRING)"
+    """What is embedded by the text encoder and shown in reasons."""
     attributes: dict[str, str] = {}
+    """Name -> expression: brand, stock, genre; for rules and facts."""
     media: str = "CAST(NULL AS STRING)"
-    event_time: str | None = None  # when the row became known; rows from run_date on are not read
-    keep: Literal["first", "last"] = "last"  # the row of an item that counts, by event_time
+    """File or URI of an image, a sound or a video, or a binary column."""
+    event_time: str | None = None
+    """When the row became known; rows from run_date on are not read."""
+    keep: Literal["first", "last"] = "last"
+    """The row of an item that counts, by event_time."""
 
 
 class UserSource(Source):
     """Users who get a list although they may have no event."""
 
     scenario: str
+    """The scenario of the list."""
     user_id: str
+    """The user, as the events name them."""
 
 
 class CandidateSource(Source):
     """Candidates made elsewhere, for tonight: exactly these rows are ranked, up to k a list."""
 
     scenario: str = "scenario"
+    """The scenario of the list."""
     user_id: str = "user_id"
+    """The user, as the events name them."""
     item_id: str = "item_id"
+    """The item, as the events name it."""
 
 
 class Sources(Section):

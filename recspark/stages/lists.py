@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 
 from recspark import columns as c
 from recspark.arrays import Array
-from recspark.config.schema import RETRIEVERS
+from recspark.config.retrievers import RETRIEVERS
 from recspark.histories import per_list
 from recspark.models.topk import num_before
 from recspark.tables.candidates import EXPLAINING_ITEM

@@ -54,7 +54,7 @@ DATED = re.compile(r"^(\d{4}-\d{2}-\d{2})-")  # <date>-<fingerprint>, and the fi
 
 
 def refresh(store: Store, config: Config, run_date: date, force: bool = False) -> Summary:
-    """Delete expired dates, models and vectors, then OPTIMIZE and VACUUM. All other rows stay as they are.
+    """Delete expired dates, models and vectors, then OPTIMIZE, comments of columns and VACUUM. All other rows stay.
 
     No other run may use the warehouse: this job holds its lease. After VACUUM, time travel further back than
     maintenance.retention_hours fails.
@@ -68,6 +68,7 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     # examples keep their files: the feed needs several of them, in hash order
     compacted = sum(compact(store, table) for table in present)
     for table in [*present, *([examples] if store.exists(examples) else [])]:
+        store.comment(table)
         vacuum(store, table, config.maintenance.retention_hours)
     note = (
         f"{compacted} files compacted, {dropped} old dates, {folders} old model folders and "

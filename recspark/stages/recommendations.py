@@ -15,7 +15,8 @@ from pyspark.sql import functions as F
 from recspark import columns as c
 from recspark import model_folder
 from recspark.arrays import Array
-from recspark.config.schema import RETRIEVERS, Config
+from recspark.config.retrievers import RETRIEVERS
+from recspark.config.schema import Config
 from recspark.errors import DataError, PublishError
 from recspark.histories import ranges
 from recspark.sources import users

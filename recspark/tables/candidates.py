@@ -1,7 +1,7 @@
 """candidates: per date, user and scenario the items that some retriever found, with the features that rank them."""
 
 from recspark import columns as c
-from recspark.features import FEATURES
+from recspark.features import FEATURES, meaning
 from recspark.warehouse.store import Table
 
 EXPLAINING_ITEM = "because_item_idx"  # the item of the user's history that explains a candidate, -1 for none
@@ -26,4 +26,9 @@ TABLE = Table(
     ddl=", ".join(f"{name} {kind}" for name, kind in TYPES.items()),
     key=(c.AS_OF, c.SCENARIO, c.USER_IDX, c.ITEM_IDX),
     partition_by=(c.AS_OF,),
+    row="An item that some retriever found for a user and scenario as of a date, with the features that rank it.",
+    comments={
+        EXPLAINING_ITEM: "Number of the item of the user's history that explains this one; -1: none. Example: 55",
+        **{name: meaning(name) for name in FEATURES},
+    },
 )

@@ -11,9 +11,25 @@ from recspark import columns as c
 from recspark.errors import DataError
 from recspark.warehouse.store import Store, Table
 
-ITEM_INDEX = Table("item_index", f"{c.ITEM_ID} string, {c.ITEM_IDX} int", (c.ITEM_ID,))
-USER_INDEX = Table("user_index", f"{c.USER_ID} string, {c.USER_IDX} int", (c.USER_ID,))
-SCENARIO_INDEX = Table("scenario_index", f"{c.SCENARIO} string, {c.SCENARIO_IDX} int", (c.SCENARIO,))
+ITEM_INDEX = Table(
+    noun="item_index",
+    ddl=f"{c.ITEM_ID} string, {c.ITEM_IDX} int",
+    key=(c.ITEM_ID,),
+    row="An item and its dense number, which never changes.",
+)
+USER_INDEX = Table(
+    noun="user_index",
+    ddl=f"{c.USER_ID} string, {c.USER_IDX} int",
+    key=(c.USER_ID,),
+    row="A user and their dense number, which never changes.",
+)
+SCENARIO_INDEX = Table(
+    noun="scenario_index",
+    ddl=f"{c.SCENARIO} string, {c.SCENARIO_IDX} int",
+    key=(c.SCENARIO,),
+    row="A scenario and its dense number, which never changes.",
+    comments={c.SCENARIO_IDX: "Number of the scenario, from 1. Example: 3"},
+)
 
 FIRST = {SCENARIO_INDEX.noun: 1}  # 0 is the group of small scenarios
 ROWS_A_TASK = 1_000_000

@@ -16,6 +16,16 @@ TABLE = Table(
     ddl=f"{c.EVENT_DATE} date, raw bigint, accepted bigint, merged bigint, duplicates bigint, "
     "rejected map<string,bigint>, raw_hash string, rows_hash string",
     key=(c.EVENT_DATE,),
+    row="A day of raw events before run_date: raw = accepted + merged + duplicates + rejected. Null: no readable time.",
+    comments={
+        "raw": "Raw rows of the day. Example: 3108",
+        "accepted": "Rows of interactions. Example: 1942",
+        "merged": "Rows with the same key as an accepted one and another value. Example: 18",
+        "duplicates": "Rows equal to an accepted one. Example: 26",
+        "rejected": "Reason -> rows in rejected_events. Example: {null user_id -> 1122}",
+        "raw_hash": "Hash of the raw rows: a day that did not change is not read again.",
+        "rows_hash": "Hash of the accepted rows.",
+    },
 )
 OF, SETTINGS = "of", "settings"  # in a commit's metadata: the version of interactions, and the hash of its settings
 

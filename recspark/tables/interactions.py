@@ -17,6 +17,7 @@ TABLE = Table(
     ddl=f"{c.SCENARIO} string, {c.USER_ID} string, {c.ITEM_ID} string, {c.EVENT_TIME} timestamp, {c.EVENT} string, "
     f"{c.VALUE} double, {c.CONTEXT} map<string,string>, {c.EVENT_DATE} date",
     key=KEY,
+    row="Who did what with which item in which scenario; accepted events of any day that a night has read.",
 )
 
 

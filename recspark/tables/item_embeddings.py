@@ -10,7 +10,17 @@ from recspark.warehouse.store import Table
 
 SCHEMA = f"{c.ITEM_ID} string, {c.ENCODER} string, {c.CONTENT_HASH} string, {c.EMBEDDING} binary, {c.DIM} int"
 INPUT = "input"
-TABLE = Table(noun="item_embeddings", ddl=SCHEMA, key=(c.ITEM_ID, c.ENCODER))
+TABLE = Table(
+    noun="item_embeddings",
+    ddl=SCHEMA,
+    key=(c.ITEM_ID, c.ENCODER),
+    row="The vector of an item by one version of an encoder.",
+    comments={
+        c.ENCODER: "Encoder and its version. Example: all-MiniLM-L6-v2@9af1c2",
+        c.EMBEDDING: "Vector, float32 little-endian unless the encoder's storage says otherwise; null without content.",
+        c.DIM: "Numbers in the vector. Example: 384",
+    },
+)
 
 
 def only_new(items: DataFrame, existing: DataFrame, encoder_version: str) -> DataFrame:

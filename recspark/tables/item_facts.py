@@ -13,6 +13,7 @@ TABLE = Table(
     noun="item_facts",
     ddl=f"{c.ITEM_ID} string, {c.RELATION} string, {c.ENTITY} string",
     key=(c.ITEM_ID, c.RELATION, c.ENTITY),
+    row="A fact of an item, made from items by item_facts.relations.",
 )
 
 SECTION = "item_facts.relations"

@@ -19,6 +19,7 @@ TABLE = Table(
     ddl=f"{c.ITEM_ID} string, {c.TEXT} string, {c.ATTRIBUTES} map<string,string>, {c.MEDIA} string, "
     f"{c.CONTENT_HASH} string, {c.FIRST_SEEN} date",
     key=(c.ITEM_ID,),
+    row="An item of the catalogue, or of an accepted event. It stays when it leaves the catalogue.",
 )
 
 LISTED = (c.ITEM_ID, c.TEXT, c.ATTRIBUTES, c.MEDIA, c.FIRST_SEEN)  # from the catalogue

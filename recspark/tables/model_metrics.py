@@ -7,7 +7,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark import columns as c
-from recspark.config.schema import Scenarios, Task
+from recspark.config.rankers import Task
+from recspark.config.schema import Scenarios
 from recspark.tables.interactions import event_weight
 from recspark.tables.scenario_rules import excludes_seen
 from recspark.warehouse.store import Store, Table
@@ -17,6 +18,21 @@ TABLE = Table(
     ddl=f"{c.RUN_DATE} date, {c.RUN_ID} string, {c.MODEL} string, baseline string, {c.SCENARIO} string, slice string, "
     "metric string, value double, lower double, upper double, num_users bigint, note string",
     key=(c.RUN_DATE, c.RUN_ID, c.MODEL, "baseline", c.SCENARIO, "slice", "metric"),
+    row="One figure of one mode in one scenario and slice. metric = publish: model is the mode that orders the lists "
+    "of the scenario, baseline the one before, note why.",
+    comments={
+        c.MODEL: "Mode that was measured; candidates: all retrieved ones; published: an earlier list. Example: gbdt",
+        "baseline": "Mode that a gain is over; empty: no gain. Example: linear",
+        c.SCENARIO: "Scenario; __all__: all together. Example: France",
+        "slice": "Lists that count: all, cold_users, new_to_scenario, cold_items, poor_scenarios, or published:<date>, "
+        "the lists of that night on what users did since. Example: all",
+        "metric": "What was measured: ndcg@10, recall@10, gain_ndcg@10, coverage, auc, gauc, publish. Example: ndcg@10",
+        "value": "The figure, 0 to 1; a gain may be negative. Example: 0.1688",
+        "lower": "Lower end of the 95 % interval over users; null: none. Example: 0.1573",
+        "upper": "Upper end of the 95 % interval over users; null: none. Example: 0.1804",
+        "num_users": "Users who were measured. Example: 1212",
+        "note": "What the gate decided and why, or what to know of the figure.",
+    },
 )
 EVERYONE = "__all__"  # all scenarios together
 ALL, EARLIER = "all", "published:"  # slices: every list of a known user; `published:<run_date>`

@@ -14,6 +14,15 @@ TABLE = Table(
     ddl=f"{c.RUN_DATE} date, {c.RUN_ID} string, published_at timestamp, status string, {c.REASON} string, "
     "config_hash string, model_versions map<string,string>, input_versions map<string,string>",
     key=(c.RUN_ID,),
+    row="A run that published lists or held them back.",
+    comments={
+        "published_at": "When, UTC. Example: 2011-12-10 02:14:07",
+        "status": "published, held (a check failed: readers keep the night before) or withdrawn. Example: published",
+        c.REASON: "Why a run was held; empty if published.",
+        "config_hash": "Hash of the configuration.",
+        "model_versions": "Mode -> folders of its models.",
+        "input_versions": "Table -> version that was read.",
+    },
     checks=(("known_status", "status IN ('published', 'held', 'withdrawn')"),),
 )
 PUBLISHED, HELD = "published", "held"

@@ -19,6 +19,7 @@ TABLE = Table(
     f"{c.SCORE} double, {c.SOURCE} string, {c.MODEL} string, {c.REASON} string, {c.RUN_ID} string",
     key=(c.RUN_DATE, c.SCENARIO, c.USER_ID, c.RANK),
     partition_by=(c.RUN_DATE,),
+    row="One place of one list: exactly k rows for every eligible user of every scenario, and for __default__.",
     checks=(("rank_from_1", f"{c.RANK} >= 1"), ("finite_score", f"abs({c.SCORE}) < double('infinity')")),
 )
 

@@ -12,6 +12,13 @@ TABLE = Table(
     noun="rejected_events",
     ddl=f"{c.RUN_DATE} date, {c.REASON} string, {c.ROW_HASH} bigint, {c.RAW} string",
     key=(c.ROW_HASH,),
+    row="A raw row that could not be used, once, with the reason.",
+    comments={
+        c.RUN_DATE: "Night that first found the row. Example: 2011-12-10",
+        c.REASON: "Why it could not be used. Example: null user_id",
+        c.ROW_HASH: "64-bit hash of the row.",
+        c.RAW: "The raw row as JSON.",
+    },
 )
 
 

@@ -12,10 +12,11 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recspark import columns as c
-from recspark.config.schema import Config, Task
+from recspark.config.rankers import Task
+from recspark.config.schema import Config
 from recspark.errors import ConfigError
 from recspark.expressions import first_line
-from recspark.features import FEATURES
+from recspark.features import FEATURES, meaning
 from recspark.tables.interactions import TABLE as INTERACTIONS
 from recspark.tables.interactions import event_weight
 from recspark.warehouse.store import Table
@@ -38,6 +39,12 @@ def table(tasks: tuple[Task, ...]) -> Table:
         ddl=f"{keys}, {numbers}, {c.WEIGHT} float, {c.FOLD} int",
         key=(c.AS_OF, c.SCENARIO_IDX, c.USER_IDX, c.ITEM_IDX),
         partition_by=(c.AS_OF,),
+        row="A past candidate with what the user did in the window after as_of: what the rankers learn from.",
+        comments={
+            "as_of_day": "as_of as days since 1970-01-01. Example: 15292",
+            **{name: meaning(name) for name in FEATURES},
+            **{label_column(t.name): f"Label of the task {t.name}: {t.kind}, {t.sql}" for t in tasks},
+        },
     )
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
@@ -24,7 +24,7 @@ FORMAT, WRITTEN_FORMAT = "format", 2
 # Operations that change no row: maintenance must not change a fingerprint.
 HOUSEKEEPING = (
     "OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "FSCK", "COMPUTE STATS", "ADD CONSTRAINT",
-    "DROP CONSTRAINT",
+    "DROP CONSTRAINT", "CHANGE COLUMN", "CHANGE COLUMNS",
 )  # fmt: skip
 
 
@@ -37,6 +37,8 @@ class Table:
     key: tuple[str, ...]
     partition_by: tuple[str, ...] = ()
     checks: tuple[tuple[str, str], ...] = ()  # (name, condition), for tables created from now on
+    row: str = ""  # what a row is
+    comments: Mapping[str, str] = field(default_factory=dict)  # column -> meaning, before columns.COMMENTS
 
     @property
     def schema(self) -> T.StructType:
@@ -47,6 +49,10 @@ class Table:
     @property
     def columns(self) -> list[str]:
         return self.schema.fieldNames()
+
+    def comment(self, column: str) -> str:
+        """What a column means; empty if nothing is said."""
+        return self.comments.get(column) or c.COMMENTS.get(column, "")
 
     @property
     def ranged(self) -> list[str]:
@@ -168,14 +174,28 @@ class Store:
         found = [(f.name, f.dataType.simpleString()) for f in rows.schema]
         expected = [(f.name, f.dataType.simpleString()) for f in table.schema]
         assert found == expected, f"{table.noun}: built {found}, the contract is {expected}"
-        writer = rows.write.format("delta")
-        if not self.exists(table):
+        if self.exists(table):
+            writer = rows.write.format("delta")
+        else:
+            named = (F.col(n).alias(n, metadata={"comment": table.comment(n)}) for n in table.columns)
+            writer = rows.select(*named).write.format("delta")
             # training/feed reads the files without Delta, so a deleted row must not remain in its file
             writer = writer.option("delta.enableDeletionVectors", "false").partitionBy(*table.partition_by)
             writer = writer.option("delta.dataSkippingStatsColumns", ",".join(table.ranged))
             for check, condition in table.checks:
                 writer = writer.option(f"delta.constraints.{check}", condition)
         return writer
+
+    def comment(self, table: Table) -> bool:
+        """Set the columns' comments of a table that an earlier version made; False if they are there already."""
+        found = {field.name: field.metadata.get("comment", "") for field in self.read(table).schema}
+        if found == {name: table.comment(name) for name in table.columns}:
+            return False
+        place = self.name(table.noun) if self._catalog else f"delta.`{self.name(table.noun)}`"
+        texts = {name: table.comment(name).replace("\\", "\\\\").replace("'", "\\'") for name in table.columns}
+        changes = ", ".join(f"`{name}` COMMENT '{text}'" for name, text in texts.items())
+        self.spark.sql(f"ALTER TABLE {place} ALTER COLUMN {changes}")
+        return True
 
     @contextmanager
     def _stamped(self, metadata: Mapping[str, Any] | None) -> Iterator[None]:

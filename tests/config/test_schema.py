@@ -8,7 +8,8 @@ from typing import get_args
 import pytest
 
 from recspark.config.load import load
-from recspark.config.schema import Config, Ranker
+from recspark.config.rankers import Ranker
+from recspark.config.schema import Config
 from recspark.errors import ConfigError
 
 TASKS = "training_examples.tasks"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.research import scenario_linear, scenario_popular
-from recspark.config.schema import Linear
+from recspark.config.retrievers import Linear
 from recspark.histories import Histories, from_arrow
 from recspark.models.retrievers import affinity, linear, popular
 from recspark.models.retrievers.catalogue import Catalogue

@@ -2,7 +2,8 @@
 
 from datetime import date, datetime
 
-from recspark.config.schema import ScenarioRule, Scenarios, Task
+from recspark.config.rankers import Task
+from recspark.config.schema import ScenarioRule, Scenarios
 from recspark.tables import interactions
 from recspark.tables import model_metrics as table
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pyspark.sql import functions as F
 
-from recspark.config.schema import Config, Interactions, Task, TrainingExamples
+from recspark.config.rankers import Task, TrainingExamples
+from recspark.config.schema import Config, Interactions
 from recspark.config.sources import Sources
 from recspark.errors import ConfigError
 from recspark.features import FEATURES

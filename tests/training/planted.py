@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recspark import model_folder
-from recspark.config.schema import Ranker, Task
+from recspark.config.rankers import Ranker, Task
 from recspark.histories import finish, save_shard
 from recspark.training.ranking.job import CHECKPOINT_STEPS, RankerJob, RankerModel, Window
 

@@ -29,6 +29,25 @@ def ids(frame):
     return sorted(r.id for r in frame.collect())
 
 
+def test_the_columns_have_comments(spark, tmp_path):
+    """Of a new table, and by `comment` of one that an earlier version made; no stage runs again for it."""
+    named = Table("things", THINGS.ddl, ("id",), ("day",), comments={"id": "It's \\\\ a thing", "n": "How many"})
+
+    def comments(store):
+        return {
+            row.col_name: row.comment for row in spark.sql(f"DESCRIBE delta.`{store.name('things')}`").collect()[:3]
+        }
+
+    new = make(spark, tmp_path / "new")
+    new.replace(named, rows(spark, FIRST))
+    assert comments(new)["id"] == "It's \\\\ a thing" and comments(new)["n"] == "How many" and not new.comment(named)
+    old = make(spark, tmp_path / "old")
+    old.replace(THINGS, rows(spark, FIRST))
+    token = old.token(THINGS)
+    assert old.comment(named) and comments(old) == comments(new) and not old.comment(named)
+    assert make(spark, tmp_path / "old").token(THINGS) == token and ids(old.read(named)) == ["a", "b"]
+
+
 def test_life_of_a_table(spark, tmp_path):
     """Created, a slice replaced, merged, read back at a version, and stamped; a new Store sees the same."""
     store = make(spark, tmp_path)

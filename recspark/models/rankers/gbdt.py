@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from recspark.arrays import Array
-from recspark.config.schema import Gbdt
+from recspark.config.rankers import Gbdt
 from recspark.errors import DataError, TrainingError
 from recspark.models.rankers.blend import spread
 

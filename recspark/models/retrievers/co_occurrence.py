@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from recspark.arrays import Array
-from recspark.config.schema import CoOccurrence
+from recspark.config.retrievers import CoOccurrence
 from recspark.histories import Histories, owners, ranges
 from recspark.models.retrievers import affinity
 from recspark.models.retrievers.catalogue import Catalogue

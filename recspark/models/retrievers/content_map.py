@@ -23,7 +23,7 @@ import scipy.sparse as sp
 from scipy.linalg import cho_factor, cho_solve
 
 from recspark.arrays import Array
-from recspark.config.schema import ContentMap, MatrixFactorization
+from recspark.config.retrievers import ContentMap, MatrixFactorization
 from recspark.errors import DataError
 from recspark.histories import Histories, keep
 from recspark.metrics import ndcg_at_k

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from recspark.arrays import Array
-from recspark.config.schema import ContentTowers
+from recspark.config.retrievers import ContentTowers
 from recspark.errors import DataError
 from recspark.histories import Histories, owners
 from recspark.models.retrievers.affinity import places_from_end

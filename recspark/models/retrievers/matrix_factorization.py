@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from recspark.arrays import Array
-from recspark.config.schema import MatrixFactorization
+from recspark.config.retrievers import MatrixFactorization
 from recspark.histories import Histories
 from recspark.models.retrievers import affinity
 from recspark.models.retrievers.catalogue import Catalogue

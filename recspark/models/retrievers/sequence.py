@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recspark.arrays import Array
-from recspark.config.schema import Sequence
+from recspark.config.retrievers import Sequence
 from recspark.errors import DataError
 from recspark.histories import Histories, owners
 from recspark.models.retrievers.catalogue import Catalogue

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recspark.arrays import Array
-from recspark.config.schema import Sequence
+from recspark.config.retrievers import Sequence
 from recspark.models.retrievers.catalogue import Catalogue
 
 GAP_DAYS = (0.5, 1.5, 3.5, 7.5, 14.5, 30.5, 60.5, 120.5, 365.5)  # edges of the time-gap buckets

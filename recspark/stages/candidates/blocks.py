@@ -15,7 +15,8 @@ import scipy.sparse as sp
 
 from recspark import columns as c
 from recspark.arrays import Array
-from recspark.config.schema import RETRIEVERS, Scenarios
+from recspark.config.retrievers import RETRIEVERS
+from recspark.config.schema import Scenarios
 from recspark.features import Candidates, ranking_features
 from recspark.histories import from_arrow, owners
 from recspark.models.retrievers.pool import Pool, append, exactly, pool

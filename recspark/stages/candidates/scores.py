@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from recspark.arrays import Array
-from recspark.config.schema import RETRIEVERS
+from recspark.config.retrievers import RETRIEVERS
 from recspark.histories import Histories, take
 from recspark.models.retrievers import affinity, content, linear
 from recspark.models.retrievers.pool import Pool, explaining_item

@@ -20,7 +20,7 @@ from pyspark.sql import functions as F
 from recspark import columns as c
 from recspark import metrics
 from recspark.arrays import Array
-from recspark.config.schema import RETRIEVERS
+from recspark.config.retrievers import RETRIEVERS
 from recspark.stages import lists
 from recspark.stages.lists import batches_by_user
 from recspark.tables.candidates import REPEAT

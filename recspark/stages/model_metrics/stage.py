@@ -18,7 +18,8 @@ from pyspark.sql import functions as F
 from recspark import columns as c
 from recspark import gate, model_folder
 from recspark.arrays import Array
-from recspark.config.schema import RETRIEVERS, Config
+from recspark.config.retrievers import RETRIEVERS
+from recspark.config.schema import Config
 from recspark.errors import DataError
 from recspark.stages import lists
 from recspark.stages.candidates import blocks as candidate_blocks

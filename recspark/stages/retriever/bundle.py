@@ -22,7 +22,8 @@ from pyspark.sql import functions as F
 from recspark import columns as c
 from recspark import model_folder
 from recspark.arrays import Array
-from recspark.config.schema import Config, Linear
+from recspark.config.retrievers import Linear
+from recspark.config.schema import Config
 from recspark.encoders.vectors import Storage, vectors_to_array
 from recspark.errors import DataError, TrainingError
 from recspark.features import ItemStats

@@ -16,7 +16,8 @@ from pyspark.sql import DataFrame, SparkSession
 from recspark import columns as c
 from recspark import model_folder
 from recspark.arrays import Array
-from recspark.config.schema import Config, CoOccurrence
+from recspark.config.retrievers import CoOccurrence
+from recspark.config.schema import Config
 from recspark.histories import from_arrow
 from recspark.models.retrievers import co_occurrence
 from recspark.stages.launch import launch

@@ -6,7 +6,6 @@ refused. On several ranks each rank's rows have their own penalty, and the mean 
 Shape suffixes: B rows, H hidden units, N rows of the target, M of the sources.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
@@ -14,7 +13,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from recspark.errors import ConfigError
 from recspark.models.rankers.network import Network
@@ -22,8 +20,7 @@ from recspark.training.feed.feed import Batch
 from recspark.training.ranking.job import SCENARIO_AT
 from recspark.training.ranking.loop import Extras
 
-STRENGTH = 1.0  # of the reversed gradient at the end of the ramp, and of the discrepancy
-CRITIC_UNITS = 32
+STRENGTH = 1.0  # of the discrepancy in the loss
 WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the kernels, times the mean squared distance
 MMD_ROWS = 512  # of each side at most: the cost is their product
 
@@ -35,7 +32,7 @@ def bottom(network: Network) -> nn.Module:
     found: nn.Module | None = getattr(network.body, "bottom", None)
     if found is None:
         raise ConfigError(
-            f"ranker.transfer: adversarial and mmd need a hidden layer that all scenarios share; ranker.model "
+            f"ranker.transfer: mmd needs a hidden layer that all scenarios share; ranker.model "
             f"{network.spec.model} has none, shared_bottom and attention do"
         )
     return found
@@ -43,8 +40,7 @@ def bottom(network: Network) -> nn.Module:
 
 @contextmanager
 def recorded_hidden_layer(network: Network) -> Iterator[HiddenLayer]:
-    """Gives the hidden layer of the last batch while it is open. At the end the critic is removed, since it is not part
-    of the ranker."""
+    """Gives the hidden layer of the last batch while it is open."""
     last: list[Tensor] = []
 
     def keep(module: nn.Module, inputs: Any, hidden_BH: Tensor) -> None:
@@ -55,34 +51,9 @@ def recorded_hidden_layer(network: Network) -> Iterator[HiddenLayer]:
         yield lambda: last[0]
     finally:
         handle.remove()
-        if hasattr(network, "critic"):
-            del network.critic
 
 
-def adversarial(network: Network, hidden: HiddenLayer, target: int | None, num_steps: int) -> Extras:
-    """A critic learns to tell target from sources by the hidden layer; its reversed gradient trains the hidden layer
-    to make the two alike, with a strength that grows as in the paper.
-
-    Reference: Ganin et al. 2016, Domain-Adversarial Training of Neural Networks.
-    """
-    width = network.spec.hidden[-1]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        critic = nn.Sequential(nn.Linear(width, CRITIC_UNITS), nn.ReLU(), nn.Linear(CRITIC_UNITS, 1))
-    network.critic = critic  # a part of the network, so that optimizer and checkpoints have it
-
-    def penalty(batch: Batch, step: int) -> Tensor:
-        hidden_BH = hidden()
-        target_B, weight_B = _sides(batch, target, hidden_BH.device)
-        share = min(1.0, step / max(num_steps, 1))
-        ramp = STRENGTH * (2.0 / (1.0 + math.exp(-10.0 * share)) - 1.0)
-        logit_B = critic(reverse_gradient(hidden_BH, ramp)).squeeze(1)
-        return F.binary_cross_entropy_with_logits(logit_B, target_B.to(logit_B.dtype), weight_B, reduction="sum")
-
-    return Extras(penalty=penalty)
-
-
-def mmd(network: Network, hidden: HiddenLayer, target: int | None, num_steps: int) -> Extras:
+def mmd(hidden: HiddenLayer, target: int | None) -> Extras:
     """The maximum mean discrepancy of the hidden layers, as a part of the loss."""
 
     def penalty(batch: Batch, step: int) -> Tensor:
@@ -111,11 +82,6 @@ def discrepancy(x_NH: Tensor, y_MH: Tensor) -> Tensor:
     within_x = (kernel[:n, :n].sum() - kernel[:n, :n].diagonal().sum()) / (n * (n - 1))
     within_y = (kernel[n:, n:].sum() - kernel[n:, n:].diagonal().sum()) / (m * (m - 1))
     return within_x + within_y - 2 * kernel[:n, n:].mean()
-
-
-def reverse_gradient(x_BH: Tensor, strength: float) -> Tensor:
-    """The identity; its gradient is multiplied by -strength."""
-    return (1.0 + strength) * x_BH.detach() - strength * x_BH
 
 
 def _sides(batch: Batch, target: int | None, device: torch.device) -> tuple[Tensor, Tensor]:

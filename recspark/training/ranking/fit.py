@@ -15,7 +15,7 @@ from torch import Tensor
 from recspark import columns as c
 from recspark import model_folder
 from recspark.arrays import Array
-from recspark.config.schema import Task
+from recspark.config.rankers import Task
 from recspark.histories import HistoryBook
 from recspark.models.layers import Inputs, id_rows, look_up
 from recspark.models.rankers import network

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from recspark import columns as c
-from recspark.config.schema import Ranker, Task
+from recspark.config.rankers import Ranker, Task
 
 TRAINER = "recspark.training.ranking.fit:train_all"  # takes a RankerJob; a name, so that the driver need not load torch
 AS_OF_DAY = "as_of_day"  # days since the epoch, a column of the examples

@@ -2,7 +2,7 @@
 
 Every mode is a function of a `TransferContext` over the network and the loop of recspark/training/ranking/loop.py:
 `alone` the target's rows; `joint` all rows; `finetune` the sources' rows, then the target's; `reweight` all rows, each
-source row weighted by how much it is like the target's; `adversarial`, `mmd` all rows, with a hidden layer that does
+source row weighted by how much it is like the target's; `mmd` all rows, with a hidden layer that does
 not tell the target from its sources; `distill` a wide teacher trained on all rows teaches a student of the target's;
 `augment` the target's rows with changed histories. Whether a mode helped is decided by the gate, not here.
 
@@ -125,17 +125,16 @@ def reweight(context: TransferContext) -> TransferResult:
     return TransferResult(network, training, rows)
 
 
-def adversarial(context: TransferContext) -> TransferResult:
-    """All rows, against a critic that tells target from sources by the hidden layer (Ganin et al. 2016)."""
-    return _aligned(context, alignment.adversarial)
-
-
 def mmd(context: TransferContext) -> TransferResult:
     """All rows, with the hidden layers of target and sources made alike by their maximum mean discrepancy.
 
     Reference: Long et al. 2015, Learning Transferable Features with Deep Adaptation Networks.
     """
-    return _aligned(context, alignment.mmd)
+    rows = context.feed("all")
+    network = context.network(rows, 1)
+    with alignment.recorded_hidden_layer(network) as hidden:
+        training = _train(context, network, rows, "own", alignment.mmd(hidden, context.target))
+    return TransferResult(network, training, rows)
 
 
 def distill(context: TransferContext) -> TransferResult:
@@ -161,7 +160,7 @@ def augment(context: TransferContext) -> TransferResult:
 
 
 MODES: dict[str, Callable[[TransferContext], TransferResult]] = {
-    mode.__name__: mode for mode in (joint, alone, finetune, reweight, adversarial, mmd, distill, augment)
+    mode.__name__: mode for mode in (joint, alone, finetune, reweight, mmd, distill, augment)
 }
 OWN_ROWS_ONLY = ("alone", "augment")  # these two are no transfers: they need no source
 
@@ -231,20 +230,6 @@ def target_epoch_schedule(context: TransferContext) -> EpochSchedule:
     passes = max(1, round(context.feed("all").num_steps / context.feed("own").num_steps))
     checks = min(MAX_CHECKS, passes)
     return EpochSchedule(checks, math.ceil(passes / checks))
-
-
-def _aligned(
-    context: TransferContext,
-    penalty_of: Callable[[Network, alignment.HiddenLayer, int | None, int], Extras],
-) -> TransferResult:
-    """All rows, with a penalty of the hidden layer."""
-    rows = context.feed("all")
-    network = context.network(rows, 1)
-    steps = rows.num_steps * context.settings.max_epochs
-    with alignment.recorded_hidden_layer(network) as hidden:
-        extras = penalty_of(network, hidden, context.target, steps)
-        training = _train(context, network, rows, "own", extras)
-    return TransferResult(network, training, rows)
 
 
 def _first_stage(context: TransferContext, network: Network, rows: Feed, stop: Part, name: str) -> TrainingResult:

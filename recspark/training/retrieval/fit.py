@@ -12,7 +12,7 @@ import numpy as np
 
 from recspark import model_folder
 from recspark.arrays import Array
-from recspark.config.schema import Retriever, Sequence
+from recspark.config.retrievers import Retriever, Sequence
 from recspark.histories import Histories, keep, take
 from recspark.metrics import ndcg_at_k
 from recspark.models.retrievers.catalogue import Catalogue

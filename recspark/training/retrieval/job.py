@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from recspark.config.schema import Retriever
+from recspark.config.retrievers import Retriever
 
 TRAINER = "recspark.training.retrieval.fit:train_all"  # takes a RetrieverJob; a name, so the driver does not load torch
 TRAINABLE = ("matrix_factorization", "sequence", "content_towers", "content_map")

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from recspark.arrays import Array
-from recspark.config.schema import Sequence
+from recspark.config.retrievers import Sequence
 from recspark.errors import TrainingError
 from recspark.histories import Histories, keep
 from recspark.models.retrievers import sequence

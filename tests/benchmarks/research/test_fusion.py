@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.research import fusion, scenario_popular
 from benchmarks.research.event_time_features import Lists
-from recspark.config.schema import Gbdt
+from recspark.config.rankers import Gbdt
 from recspark.errors import DataError
 from recspark.histories import Histories
 from recspark.models.retrievers.catalogue import Catalogue

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.research import scenario_linear
-from recspark.config.schema import Linear
+from recspark.config.retrievers import Linear
 from recspark.errors import ConfigError
 from recspark.histories import Histories
 from recspark.models.retrievers.catalogue import Catalogue

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from recspark import model_folder
-from recspark.config.schema import Ranker
+from recspark.config.rankers import Ranker
 from recspark.metrics import auc
 from recspark.models.layers import RowNoise
 from recspark.models.rankers.catalogue import BODIES

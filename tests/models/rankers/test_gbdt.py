@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from recspark.config.schema import Gbdt
+from recspark.config.rankers import Gbdt
 from recspark.errors import DataError
 from recspark.models.rankers import gbdt
 from recspark.models.rankers.blend import spread

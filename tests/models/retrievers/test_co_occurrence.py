@@ -1,6 +1,6 @@
 import numpy as np
 
-from recspark.config.schema import CoOccurrence
+from recspark.config.retrievers import CoOccurrence
 from recspark.histories import Histories
 from recspark.models.retrievers import co_occurrence
 from recspark.models.retrievers.catalogue import Catalogue

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from recspark.config.schema import ContentMap
+from recspark.config.retrievers import ContentMap
 from recspark.errors import DataError
 from recspark.histories import Histories
 from recspark.models.retrievers import content_map

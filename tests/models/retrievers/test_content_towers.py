@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from recspark.config.schema import ContentTowers
+from recspark.config.retrievers import ContentTowers
 from recspark.errors import DataError
 from recspark.histories import Histories
 from recspark.models.retrievers import content_towers

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.research import scenario_linear, scenario_popular, transitions
 from recspark import model_folder
-from recspark.config.schema import ContentMap, ContentTowers, CoOccurrence, Linear, MatrixFactorization, Sequence
+from recspark.config.retrievers import ContentMap, ContentTowers, CoOccurrence, Linear, MatrixFactorization, Sequence
 from recspark.histories import Histories
 from recspark.models.retrievers import (
     affinity,

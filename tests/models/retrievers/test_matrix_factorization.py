@@ -1,6 +1,6 @@
 import numpy as np
 
-from recspark.config.schema import MatrixFactorization
+from recspark.config.retrievers import MatrixFactorization
 from recspark.histories import Histories
 from recspark.models.retrievers import matrix_factorization
 from recspark.models.retrievers.catalogue import Catalogue

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from recspark.config.schema import Sequence
+from recspark.config.retrievers import Sequence
 from recspark.errors import DataError
 from recspark.histories import Histories
 from recspark.models.retrievers import sequence

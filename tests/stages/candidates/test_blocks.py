@@ -8,7 +8,8 @@ import pytest
 import scipy.sparse as sp
 
 from recspark import model_folder
-from recspark.config.schema import RETRIEVERS, ScenarioRule, Scenarios
+from recspark.config.retrievers import RETRIEVERS
+from recspark.config.schema import ScenarioRule, Scenarios
 from recspark.features import ItemStats
 from recspark.stages.candidates.blocks import Lists, Settings, eligible, retrieve
 from recspark.stages.candidates.scores import Scores

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from pyspark.sql import functions as F
 
-from recspark.config.schema import RETRIEVERS, AtMost, Config, Popular, ScenarioRule
+from recspark.config.retrievers import RETRIEVERS, Popular
+from recspark.config.schema import AtMost, Config, ScenarioRule
 from recspark.errors import ConfigError, DataError
 from recspark.models.retrievers.affinity import LEVELS
 from recspark.stages import item_rules as rules

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pyspark.sql import Row
 
-from recspark.config.schema import RETRIEVERS
+from recspark.config.retrievers import RETRIEVERS
 from recspark.stages.model_metrics import stage as model_metrics
 from recspark.stages.ranker import scorer
 from recspark.tables import candidates, index, interactions, recommendations

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from recspark import columns as c
-from recspark.config.schema import RETRIEVERS
+from recspark.config.retrievers import RETRIEVERS
 from recspark.models.rankers import network
 from recspark.models.rankers.spec import Spec
 from recspark.stages.ranker.scorer import Scorer

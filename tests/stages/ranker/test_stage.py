@@ -12,7 +12,9 @@ import pytest
 
 from recspark import columns as c
 from recspark import model_folder
-from recspark.config.schema import RETRIEVERS, Config, Gbdt
+from recspark.config.rankers import Gbdt
+from recspark.config.retrievers import RETRIEVERS
+from recspark.config.schema import Config
 from recspark.errors import DataError, TrainingError
 from recspark.features import FEATURES
 from recspark.histories import HistoryBook

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 import scipy.sparse as sp
 
-from recspark.config.schema import Linear
+from recspark.config.retrievers import Linear
 from recspark.errors import DataError, TrainingError
 from recspark.stages.retriever import bundle as bundle_module
 from recspark.stages.retriever import stage as retriever

@@ -9,7 +9,8 @@ from pyspark.sql import functions as F
 
 from recspark import columns as c
 from recspark import model_folder
-from recspark.config.schema import RETRIEVERS, Config, Retriever
+from recspark.config.retrievers import RETRIEVERS, Retriever
+from recspark.config.schema import Config
 from recspark.errors import ConfigError, DataError
 from recspark.features import FEATURES, features_of
 from recspark.histories import Histories, from_arrow, take

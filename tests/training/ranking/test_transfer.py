@@ -97,14 +97,14 @@ def test_what_each_mode_learnt_from(trained: dict[str, str]) -> None:
     learnt = [rows(1500, seed) for seed in range(3)]
     trains = np.concatenate([part["fold"] != 0 for part in learnt])
     own = trains & np.concatenate([part["scenario_idx"] == TARGET for part in learnt])
-    for mode in ("joint", "reweight", "adversarial", "mmd"):
+    for mode in ("joint", "reweight", "mmd"):
         assert found[mode]["rows"] == trains.sum(), mode
     for mode in ("alone", "augment", "finetune", "distill"):  # the last stage
         assert found[mode]["rows"] == own.sum(), mode
     assert {mode for mode in found if found[mode]["first_epochs"] > 0} == {"finetune", "distill"}
 
 
-def test_the_rankers_are_as_wide_as_asked_and_have_no_critic(trained: dict[str, str]) -> None:
+def test_the_rankers_are_as_wide_as_asked(trained: dict[str, str]) -> None:
     names = set(model_folder.read_weights(trained["joint"]))
     for mode, folder in trained.items():
         assert model_folder.read_manifest(folder)["spec"]["hidden"] == list(planted.SETTINGS.hidden), mode

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from recspark import model_folder
-from recspark.config.schema import Retriever
+from recspark.config.retrievers import Retriever
 from recspark.errors import DataError
 from recspark.histories import USERS_A_SHARD, Histories, finish, save_shard
 from recspark.models.retrievers import sequence

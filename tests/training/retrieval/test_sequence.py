@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recspark.config.schema import Sequence
+from recspark.config.retrievers import Sequence
 from recspark.histories import Histories
 from recspark.models.retrievers import sequence
 from recspark.models.retrievers.catalogue import Catalogue
