@@ -1,5 +1,6 @@
 """The jobs from an installed package: `recspark COMMAND`, or `python -m recspark COMMAND`.
 
+recspark init DATA --config conf/shop.yaml     look at files and write a configuration, with a comment for every guess
 recspark check --config conf/shop.yaml         try a configuration in seconds; writes nothing
 recspark run --config conf/shop.yaml           all stages of a night, as jobs/nightly.py
 recspark stage NAME --config conf/shop.yaml    one stage, as jobs/NAME.py
@@ -18,7 +19,7 @@ from typing import NoReturn
 from recspark import cli, pipeline
 
 STAGES = {"run": tuple(pipeline.STAGES), "maintain": tuple(pipeline.MAINTENANCE), "stage": ()}
-OTHERS: dict[str, Callable[..., int]] = {"check": cli.check, "describe": cli.describe}
+OTHERS: dict[str, Callable[..., int]] = {"init": cli.init, "check": cli.check, "describe": cli.describe}
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from datetime import date, datetime, timezone
+from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
@@ -137,6 +138,28 @@ def check(
         traceback.print_exc()
     print(f"error: {text}", file=sys.stderr)
     return code
+
+
+def init(
+    data: Annotated[list[str], typer.Argument(help="files, folders, or tables as catalog.schema.name")],
+    config: Annotated[str, typer.Option(help="the YAML file to write")],
+) -> int:
+    """Look at data and write a configuration for it, with a comment for every guess. Reads the first rows only, and the
+    times to their end; overwrites no file."""
+    from recspark.stages import init
+
+    _log_to(Console(stderr=True))
+    try:
+        if Path(config).exists():
+            raise ConfigError(f"{config} exists; give --config a new file")
+        text = init.configuration(data, datetime.now(timezone.utc).date())
+        Path(config).parent.mkdir(parents=True, exist_ok=True)
+        Path(config).write_text(text, encoding="utf-8")
+    except (RecsparkError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"wrote {config} with {text.count('# guess: ')} guesses; try it: recspark check --config {config}")
+    return 0
 
 
 def describe(page: Annotated[str, typer.Argument(help="configuration, or tables")]) -> int:

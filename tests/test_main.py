@@ -48,5 +48,5 @@ def test_a_wrong_name_is_one_line_with_the_nearest(tmp_path: Path) -> None:
     assert done.stderr == "error: stage `rankr` is not known; did you mean ranker?\n"
     assert (
         recspark(tmp_path, "fly").stderr
-        == "error: command `fly` is not known; expected one of check, describe, run, maintain, stage\n"
+        == "error: command `fly` is not known; expected one of init, check, describe, run, maintain, stage\n"
     )
