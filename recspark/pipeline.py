@@ -68,7 +68,7 @@ def execute(
     """Run the stages in order while holding the warehouse's lease. If one raises an error, earlier ones are kept."""
     spark, owned = get_session(config.spark)
     from recspark.stages import recommendations, time_scales
-    from recspark.stages.check import configuration
+    from recspark.stages.check import configuration, expressions_of_sources
     from recspark.warehouse.lease import hold
     from recspark.warehouse.store import Store
 
@@ -76,6 +76,7 @@ def execute(
     try:
         if len(stages) > 1:
             configuration(spark, config)  # a mistake that would be found after minutes of other stages
+            expressions_of_sources(spark, config, run_date)
         with hold(config.warehouse, run_id) as held:
             recommendations.repair(store)
             _warn_of_rebuilds_after_upgrade(store)

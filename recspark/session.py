@@ -1,5 +1,6 @@
 """The SparkSession: the active one (on Databricks, under spark-submit), else a new local one with Delta."""
 
+import logging
 import os
 import re
 import shutil
@@ -53,6 +54,8 @@ def get_session(settings: dict[str, str] | None = None, app_name: str = "recspar
     from pyspark import SparkContext
     from pyspark.sql import SparkSession
 
+    # It would print each wrong expression's Java trace as one long line; the error says the same in words.
+    logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
     # The active session belongs to a thread; another thread's is found through the one context of the process.
     is_new = SparkContext._active_spark_context is None
     active = SparkSession.getActiveSession() or _build(settings or {}, app_name)

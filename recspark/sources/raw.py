@@ -22,9 +22,7 @@ def read(spark: SparkSession, source: Source, section: str) -> DataFrame:
     Raises: ConfigError for a missing path or table and for SQL that does not parse, SchemaError for an unknown column,
     DataError when there is no row or the rows are not of the configured format.
     """
-    rows = _load(spark, source, section)
-    if source.where is not None:
-        rows = rows.where(expressions.column(rows, source.where, "condition", f"{section}.where", place(source)))
+    rows = opened(spark, source, section)
     try:
         empty = rows.isEmpty()
     except FAILURES as error:
@@ -36,6 +34,17 @@ def read(spark: SparkSession, source: Source, section: str) -> DataFrame:
             "day's data has arrived"
         )
     return rows
+
+
+def opened(spark: SparkSession, source: Source, section: str) -> DataFrame:
+    """As `read`, without looking whether there is a row: only the schema is read, of JSON all rows.
+
+    Raises: as `read`, except for a source without rows.
+    """
+    rows = _load(spark, source, section)
+    if source.where is None:
+        return rows
+    return rows.where(expressions.column(rows, source.where, "condition", f"{section}.where", place(source)))
 
 
 def whole_row(rows: DataFrame) -> Column:
@@ -66,6 +75,17 @@ def fingerprint(spark: SparkSession, source: Source, section: str) -> str:
         if not files:
             raise ConfigError(_missing(path, section))
     return " ".join(sorted(file for files in listed for file in files))
+
+
+def first_file(spark: SparkSession, source: Source, section: str) -> tuple[str, ...]:
+    """The first file of a source.
+
+    Raises: ConfigError if there is none.
+    """
+    listed = sorted(file for path in _resolved(spark, source) for file in _list(spark, path))
+    if not listed:
+        raise ConfigError(_missing(place(source), section))
+    return (listed[0].rsplit(":", 2)[0],)
 
 
 def _load(spark: SparkSession, source: Source, section: str) -> DataFrame:

@@ -1,11 +1,12 @@
 """What a night would refuse, found in seconds: every expression of the configuration is tried, every source opened.
 
-`configuration` reads no data and comes first in every run of several stages. `sources` reads the first rows of each
-source. Neither writes anything.
+`configuration` and `expressions_of_sources` read no data and come first in every run of several stages. `sources` reads
+the first rows of each source. None of them writes anything.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date
+from typing import cast
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -13,7 +14,7 @@ from pyspark.sql import functions as F
 from recspark import columns as c
 from recspark import expressions
 from recspark.config.schema import Config
-from recspark.config.sources import Source
+from recspark.config.sources import ItemSource, Source
 from recspark.encoders.weights import versions
 from recspark.errors import DataError
 from recspark.sources import catalogue, events, given, raw, users
@@ -25,6 +26,7 @@ from recspark.tables.interactions import event_weight
 from recspark.tables.items import TABLE as ITEMS
 
 FIRST_ROWS = 1000
+USER = (c.SCENARIO, c.USER_ID)
 
 
 def configuration(spark: SparkSession, config: Config) -> list[str]:
@@ -52,6 +54,28 @@ def configuration(spark: SparkSession, config: Config) -> list[str]:
     return lines
 
 
+def expressions_of_sources(spark: SparkSession, config: Config, run_date: date) -> None:
+    """Open each source and try its expressions on its columns; no row is read. JSON is left to the stages: its columns
+    are known only when all of it was read.
+
+    Raises: ConfigError, SchemaError and DataError as the stages do.
+    """
+    found, candidates = config.source, config.candidates.source
+    parts: list[tuple[str, Source | None, Callable[[DataFrame], object]]] = [
+        (events.SECTION, found.interactions, lambda rows: events.parse(rows, found.interactions, run_date, None)),
+        (catalogue.SECTION, found.items, lambda rows: catalogue.parse(rows, cast("ItemSource", found.items), run_date)),
+        (users.SECTION, found.users, lambda rows: _id_columns(rows, cast("Source", found.users), users.SECTION, USER)),
+        (
+            given.SECTION,
+            candidates,
+            lambda rows: _id_columns(rows, cast("Source", candidates), given.SECTION, given.KEY),
+        ),
+    ]
+    for section, source, parse in parts:
+        if source is not None and source.format != "json":
+            parse(raw.opened(spark, source, section))
+
+
 def sources(spark: SparkSession, config: Config, run_date: date) -> Iterator[str]:
     """A line for each source, after its first rows were read by the configuration's expressions.
 
@@ -63,7 +87,7 @@ def sources(spark: SparkSession, config: Config, run_date: date) -> Iterator[str
         rows = _first(spark, found.items, catalogue.SECTION)
         yield _counted(catalogue.SECTION, rows, catalogue.parse(rows, found.items, run_date))
     if found.users is not None:
-        yield _ids(_first(spark, found.users, users.SECTION), found.users, users.SECTION, (c.SCENARIO, c.USER_ID))
+        yield _ids(_first(spark, found.users, users.SECTION), found.users, users.SECTION, USER)
     if candidates is not None:
         yield _ids(_first(spark, candidates, given.SECTION), candidates, given.SECTION, given.KEY)
 
@@ -82,9 +106,13 @@ def _interactions(rows: DataFrame, config: Config, run_date: date) -> str:
 
 
 def _ids(rows: DataFrame, source: Source, section: str, names: Sequence[str]) -> str:
+    return _counted(section, rows, _id_columns(rows, source, section, names).na.drop())
+
+
+def _id_columns(rows: DataFrame, source: Source, section: str, names: Sequence[str]) -> DataFrame:
     where = raw.place(source)
     ids = (expressions.column(rows, getattr(source, n), "id", f"{section}.{n}", where).alias(n) for n in names)
-    return _counted(section, rows, rows.select(*ids).na.drop())
+    return rows.select(*ids)
 
 
 def _counted(section: str, rows: DataFrame, usable: DataFrame) -> str:
@@ -95,6 +123,9 @@ def _counted(section: str, rows: DataFrame, usable: DataFrame) -> str:
 
 
 def _first(spark: SparkSession, source: Source, section: str) -> DataFrame:
+    """Of JSON the rows of the first file: Spark reads all that it is given to know the columns."""
+    if source.format == "json":
+        source = source.model_copy(update={"paths": raw.first_file(spark, source, section)})
     return raw.read(spark, source, section).limit(FIRST_ROWS)
 
 
