@@ -100,11 +100,13 @@ def check(config: Config, run_date: date) -> Iterator[str]:
     Raises: as a night does.
     """
     spark, owned = get_session(config.spark)
-    from recspark.stages.check import configuration, sources
+    from recspark.stages.check import configuration, night, sources
+    from recspark.warehouse.store import Store
 
     try:
         yield from configuration(spark, config)
         yield from sources(spark, config, run_date)
+        yield from night(Store(spark, config, "check"), config, run_date)
     finally:
         if owned:
             spark.stop()

@@ -15,6 +15,8 @@ from recspark.config.sources import Source
 from recspark.errors import ConfigError, DataError, RecsparkError
 from recspark.expressions import FAILURES, first_line
 
+PACKED = 5  # a text is about this many times smaller in gzip
+
 
 def read(spark: SparkSession, source: Source, section: str) -> DataFrame:
     """All raw rows that match `where`; `section` is the dotted key, for messages (source.interactions).
@@ -86,6 +88,23 @@ def first_file(spark: SparkSession, source: Source, section: str) -> tuple[str, 
     if not listed:
         raise ConfigError(_missing(place(source), section))
     return (listed[0].rsplit(":", 2)[0],)
+
+
+def about_rows(spark: SparkSession, source: Source, section: str) -> int | None:
+    """About how many rows the source has, `where` left aside, without reading them: from the files' footers, or from
+    their sizes and the length of the first lines. None for a table, of which only reading would tell.
+
+    Raises: as `read`.
+    """
+    if source.format in ("parquet", "delta"):
+        return _load(spark, source, section).count()
+    if source.format == "table":
+        return None
+    files = [file.rsplit(":", 2) for path in _resolved(spark, source) for file in _list(spark, path)]
+    lines = spark.read.text(list(first_file(spark, source, section))).limit(1000)
+    length = lines.agg(F.avg(F.length("value"))).collect()[0][0] or 1.0
+    size = sum(int(size) * (PACKED if path.endswith(".gz") else 1) for path, size, _ in files)
+    return round(size / (length + 1))
 
 
 def _load(spark: SparkSession, source: Source, section: str) -> DataFrame:

@@ -127,3 +127,18 @@ def test_views_are_named_by_their_files(spark, people):
     source = Source(format="table", table="raw_people")
     assert raw.fingerprint(spark, source, "source.x") == raw.fingerprint(spark, people, "source.x")
     assert raw.read(spark, source, "source.x").count() == 2
+
+
+def test_rows_are_counted_without_reading_them(spark, tmp_path):
+    """4 lines of 7 letters and a line end; of JSON likewise; of Parquet from the footers."""
+    (tmp_path / "a.csv").write_text("a,bcdef\n" * 4)
+    spark.range(5).coalesce(1).write.parquet(f"{tmp_path}/a.parquet")
+
+    def about(kind, **place):
+        return raw.about_rows(spark, Source(format=kind, **place), "source.interactions")
+
+    assert about("csv", paths=(f"{tmp_path}/a.csv",)) == 4
+    assert about("parquet", paths=(f"{tmp_path}/a.parquet",)) == 5
+    assert about("table", table="main.big.table") is None
+    with pytest.raises(ConfigError, match="does not exist"):
+        about("csv", paths=(f"{tmp_path}/no.csv",))

@@ -90,8 +90,19 @@ def test_what_is_right_is_said(spark: Any, tmp_path: Path) -> None:
     assert lines[4:] == [
         "source.interactions: of the first 3 rows 1 usable; others: later: 1, null user_id: 1; scenarios: de",
         "source.items: of the first 3 rows 3 usable",
+        "run date 2024-03-01: events of that day and later are not read",
+        "the first night of this warehouse: every stage is built; events: about 4",
+        "about 2 to 5 minutes on two cores if every stage is built, a quarter of it for the next nights",
     ]
     assert not (tmp_path / "warehouse").exists()
+
+
+@pytest.mark.parametrize(
+    "rows,expected",
+    ((None, "2 to 10 minutes"), (5000, "2 to 5 minutes"), (540_000, "2 to 10 minutes"), (8_600_000, "43 minutes")),
+)
+def test_the_time_follows_from_measured_nights(rows: int | None, expected: str) -> None:
+    assert check._minutes(rows) == expected
 
 
 def test_rows_of_which_none_is_usable_are_an_error(spark: Any, tmp_path: Path) -> None:
