@@ -186,6 +186,9 @@ def crash(error: Exception) -> tuple[str, int]:
     if found:
         kind, message = found[-1]
         return message.strip(), getattr(errors, kind).exit_code
+    unlike = errors.unlike_file(text)  # a task found it in the middle of a stage
+    if unlike is not None:
+        return unlike, 2
     return f"{type(error).__name__}: {next(filter(None, map(str.strip, text.splitlines())), '')}", CRASH
 
 
@@ -204,7 +207,14 @@ def parse_run_date(given: str | None, config: Config) -> date:
 
 def _line(summary: Summary, seconds: float) -> str:
     rejected = ", ".join(f"{n:,} {reason}" for reason, n in sorted(summary.rejected.items()))
-    parts = ["unchanged, skipped" if summary.skipped else f"{summary.rows_in:,} rows in, {summary.rows_out:,} out"]
+    off = summary.skipped and summary.note in ("off", "not configured")
+    parts = [
+        "not used"
+        if off
+        else "unchanged, skipped"
+        if summary.skipped
+        else f"{summary.rows_in:,} rows in, {summary.rows_out:,} out"
+    ]
     parts += [f"rejected: {rejected}"] if rejected else []
     parts += [summary.note] if summary.note else []
     parts += [f"table version {summary.version}"] if summary.version is not None else []

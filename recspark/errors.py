@@ -1,5 +1,14 @@
 """Errors for people: each message names where it happened, what was found, what was expected and how to fix it."""
 
+import re
+
+# of Spark: another type or another header in one of the files
+UNLIKE = re.compile(
+    r"(Encountered error while reading file .*?actual Parquet type:? \w+)"
+    r"|(CSV header does not conform to the schema.*?CSV file: \S+)",
+    re.DOTALL,
+)
+
 
 class RecsparkError(Exception):
     """Base of all errors that a user can fix; a job prints it as one line and ends with `exit_code`."""
@@ -29,3 +38,11 @@ class PublishError(RecsparkError):
     """Tonight's lists failed a check; readers keep the previous night's."""
 
     exit_code = 3
+
+
+def unlike_file(text: str) -> str | None:
+    """One line, if Spark's message is about a file whose columns are not those of the first one."""
+    found = UNLIKE.search(text)
+    if found is None:
+        return None
+    return f"{' '.join(found[0].split())[:400]}; write the files alike, or name those that belong together in `paths`"

@@ -17,6 +17,7 @@ FAILURES = (PySparkException, Py4JJavaError)  # the latter when a task cannot op
 
 Kind = Literal["id", "text", "texts", "media", "time", "number", "condition"]
 
+CORRUPT = "_corrupt_record"  # Spark's name for the text of a row that is not as the others
 WORD = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
 INTEGERS = (T.ByteType, T.ShortType, T.IntegerType, T.LongType, T.DecimalType)
 NUMBERS = (*INTEGERS, T.FloatType, T.DoubleType)
@@ -53,6 +54,7 @@ def column(rows: DataFrame, sql: str, kind: Kind, key: str, where: str) -> Colum
     Raises: ConfigError if it does not parse, SchemaError for an unknown column or a wrong type.
     """
     allowed, target = KINDS[kind]
+    sql = named(rows, sql)
     if WORD.fullmatch(sql.strip()) and sql.strip().lower() not in ("null", *(name.lower() for name in rows.columns)):
         raise _unknown(rows, sql.strip(), key, where)  # else Spark reads a missing column `user` as its function user()
     try:
@@ -64,10 +66,24 @@ def column(rows: DataFrame, sql: str, kind: Kind, key: str, where: str) -> Colum
         raise SchemaError(f"{key}: `{sql}` is of type {found.simpleString()} in {where}; expected {EXPECTED[kind]}")
     if kind == "media" and isinstance(found, T.BinaryType):
         return F.concat(F.lit("data:;base64,"), F.base64(F.expr(sql)))
+    if kind == "id":
+        return _id(F.expr(sql), found)
     value = (F.array(F.expr(sql)) if kind == "texts" and element is None else F.expr(sql)).cast(target)
     if kind == "time":  # Spark reads "20713" as a year, which Python cannot represent
         return F.when(F.year(value).between(1, 9999), value)
     return value
+
+
+def named(rows: DataFrame, sql: str) -> str:
+    """The SQL of an expression: the name of a column is that column, whatever letters it has."""
+    name = sql.strip()
+    return "`" + name.replace("`", "``") + "`" if name in rows.columns else sql
+
+
+def _id(value: Column, found: T.DataType) -> Column:
+    """An id as text, without blanks around it; a decimal without a fraction is a whole number (17850.00 is 17850)."""
+    text = F.trim(value.cast("string"))
+    return F.regexp_replace(text, r"[.]0+$", "") if isinstance(found, T.DecimalType) else text
 
 
 def text_map(values: Sequence[tuple[str, Column]]) -> Column:
@@ -90,7 +106,8 @@ def _unknown(rows: DataFrame, name: str, key: str, where: str) -> SchemaError:
     columns = {column.lower(): column for column in rows.columns}
     near = [columns[lower] for lower in difflib.get_close_matches(name.lower(), columns, n=2)]
     hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return SchemaError(f"{key}: column {name} is not in {where}; {hint}it has {', '.join(rows.columns)}")
+    there = ", ".join(column for column in rows.columns if column != CORRUPT)
+    return SchemaError(f"{key}: column {name} is not in {where}; {hint}it has {there}")
 
 
 def first_line(error: PySparkException | Py4JJavaError) -> str:

@@ -5,13 +5,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from recspark.config.section import Section
+from recspark.config.section import Place, Section
 
 
 class Encoder(Section):
     """`encoder` is a folder, a name on the Hugging Face hub, or the packaged all-MiniLM-L6-v2."""
 
-    encoder: str = "all-MiniLM-L6-v2"
+    encoder: Place = "all-MiniLM-L6-v2"
     """A folder, a name on the Hugging Face hub, or the packaged all-MiniLM-L6-v2."""
     revision: str | None = None
     """Commit of a model on the hub."""
@@ -80,7 +80,7 @@ class TextAdapter(Section):
     """LoRA, on pairs of items that a user interacted with soon after each other. Its model is used with
     `item_embeddings.encoder: text_adapter`."""
 
-    encoder: str = "all-MiniLM-L6-v2"
+    encoder: Place = "all-MiniLM-L6-v2"
     """The base model."""
     revision: str | None = None
     """Commit of a base model on the hub."""

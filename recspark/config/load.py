@@ -12,6 +12,27 @@ from recspark.config.schema import Config
 from recspark.errors import ConfigError
 
 
+class StrictLoader(yaml.SafeLoader):
+    """YAML without its two traps: a key that stands twice (the first one would be lost), and one that is not read as
+    the text that it looks like (NO is false)."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
+            if not isinstance(key, str):
+                raise yaml.YAMLError(
+                    f"line {line}: the key {key_node.value} is read as {str(key).lower()}, not as a text; "
+                    f'write "{key_node.value}" in quotes'
+                )
+            if key in lines:
+                raise yaml.YAMLError(
+                    f"line {line}: the key {key} stands in line {lines[key]} already; put the two together"
+                )
+            lines[key] = line
+        return super().construct_mapping(node, deep)
+
+
 def load(path: str, overrides: tuple[str, ...] = ()) -> Config:
     """Read one YAML file and apply `dotted.key=value` overrides (values are YAML).
 
@@ -21,7 +42,7 @@ def load(path: str, overrides: tuple[str, ...] = ()) -> Config:
     if not file.is_file():
         raise ConfigError(f"config file {path} does not exist; give --config conf/<name>.yaml")
     try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+        tree = yaml.load(file.read_text(encoding="utf-8"), Loader=StrictLoader)  # safe: a SafeLoader
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
@@ -31,7 +52,7 @@ def load(path: str, overrides: tuple[str, ...] = ()) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{path}: " + "; ".join(_explain(e) for e in error.errors()[:5])) from None
+        raise ConfigError(f"{path}: " + "; ".join(map(_explain, _worth_telling(error.errors())[:5]))) from None
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:
@@ -50,6 +71,13 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override}: the value is not YAML, found {value!r}; quote it") from None
 
 
+def _worth_telling(errors: list[Any]) -> list[Any]:
+    """Unknown keys first; without the missing keys of a section in which a key is misspelt, which may be the same."""
+    misspelt = {error["loc"][:-1] for error in errors if error["type"] == "extra_forbidden"}
+    told = [e for e in errors if e["type"] != "missing" or e["loc"][:-1] not in misspelt]
+    return sorted(told, key=lambda error: error["type"] != "extra_forbidden")
+
+
 def _explain(error: Any) -> str:
     """One pydantic error as `dotted.key: found, expected`."""
     loc = [str(part) for part in error["loc"]]
@@ -64,7 +92,11 @@ def _explain(error: Any) -> str:
         return f"required key `{key}` is missing; add it to the file or give --set {key}=..."
     if error["type"] == "value_error" and not key:  # about several sections, which the message names
         return str(error["ctx"]["error"])
-    return f"`{key}`: found {error['input']!r:.80}, {error['msg'][:1].lower()}{error['msg'][1:]}"
+    hint = ""
+    if isinstance(error["input"], bool) and error["type"] == "string_type":
+        hint = "; YAML reads yes, no, on and off as true and false: put the word in quotes"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"`{key}`: found {error['input']!r:.80}, {message[:1].lower()}{message[1:]}{hint}"
 
 
 def _model_at(loc: list[str]) -> type[BaseModel]:

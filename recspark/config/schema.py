@@ -3,15 +3,16 @@ is about; a key without a default is required."""
 
 import hashlib
 import json
+import re
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from recspark.config.content import ItemEmbeddings, ItemFacts, TextAdapter
 from recspark.config.rankers import Gbdt, Ranker, Training, TrainingExamples
 from recspark.config.retrievers import Candidates, Retriever
-from recspark.config.section import Section
+from recspark.config.section import Place, Section
 from recspark.config.sources import Sources
 
 
@@ -99,8 +100,8 @@ class Maintenance(Section):
 class Config(Section):
     """The whole file."""
 
-    warehouse: str
-    """Folder or URL for tables and models."""
+    warehouse: Place
+    """Folder or URL for tables and models; `~` and `${VARIABLE}` are replaced."""
     catalog: str | None = None
     """catalog.schema: tables there instead of in folders; models stay in the warehouse."""
     tables: dict[str, str] = {}
@@ -126,6 +127,14 @@ class Config(Section):
     maintenance: Maintenance = Maintenance()
     spark: dict[str, str] = {}
     """Settings of the Spark session, as Spark names them."""
+
+    @field_validator("warehouse")
+    @classmethod
+    def _url(cls, warehouse: str) -> str:
+        """Spark and Python read a URL with one slash as two different places."""
+        if re.match(r"^[a-z][a-z0-9+]+:/(?!/)", warehouse):
+            raise ValueError(f"write an URL with two slashes: {warehouse.replace(':/', '://', 1)}")
+        return warehouse
 
     @model_validator(mode="after")
     def _depth(self) -> "Config":

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from recspark.config.section import Section
+from recspark.config.section import Place, Section
 
 
 class Source(Section):
@@ -12,8 +12,8 @@ class Source(Section):
 
     format: Literal["parquet", "csv", "json", "delta", "table"]
     """Of the files; `table` reads a table of the catalogue."""
-    paths: tuple[str, ...] = ()
-    """Files, folders, patterns or URLs, for every format but `table`."""
+    paths: tuple[Place, ...] = ()
+    """Files, folders, patterns or URLs, for every format but `table`; `~` and `${VARIABLE}` are replaced."""
     table: str | None = None
     """catalog.schema.table, for format `table`."""
     options: dict[str, str] = {}

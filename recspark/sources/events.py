@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 from recspark import columns as c
 from recspark import expressions
 from recspark.config.sources import InteractionSource
-from recspark.sources import raw
+from recspark.sources import catalogue, raw
 from recspark.tables.interaction_days import Day
 from recspark.tables.interactions import KEY
 from recspark.warehouse.store import row_hash, rows_hash
@@ -22,6 +22,9 @@ WHOLE_NUMBERS = 1e15  # doubles hold whole numbers exactly up to here
 
 OK, LATER = "ok", "later"  # states of a raw row; any other state is the reason why it is rejected
 STATE, WHOLE, BAD_TIME, BAD_VALUE, ROWS = "_state", "_whole", "_bad_time", "_bad_value", "_rows"
+MALFORMED = "_malformed"
+FIRST_DAY = date(1900, 1, 1)  # older ones stand for "no time": 0001-01-01 in .NET, 1753-01-01 in SQL Server
+MAX_FLOAT = 3.4e38  # labels are float32
 COPIES, DISTINCT = "_copies", "_distinct"  # the number of raw rows of a key, and of different ones
 
 
@@ -68,7 +71,8 @@ def _typed(rows: DataFrame, source: InteractionSource) -> list[Column]:
         return expressions.column(rows, getattr(source, name), kind, f"{SECTION}.{name}", where)
 
     def unparsable(name: str, kind: expressions.Kind) -> Column:
-        return F.expr(getattr(source, name)).isNotNull() & typed(name, kind).isNull()
+        sql = expressions.named(rows, getattr(source, name))
+        return F.expr(sql).isNotNull() & typed(name, kind).isNull()
 
     context = [
         expressions.column(rows, sql, "text", f"{SECTION}.{c.CONTEXT}.{name}", where)
@@ -81,21 +85,25 @@ def _typed(rows: DataFrame, source: InteractionSource) -> list[Column]:
         typed(c.VALUE, "number").alias(c.VALUE),
         unparsable(c.VALUE, "number").alias(BAD_VALUE),
         F.array(*context).cast("array<string>").alias(c.CONTEXT),
+        catalogue.malformed(rows).alias(MALFORMED),
     ]
 
 
 def _state(run_date: date, unknown_item: Column) -> Column:
-    """The state of a parsed row: the first rule that applies. Rows from run_date on are `later`, whatever else."""
+    """The state of a parsed row: the first rule that applies. Rows from run_date on are `later`, whatever else but that
+    their number of values is not that of the others."""
     value = F.col(c.VALUE)
-    state = F.when(F.to_date(c.EVENT_TIME) >= F.lit(run_date), LATER)
+    state = F.when(F.col(MALFORMED), "malformed row").when(F.to_date(c.EVENT_TIME) >= F.lit(run_date), LATER)
     for name in (c.USER_ID, c.ITEM_ID, c.SCENARIO, c.EVENT):
         state = state.when(F.col(name).isNull() | (F.trim(name) == ""), f"null {name}")
     for name, reserved in RESERVED.items():
         state = state.when(F.col(name) == reserved, f"reserved {name}")
     state = state.when(F.col(BAD_TIME), f"unparsable {c.EVENT_TIME}")
     state = state.when(F.col(c.EVENT_TIME).isNull(), f"null {c.EVENT_TIME}")
+    state = state.when(F.to_date(c.EVENT_TIME) < F.lit(FIRST_DAY), f"{c.EVENT_TIME} before 1900")
     state = state.when(F.col(BAD_VALUE), f"unparsable {c.VALUE}")
     state = state.when(F.isnan(value) | (F.abs(value) == float("inf")), f"non-finite {c.VALUE}")
+    state = state.when(F.abs(value) > MAX_FLOAT, f"out of range {c.VALUE}")
     return state.when(unknown_item, "unknown item").otherwise(OK)
 
 
@@ -125,14 +133,14 @@ class Raw:
 
     days: dict[date | None, Day]
     later: int
-    first_later: object
+    first_later: str | None
 
 
 def raw_days(parsed: DataFrame) -> Raw:
     """The counts of each raw day, in one pass over parsed rows; a row a day and state comes to the driver."""
     hashed = F.sum(F.xxhash64(c.ROW_HASH, STATE).cast("decimal(38,0)")).alias("hash")
     by = parsed.groupBy(F.to_date(c.EVENT_TIME).alias("day"), STATE)
-    found = by.agg(F.count("*").alias("n"), hashed, F.min(c.EVENT_TIME).alias("first")).collect()
+    found = by.agg(F.count("*").alias("n"), hashed, F.min(c.EVENT_TIME).cast("string").alias("first")).collect()
     later = [row for row in found if row[STATE] == LATER]
     states: dict[date | None, list[Row]] = {}
     for row in found:

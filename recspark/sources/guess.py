@@ -30,13 +30,14 @@ SCENARIOS = (
 )
 EVENTS = ("event", "action", "behavior", "behaviour", "activity", "interaction", "verb")
 VALUES = (
-    "rating", "rate", "stars", "score", "overall", "label", "price", "amount", "revenue", "spend", "value", "total",
+    "rating", "rate", "stars", "score", "overall", "price", "amount", "revenue", "spend", "value", "total",
 )
 PRICES = ("price",)
 NO_VALUES = ("propensity", "position")
 TEXTS = ("title", "name", "description", "text", "headline", "summary", "words")
 # fmt: on
 CLICKS = ("click", "clicked", "is_click")
+LABELS = ("label", "like", "liked", "is_like")
 BUYS = ("buy", "purchase", "order", "transaction", "conversion", "sale", "bought", "checkout")
 IDS = ("id", "ids", "no", "number", "code", "key", "nr")
 NO_SCENARIOS = {"train", "valid", "test", "val", "dev", "validation", "part", "data"}  # parts of files' names
@@ -115,7 +116,7 @@ def ids(rows: pd.DataFrame) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def named(rows: pd.DataFrame, columns: tuple[str, ...], key: str) -> Guess:
     first, *others = columns
     how = f", the {'first' if key == 'user_id' else 'second'} column of ids" if re.fullmatch(r"_c\d+", first) else ""
-    return Guess(quoted(first), f"{rows[first].nunique():,} different in the first rows{how}", tuple(others))
+    return Guess(quoted(first), f"{rows[first].nunique():,} different{how}", tuple(others))
 
 
 def time_columns(rows: pd.DataFrame, taken: set[str]) -> Iterator[tuple[str, str]]:
@@ -170,10 +171,11 @@ def event(rows: pd.DataFrame, taken: set[str]) -> Guess | None:
         if name not in taken and 2 <= rows[name].nunique() <= 50:
             values = ", ".join(sorted(map(str, rows[name].dropna().unique()))[:6])
             return Guess(quoted(name), f"values: {values}")
-    for name in by_words(rows, CLICKS):
-        if set(pd.to_numeric(rows[name], errors="coerce").dropna().unique()) == {0, 1}:
-            sql = f"CASE WHEN CAST({quoted(name)} AS INT) = 1 THEN 'click' ELSE 'impression' END"
-            return Guess(sql, f"{name} is 0 or 1; an impression has no weight, see interactions")
+    for words, yes, no in ((CLICKS, "click", "impression"), (LABELS, "like", "dislike")):
+        for name in by_words(rows, words):
+            if name not in taken and set(pd.to_numeric(rows[name], errors="coerce").dropna().unique()) == {0, 1}:
+                sql = f"CASE WHEN CAST({quoted(name)} AS INT) = 1 THEN '{yes}' ELSE '{no}' END"
+                return Guess(sql, f"{name} is 0 or 1; {no} has no weight, see event_weights")
     return None
 
 

@@ -1,6 +1,8 @@
 """Reading the raw rows of a configured source, a fingerprint of them, and each mistake as one line."""
 
+import hashlib
 import os
+import re
 import time
 from typing import Any
 
@@ -9,12 +11,18 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql import types as T
 
 from recspark import expressions
 from recspark.config.sources import Source
-from recspark.errors import ConfigError, DataError, RecsparkError
-from recspark.expressions import FAILURES, first_line
+from recspark.errors import ConfigError, DataError, RecsparkError, unlike_file
+from recspark.expressions import CORRUPT, FAILURES, first_line
 
+ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".tgz", ".tar.gz", ".xlsx", ".xls")
+# Quotes are doubled inside quotes, as spreadsheets write them; each file's header is compared with the first one's; all
+# columns are parsed, since else a row of another width is not noticed.
+CSV = {"escape": '"', "enforceSchema": "false", "columnNameOfCorruptRecord": CORRUPT, "columnPruning": "false"}
+ITEMS = "source.items"  # its texts may hold line breaks; files that are read so cannot be split, which events must be
 PACKED = 5  # a text is about this many times smaller in gzip
 
 
@@ -108,12 +116,26 @@ def about_rows(spark: SparkSession, source: Source, section: str) -> int | None:
 
 
 def _load(spark: SparkSession, source: Source, section: str) -> DataFrame:
+    packed = [path for path in source.paths if path.lower().endswith(ARCHIVES)]
+    if packed:
+        raise ConfigError(f"{section}.paths: {packed[0]} is an archive, which is not read; unpack it, or use gzip")
     try:
         if source.format == "table":
             return spark.table(str(source.table))
-        return spark.read.format(source.format).options(**source.options).load(_paths(spark, source))
+        options = {**(CSV if source.format == "csv" else {}), **source.options}
+        if source.format == "csv" and section == ITEMS:
+            options.setdefault("multiLine", "true")
+        reader = spark.read.format(source.format).options(**options)
+        rows = reader.load(_paths(spark, source))
+        if source.format == "csv":  # again, with the text of each row whose number of values is another
+            schema = T.StructType([*rows.schema.fields, T.StructField(CORRUPT, T.StringType())])
+            rows = reader.schema(schema).load(_paths(spark, source))
     except FAILURES as error:
         raise _unreadable(source, section, error) from error
+    if rows.columns == [CORRUPT]:
+        hint = 'a file that is one list of objects needs `options: {multiLine: "true"}`'
+        raise DataError(f"{section}: {place(source)} has no row of JSON with one object a line; {hint}")
+    return rows
 
 
 def _paths(spark: SparkSession, source: Source) -> Any:
@@ -149,7 +171,13 @@ def _table_version(spark: SparkSession, name: str) -> str:
         return _delta_version(DeltaTable.forName(spark, name))
     except AnalysisException:  # a table of another format, or a view
         files = [status for uri in spark.table(name).inputFiles() for status in _list(spark, uri)]
-        return " ".join(sorted(files)) if files else f"{name}:{time.time_ns()}"
+        return " ".join((*sorted(files), _plan(spark, name))) if files else f"{name}:{time.time_ns()}"
+
+
+def _plan(spark: SparkSession, name: str) -> str:
+    """Hash of what a view does to its files, without the numbers that Spark gives to columns."""
+    text = spark.table(name)._jdf.queryExecution().analyzed().toString()
+    return hashlib.sha256(re.sub(r"#\d+L?", "", text).encode()).hexdigest()[:16]
 
 
 def _delta_version(table: DeltaTable) -> str:
@@ -172,5 +200,8 @@ def _unreadable(source: Source, section: str, error: PySparkException | Py4JJava
         return ConfigError(f"{section}.table: {source.table} does not exist; expected catalog.schema.name of a table")
     if "UNABLE_TO_INFER_SCHEMA" in condition:
         return DataError(f"{section}: {place(source)} holds no {source.format} file; check the path and `format`")
+    unlike = unlike_file(str(error))
+    if unlike is not None:
+        return DataError(f"{section}: {unlike}")
     found = f"{section}: {place(source)} cannot be read as {source.format} ({first_line(error)})"
     return DataError(f"{found}; check `format` and `options`")

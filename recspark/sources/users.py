@@ -1,6 +1,7 @@
 """source.users: who gets a list although they may have no event."""
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
 
 from recspark import columns as c
 from recspark import expressions
@@ -9,6 +10,7 @@ from recspark.sources import raw
 from recspark.warehouse.store import Store
 
 SECTION = "source.users"
+EVERYONE = "__all__"
 
 
 def eligible_users(store: Store, config: Config) -> DataFrame:
@@ -21,4 +23,10 @@ def eligible_users(store: Store, config: Config) -> DataFrame:
         expressions.column(rows, getattr(source, name), "id", f"{SECTION}.{name}", place).alias(name)
         for name in (c.SCENARIO, c.USER_ID)
     ]
-    return rows.select(*ids).where(" AND ".join(f"trim({n}) <> ''" for n in (c.SCENARIO, c.USER_ID))).distinct()
+    filled = rows.select(*ids).where(" AND ".join(f"{n} <> ''" for n in (c.SCENARIO, c.USER_ID)))
+    return filled.where(~is_reserved()).distinct()
+
+
+def is_reserved() -> Column:
+    """The ids of the lists and metrics of all users together, which no row of a source may have."""
+    return (F.col(c.USER_ID) == c.DEFAULT_USER) | (F.col(c.SCENARIO) == EVERYONE)

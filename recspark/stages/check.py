@@ -107,7 +107,7 @@ def night(store: Store, config: Config, run_date: date) -> Iterator[str]:
         what = f"the last published night is {last}: what has not changed since is skipped"
     known = "of unknown number" if rows is None else f"about {rows:,}"
     yield f"{what}; events: {known}"
-    yield f"about {_minutes(rows)} on two cores if every stage is built, a quarter of it for the next nights"
+    yield f"about {_minutes(rows)} on two quiet cores if every stage is built, a quarter of it for the next nights"
 
 
 def _minutes(rows: int | None) -> str:

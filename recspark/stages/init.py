@@ -24,14 +24,12 @@ from recspark.sources.guess import (
     common_start,
     datetimes,
     guesses,
-    is_number,
     tokens,
 )
 
 NEEDED = {"user_id": "who did it", "item_id": "with which item", "event_time": "when"}
 RECENT = timedelta(days=28)  # data that ends later gets no run_date: the night is of today
 TABLE = re.compile(r"^\w+([.]\w+){1,2}$")
-ONE_SCENARIO = Guess("'all'", "no column looks like a scenario: one for all events")
 
 
 def configuration(places: Sequence[str], today: date) -> str:
@@ -100,23 +98,25 @@ def pattern(group: Group) -> list[str]:
 
 
 def head(group: Group, guessed: Guesses, today: date) -> list[str]:
-    name = re.sub(
-        r"\W+", "_", (group.table or Path(files.folder_of(group.paths[0]) or ".").resolve().name).lower()
-    ).strip("_")
     lines = [
-        "# Written by `recspark init` from the first rows of the data: every line with `guess` is one. Try it with",
+        f"# Written by `recspark init` from {len(group.rows):,} rows of the data, with a guess in each marked line:",
         "#   recspark check --config THIS_FILE",
         "# and see docs/configuration.md for every key.",
-        f"warehouse: warehouse/{name or 'recs'}  # where tables and models go: a folder or an URL",
+        f"warehouse: warehouse/{name_of(group)}  # where tables and models go: a folder or an URL",
     ]
     last = last_day(group, guessed["event_time"].sql)
     if last is None:
         lines.append("# run_date: 2024-01-31  # the day after the last event, if the data is not of today")
     elif last < today - RECENT:
-        lines.append(
-            f"run_date: {last + timedelta(days=1)}  # the day after the last event; remove it when data arrives daily"
-        )
+        day = last + timedelta(days=1)
+        lines.append(f"run_date: {day}  # guess: the day after the last event; remove it when data arrives daily")
     return [*lines, ""]
+
+
+def name_of(group: Group) -> str:
+    """A name for the data: of its table or folder."""
+    name = group.table or Path(files.folder_of(group.paths[0]) or ".").resolve().name
+    return re.sub(r"\W+", "_", name.lower()).strip("_") or "recs"
 
 
 def last_day(group: Group, sql: str) -> date | None:
@@ -132,11 +132,17 @@ def last_day(group: Group, sql: str) -> date | None:
 def events(group: Group, guessed: Guesses) -> list[str]:
     lines = ["source:", "  interactions:", *source(group)]
     for key in ("scenario", "user_id", "item_id", "event_time", "event", "value"):
-        guess = guessed.get(key, ONE_SCENARIO if key == "scenario" else None)
+        guess = guessed.get(key, one_scenario(group) if key == "scenario" else None)
         lines += [entry(4, key, guess)] if guess else []
     if "price" in guessed:
         lines += ["    context:", entry(6, "price", guessed["price"])]
-    return lines
+    sql = " ".join(guess.sql for guess in guessed.values())
+    unused = [str(name) for name in group.rows if not re.search(rf"(^|\W){re.escape(str(name))}($|\W)", sql)]
+    return lines + ([f"    # not used: {', '.join(unused[:12])}"] if unused else [])
+
+
+def one_scenario(group: Group) -> Guess:
+    return Guess(f"'{name_of(group)}'", "no column looks like a scenario: one for all events, named by the folder")
 
 
 def source(group: Group) -> list[str]:
@@ -175,7 +181,7 @@ def items(group: Group, guessed: Guesses, others: Sequence[Group]) -> list[str]:
 
 def rest(group: Group, guessed: Guesses) -> list[str]:
     """The rules of the scenarios and what is to be learnt, where the data says something of them."""
-    place, item = (guessed.get(key, ONE_SCENARIO).sql.strip("`") for key in ("scenario", "item_id"))
+    place, item = ((guessed[key].sql.strip("`") if key in guessed else "") for key in ("scenario", "item_id"))
     own = place in group.rows and apart(group.rows, place, item)
     rules = "  default: {items: own}  # guess: hardly any item is in two scenarios; all: lists may hold others' items"
     return [*(["", "scenarios:", rules] if own else []), *learnt(group, guessed)]
@@ -185,7 +191,8 @@ def learnt(group: Group, guessed: Guesses) -> list[str]:
     """Purchases first where there are such events, likes where a label says so; else any event is one."""
     done = guessed.get("event")
     if done is not None and done.sql.startswith("CASE"):
-        return ["", "interactions:", "  event_weights: {impression: 0}  # what was only shown is no interest", ""]
+        nothing = "dislike" if "dislike" in done.sql else "impression"
+        return ["", "interactions:", f"  event_weights: {{{nothing}: 0}}  # guess: no interest, but seen", ""]
     if done is not None:
         values = sorted(map(str, group.rows[done.sql.strip("`")].dropna().unique()))
         buys = [value for value in values if set(tokens(value)) & set(BUYS)]
@@ -198,12 +205,4 @@ def learnt(group: Group, guessed: Guesses) -> list[str]:
                 sql = json.dumps("count_if(event = '" + value.replace("'", "\\'") + "') > 0")
                 lines.append(f"    - {{name: {name}, kind: binary, sql: {sql}}}")
             return [*lines, ""]
-    if guessed.get("value", ONE_SCENARIO).sql == "label" and is_number(group.rows["label"]):
-        sql = "max(value) > 0"
-        return [
-            "",
-            "training_examples:",
-            f'  tasks: [{{name: like, kind: binary, sql: "{sql}"}}]  # guess: label 1 is a like',
-            "",
-        ]
     return [""]

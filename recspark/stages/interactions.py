@@ -35,6 +35,7 @@ from recspark.warehouse.store import Store, day_digests
 
 log = logging.getLogger(__name__)
 
+UNIX_START = 1970  # where times lie that were read in a unit a thousand times too small
 ROWS_A_FILE = 5_000_000  # near 100 MB
 
 
@@ -75,7 +76,7 @@ def building(
         days = {day: before[day] if day in same else now.of(accepted.get(day)) for day, now in raw_side.days.items()}
         counts = _count(days.values(), raw_side.later)
         counts.check()
-        _require_accepted(counts, run_date, raw_side.first_later)
+        _require_accepted(counts, days, run_date, raw_side.first_later)
         yield Built(merged.select(TABLE.columns), rejected(changed, run_date), counts, days)
     finally:
         merged.unpersist()
@@ -128,8 +129,11 @@ def _count(days: Collection[Day], later: int) -> Counts:
     return Counts(raw + later, accepted, merged, duplicates, later, dict(sorted(reasons.items())))
 
 
-def _require_accepted(counts: Counts, run_date: date, first_later: object) -> None:
+def _require_accepted(counts: Counts, days: Mapping[date | None, Day], run_date: date, first_later: str | None) -> None:
     if counts.accepted:
+        last = max(day for day, found in days.items() if day is not None and found.accepted)
+        if last.year == UNIX_START:
+            raise DataError(f"{SECTION}.{c.EVENT_TIME}: all events lie in 1970; unix seconds need timestamp_seconds(x)")
         return
     for reason, n in counts.rejected.items():
         if reason.startswith("unparsable") and n == counts.raw:

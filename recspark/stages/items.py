@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 from recspark import columns as c
 from recspark.config.schema import Config
 from recspark.sources import raw
-from recspark.sources.catalogue import SECTION, newest, parse
+from recspark.sources.catalogue import SECTION, newest, num_malformed, parse
 from recspark.summary import Summary
 from recspark.tables import index
 from recspark.tables.interactions import TABLE as INTERACTIONS
@@ -27,7 +27,9 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     fingerprint = artifacts.fingerprint(TABLE.noun, config, run_date, events, catalogue)
     if not force and store.exists(index.ITEM_INDEX) and artifacts.is_fresh(store, TABLE, run_date, fingerprint):
         return Summary(TABLE.noun, skipped=True, version=store.version(TABLE))
-    listed = None if source is None else newest(parse(raw.read(store.spark, source, SECTION), source, run_date), source)
+    rows = None if source is None else raw.read(store.spark, source, SECTION)
+    listed = None if source is None or rows is None else newest(parse(rows, source, run_date), source)
+    left_out = 0 if rows is None else num_malformed(rows)
     stored = store.read(TABLE) if store.exists(TABLE) else None
     changed = build(listed, store.events(INTERACTIONS, None, run_date), stored, run_date).persist()
     # Both before the merge: after it Spark may compute `changed` again, from a table that has these rows already.
@@ -39,4 +41,6 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     changed.unpersist()
     artifacts.confirm(store, TABLE, run_date, fingerprint)
     note = f"{count} new or changed, {without_text} of them without text"
+    if left_out:
+        note += f"; {left_out} malformed rows of the catalogue left out: their number of values is not the header's"
     return Summary(TABLE.noun, count, store.read(TABLE).count(), note=note, version=store.version(TABLE))

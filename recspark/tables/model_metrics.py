@@ -22,12 +22,14 @@ TABLE = Table(
     "of the scenario, baseline the one before, note why.",
     comments={
         c.MODEL: "Mode that was measured; candidates: all retrieved ones; published: an earlier list. Example: gbdt",
-        "baseline": "Mode that a gain is over; empty: no gain. Example: linear",
+        "baseline": "Mode that a gain is over; of publish: the one before, on a first night a simple one. "
+        "Example: linear",
         c.SCENARIO: "Scenario; __all__: all together. Example: France",
         "slice": "Lists that count: all, cold_users, new_to_scenario, cold_items, poor_scenarios, or published:<date>, "
         "the lists of that night on what users did since. Example: all",
-        "metric": "What was measured: ndcg@10, recall@10, gain_ndcg@10, coverage, auc, gauc, publish. Example: ndcg@10",
-        "value": "The figure, 0 to 1; a gain may be negative. Example: 0.1688",
+        "metric": "What was measured, higher is better; recall: of all candidates; publish: says which model is used. "
+        "Example: ndcg@10",
+        "value": "The figure, 0 to 1; a gain may be negative; 1 for publish. Example: 0.1688",
         "lower": "Lower end of the 95 % interval over users; null: none. Example: 0.1573",
         "upper": "Upper end of the 95 % interval over users; null: none. Example: 0.1804",
         "num_users": "Users who were measured. Example: 1212",

@@ -44,6 +44,25 @@ Every table of a warehouse, under `<warehouse>/<table>`, or `<catalog>.<table>` 
 `recspark describe tables`; do not edit by hand. The same comments lie on the columns (`DESCRIBE recommendations`).
 Columns are never moved; new ones come at the end. All times are UTC. `training_examples` is shown with the default
 task.
+
+| word | meaning |
+|---|---|
+| list | what one user gets in one scenario on one night |
+| retriever | finds the items that may be listed; `source` names the one that ranked an item highest among its own |
+| mode, model | what orders the lists of a scenario: one retriever, or a model over all of them; `model` names it |
+| gate | the rule that decides which mode is published where, see evaluation.md |
+| window | days after a past date, in which it is known what users did; a closed one lies before the night |
+| slice | the part of the lists that a figure is about |
+| NDCG@10 | how high what the user did afterwards stands in the first ten: 1 is perfect, .05 to .2 is usual |
+| recall, coverage | share of what the user did that was found at all; share of the items that stand in some list |
+| AUC, GAUC | chance that an item the user took has a higher score than one not taken, over all lists; within a list |
+| `*_id`, `*_idx` | the id of the source; our number for it, in the index tables |
+
+```sql
+-- the newest lists with titles
+SELECT r.scenario, r.user_id, r.rank, i.text, r.reason FROM recommendations r JOIN items i USING (item_id)
+WHERE r.run_date = (SELECT max(run_date) FROM recommendations) ORDER BY r.scenario, r.user_id, r.rank;
+```
 """
 EXAMPLE = " Example: "
 

@@ -185,3 +185,35 @@ def test_the_transfers_of_the_configuration_are_those_of_the_trainer() -> None:
 
     named, _ = get_args(Ranker.model_fields["transfer"].annotation)
     assert set(get_args(named)) == set(MODES)
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("warehouse: x\nscenarios: {min_users: 5}\nscenarios: {min_users: 6}\n")
+    with pytest.raises(ConfigError, match="line 3: the key scenarios stands in line 2 already"):
+        load(str(tmp_path / "a.yaml"))
+
+
+def test_norway_is_no_truth_value(tmp_path: Path, minimal: str) -> None:
+    (tmp_path / "a.yaml").write_text("warehouse: x\nscenarios:\n  overrides:\n    NO: {items: own}\n")
+    with pytest.raises(ConfigError, match=r'line 4: the key NO is read as false, .*write "NO" in quotes'):
+        load(str(tmp_path / "a.yaml"))
+    with pytest.raises(ConfigError, match=r"found False, .*put the word in quotes"):
+        load(minimal, ("text_adapter={scenarios: [SE, NO]}",))
+    assert load(minimal, ('text_adapter={scenarios: [SE, "NO"]}',)).text_adapter is not None
+
+
+def test_places_are_read_as_a_shell_reads_them(minimal: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    monkeypatch.setenv("RECS", "/data")
+    assert load(minimal, ("warehouse=~/recs",)).warehouse == "/home/ann/recs"
+    found = load(minimal, ("warehouse=${RECS}/x", "source.interactions.paths=['~/a.csv', '${RECS}/b~.csv']"))
+    assert found.warehouse == "/data/x"
+    assert found.source.interactions.paths == ("/home/ann/a.csv", "/data/b~.csv")
+    with pytest.raises(ConfigError, match=r"`warehouse`: found '\$.NOT_SET./x', the variable NOT_SET is not set"):
+        load(minimal, ("warehouse=${NOT_SET}/x",))
+
+
+@pytest.mark.parametrize("url", ("dbfs:/recs", "hdfs:/recs", "gs:/recs"))
+def test_a_url_with_one_slash_is_refused(minimal: str, url: str) -> None:
+    with pytest.raises(ConfigError, match=f"write an URL with two slashes: {url.replace(':/', '://')}"):
+        load(minimal, (f"warehouse={url}",))

@@ -44,6 +44,10 @@ BEFORE_SPARK: dict[str, tuple[tuple[str, str] | list[str], str]] = {
     "a missing colon": (("warehouse:", "warehouse"), "is not YAML"),
     "a misspelt key": (["recomendations={k: 5}"], "unknown key `recomendations`, did you mean `recommendations`?"),
     "a misspelt key below": ([f"{SOURCE}.user=who"], f"unknown key `{SOURCE}.user`, did you mean `user_id`?"),
+    "a misspelt key that is required": (
+        ("    user_id: who", "    userid: who"),
+        f"shop.yaml: unknown key `{SOURCE}.userid`, did you mean `user_id`?",
+    ),
     "a key that is missing": (("    user_id: who\n", ""), f"required key `{SOURCE}.user_id` is missing"),
     "no warehouse": (("warehouse: {folder}/warehouse\n", ""), "required key `warehouse` is missing"),
     "a text for a number": (["recommendations.k=ten"], "`recommendations.k`: found 'ten'"),

@@ -107,6 +107,9 @@ def test_event_value_text_and_price() -> None:
     assert found["text"].sql == "title" and found["price"].sql == "price"
     clicks = guess.guesses(frame(user=USER, item=ITEM, is_click=[0, 1] * (N // 2)))["event"]
     assert clicks.sql == "CASE WHEN CAST(is_click AS INT) = 1 THEN 'click' ELSE 'impression' END"
+    likes = guess.guesses(frame(user=USER, item=ITEM, label=[0, 1] * (N // 2)))["event"]
+    assert likes.sql == "CASE WHEN CAST(label AS INT) = 1 THEN 'like' ELSE 'dislike' END"
+    assert "event" not in guess.guesses(frame(user=USER, item=ITEM, label=[0, 1, 2] * (N // 3)))
 
 
 def test_lists_and_decimals_are_no_ids() -> None:

@@ -35,11 +35,12 @@ def test_films_without_any_name(tmp_path: Path) -> None:
     config = load(str(path))
     events, items = config.source.interactions, config.source.items
     assert (events.user_id, events.item_id, events.options) == ("_c0", "_c1", {"sep": "::"})
-    assert events.event_time == "timestamp_seconds(CAST(_c3 AS BIGINT))" and events.scenario == "'all'"
+    assert events.event_time == "timestamp_seconds(CAST(_c3 AS BIGINT))" and events.scenario == "'ml'"
     assert items is not None and (items.item_id, items.text) == ("_c0", "_c1")
     assert items.options == {"sep": "::", "encoding": "ISO-8859-1"}
     assert config.run_date == date(2001, 1, 1)  # 978300760 is 2000-12-31
-    assert "user_id: _c0  # guess: 30 different in the first rows, the first column of ids" in text
+    assert "user_id: _c0  # guess: 30 different, the first column of ids" in text
+    assert text.startswith("# Written by `recspark init` from 400 rows") and "    # not used: _c2\n" in text
 
 
 def test_purchases_come_first_and_new_data_has_no_run_date(tmp_path: Path) -> None:
@@ -53,6 +54,15 @@ def test_purchases_come_first_and_new_data_has_no_run_date(tmp_path: Path) -> No
     assert (tasks[0].name, tasks[0].sql) == ("purchase_now", "count_if(event = 'purchase now') > 0")
     assert [t.name for t in tasks] == ["purchase_now", "cart", "view"] and config.run_date is None
     assert config.source.interactions.event_time == "timestamp_millis(CAST(ts AS BIGINT))"
+
+
+def test_a_label_is_a_like(tmp_path: Path) -> None:
+    rows = {"uid": [f"v{n % 20}" for n in range(90)], "iid": [f"s{n % 30}" for n in range(90)], "label": [0, 1] * 45}
+    pd.DataFrame({**rows, "timestamp": [1_700_000_000 + n for n in range(90)]}).to_csv(tmp_path / "a.csv", index=False)
+    _, path = written(tmp_path, tmp_path / "a.csv")
+    config = load(str(path))
+    assert config.source.interactions.event == "CASE WHEN CAST(label AS INT) = 1 THEN 'like' ELSE 'dislike' END"
+    assert config.interactions.event_weights == {"dislike": 0.0}
 
 
 def test_odd_names_are_quoted(tmp_path: Path) -> None:
@@ -94,8 +104,8 @@ REAL = {  # set -> scenario, user, item, time, run date
     "online-retail": ("Country", "CustomerID", "StockCode", "InvoiceDate", date(2011, 12, 10)),
     "xmarket-electronics": ("regexp_extract", "userId", "itemId", "date", date(2020, 11, 19)),
     "amazon-beauty-electronics": ("domain", "user_id", "item_id", "timestamp_seconds", date(2014, 7, 24)),
-    "retail-rocket": ("'all'", "user_id", "item_id", "timestamp_seconds", date(2015, 9, 19)),
-    "movielens-1m-text-ctr": ("'all'", "uid", "iid", "timestamp_seconds", date(2003, 2, 1)),
+    "retail-rocket": ("'retail_rocket'", "user_id", "item_id", "timestamp_seconds", date(2015, 9, 19)),
+    "movielens-1m-text-ctr": ("'movielens_1m_text_ctr'", "uid", "iid", "timestamp_seconds", date(2003, 2, 1)),
 }
 
 

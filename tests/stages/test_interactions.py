@@ -1,5 +1,6 @@
 """Conservation, the reasons of rejection, merging, and nights that rewrite only what changed."""
 
+import json
 from datetime import date, datetime
 
 import pytest
@@ -8,7 +9,7 @@ from pyspark.sql import functions as F
 from recspark import columns as c
 from recspark.config.schema import Config
 from recspark.config.sources import InteractionSource
-from recspark.errors import ConfigError, DataError, SchemaError
+from recspark.errors import ConfigError, DataError, RecsparkError, SchemaError
 from recspark.sources import events
 from recspark.stages import interactions as stage
 from recspark.stages.interactions import building, refresh
@@ -48,6 +49,11 @@ MESSY = {
     "fr,ann,i2,2024-01-01 10:00:00,buy,-Infinity,1": "non-finite value",
     "fr,ann,i9,2024-01-01 10:00:00,buy,1,1": "unknown item",
     "fr,__default__,i1,2024-01-01 10:00:00,buy,1,1": "reserved user_id",
+    "fr,ann,i1,1753-01-01 00:00:00,buy,1,1": "event_time before 1900",
+    "fr,ann,i1,0001-01-01 00:00:00,buy,1,1": "event_time before 1900",
+    "fr,ann,i1,0000-00-00,buy,1,1": "unparsable event_time",
+    "fr,ann,i1,9999-12-31 23:59:59,buy,1,1": "later",
+    "fr,ann,i2,2024-01-01 10:00:00,buy,1e39,1": "out of range value",  # labels are float32
 }
 
 
@@ -156,6 +162,38 @@ def test_a_misspelt_column_names_its_key(spark):
     source = SOURCE.model_copy(update={"context": {"price": "amout"}})
     with pytest.raises(SchemaError, match=r"interactions\.context\.price: column amout .*did you mean amount"):
         events.parse(rows_of(spark, [GOOD]), source, RUN_DATE, None)
+
+
+@pytest.mark.parametrize(
+    "sql,message",
+    (
+        ("timestamp_millis(CAST(amount AS BIGINT))", "all events lie in 1970; unix seconds need timestamp_seconds"),
+        ("timestamp_seconds(CAST(amount AS BIGINT) * 1000)", "none of 2 rows could be cast; .*timestamp_millis"),
+    ),
+)
+def test_a_wrong_unit_of_time_is_named(spark, sql, message):
+    """1,700,000,000 seconds are in 2023, as milliseconds in January 1970; 1.7e12 seconds are in the year 55,840, which
+    Spark holds as a timestamp only up to 294,247, and is no time for us above 9999."""
+    source = SOURCE.model_copy(update={"event_time": sql, "value": "1"})
+    rows = rows_of(spark, ["fr,ann,i1,x,buy,1700000000,1", "fr,bob,i1,x,buy,1700000100,1"])
+    with pytest.raises(RecsparkError, match=message), building(rows, source, RUN_DATE):
+        pass
+
+
+def test_a_row_of_another_width_is_rejected_with_its_text(spark, tmp_path):
+    wide = "fr,ann,i1,2024-01-01 10:00:00,buy,2.5,1,more"
+    write(tmp_path / "raw.csv", [GOOD, wide, "fr,bob,i1", '"a, b",eve,i2,2024-01-01 10:00:00,buy,1,1'])
+    summary, store = run_stage(spark, tmp_path)
+    assert summary.rejected == {"malformed row": 2} and summary.rows_in == 4
+    texts = [json.loads(row.raw)["_corrupt_record"] for row in store.read(REJECTED).collect()]
+    assert sorted(texts) == sorted([wide, "fr,bob,i1"])
+    assert {row.scenario for row in store.read(TABLE).collect()} == {"fr", "a, b"}
+
+
+def test_blanks_around_ids_do_not_make_others(spark, tmp_path):
+    write(tmp_path / "raw.csv", [GOOD, "fr , ann, i1 ,2024-01-02 10:00:00,buy,1,1"])
+    _, store = run_stage(spark, tmp_path)
+    assert {(r.scenario, r.user_id, r.item_id) for r in store.read(TABLE).collect()} == {("fr", "ann", "i1")}
 
 
 def test_changed_days_leave_what_is_later_alone():

@@ -4,6 +4,7 @@ One folder for each date (see bundle.py); in it a folder for each retriever that
 """
 
 import difflib
+import logging
 from datetime import date
 
 from recspark import columns as c
@@ -22,6 +23,8 @@ from recspark.tables.items import TABLE as ITEMS
 from recspark.warehouse import artifacts
 from recspark.warehouse.store import Store
 from recspark.windows import as_ofs
+
+log = logging.getLogger(__name__)
 
 NOUN = "retriever"
 
@@ -88,19 +91,18 @@ def _modules(config: Config) -> tuple[str, ...]:
 
 
 def require_scenarios(config: Config, run_date: date, known: list[Group]) -> None:
-    """Raises ConfigError if scenarios.overrides or retriever.sequence.target names a scenario without any event.
+    """Warn of scenarios.overrides without any event yet: a misspelling, or a scenario that opens later.
 
     Not checked with source.users, which may name scenarios without events.
+    Raises: ConfigError if retriever.sequence.target is such a scenario.
     """
-    named = {name: f"scenarios.overrides.{name}" for name in config.scenarios.overrides}
-    if config.retriever.sequence is not None and config.retriever.sequence.target is not None:
-        named.setdefault(config.retriever.sequence.target, "retriever.sequence.target")
-    if not named or config.source.users is not None:
-        return
     found = [group.scenario for group in known]
-    for name in sorted(set(named) - set(found)) if found else ():
+    if not found or config.source.users is not None:
+        return
+    target = config.retriever.sequence.target if config.retriever.sequence is not None else None
+    for name in sorted({*config.scenarios.overrides, *([target] if target else [])} - set(found)):
         near = difflib.get_close_matches(name, found, n=1)
-        raise ConfigError(
-            f"{named[name]}: no user has an event there before {run_date}; "
-            + (f"did you mean {near[0]!r}?" if near else f"known scenarios: {', '.join(found[:20])}")
-        )
+        hint = f"did you mean {near[0]!r}?" if near else f"known scenarios: {', '.join(found[:20])}"
+        if name == target:
+            raise ConfigError(f"retriever.sequence.target: {name} has no event before {run_date}; {hint}")
+        log.warning("scenarios.overrides.%s: no event there before %s; %s", name, run_date, hint)
