@@ -101,13 +101,14 @@ def decide(
     by_chance = largest_by_chance(users, [modes.index(mode) for mode in exists], at)
     all_sure, own_sure = (float(np.quantile(by_chance, (1 + level) / 2)) for level in (LEVEL, OWN_LEVEL))
     gain = {mode: shrink(*_gain(users, modes.index(mode), at), t=all_sure) for mode in exists}
-    of_all = max(exists, key=lambda mode: np.nan_to_num(gain[mode].pooled, nan=-np.inf))
+    # By lower bounds: of many modes with nearly the same gain, the one that gained most did so by chance as well.
+    of_all = max(exists, key=lambda mode: np.nan_to_num(gain[mode].pooled_lower, nan=-np.inf))
     sure = gain[of_all].pooled_lower > 0
     follows = sure & (gain[of_all].probability >= MIN_PROBABILITY) & (gain[of_all].own_upper >= 0)
     decisions = []
     for s, scenario in enumerate(scenarios):
         others = [mode for mode in exists if mode != incumbents[s]] or exists  # itself, where it is the only one
-        own = max(others, key=lambda mode: gain[mode].mean[s])
+        own = max(others, key=lambda mode: gain[mode].lower[s])
         found = _decide_one(scenario, incumbents[s], own, gain[own], own_sure, s, int(users.count[s]))
         if found.mode == incumbents[s] and follows[s] and of_all != incumbents[s]:
             found = _follow(found, of_all, gain[of_all], s)
