@@ -46,8 +46,9 @@ def main(*stages: str) -> None:
         force: Annotated[bool, typer.Option("--force", help="rebuild even if nothing has changed")] = False,
         from_: Annotated[Optional[str], typer.Option("--from", help="skip the stages before this one")] = None,  # noqa: UP045
         only: Annotated[Optional[str], typer.Option("--only", help="run only this stage")] = None,  # noqa: UP045
+        wait: Annotated[float, typer.Option("--wait", help="seconds to wait for another run of the warehouse")] = 0.0,
     ) -> int:
-        return run(stages, config, run_date, tuple(set_ or ()), force, from_, only)
+        return run(stages, config, run_date, tuple(set_ or ()), force, from_, only, wait)
 
     call(command, f"recspark: {', '.join(stages)}")
 
@@ -77,6 +78,7 @@ def run(
     force: bool = False,
     from_: str | None = None,
     only: str | None = None,
+    wait_s: float = 0.0,
 ) -> int:
     """Run the stages, print the report and return the exit code."""
     console = Console(stderr=True)
@@ -101,7 +103,7 @@ def run(
 
         # a program reads standard output: what libraries and trainings print there belongs to the log
         with redirect_stdout(sys.stderr), _progress(console, len(chosen)) as advance:
-            pipeline.execute(chosen, config, night, run_id, force, advance, finished)
+            pipeline.execute(chosen, config, night, run_id, force, advance, finished, wait_s)
         state["status"], code = "done", 0
     except RecsparkError as error:
         state |= {"status": "held" if error.exit_code == HELD else "failed", "error": str(error)}

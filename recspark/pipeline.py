@@ -64,8 +64,12 @@ def execute(
     force: bool,
     advance: Advance,
     finished: Finished,
+    wait_s: float = 0.0,
 ) -> None:
-    """Run the stages in order while holding the warehouse's lease. If one raises an error, earlier ones are kept."""
+    """Run the stages in order while holding the warehouse's lease. If one raises an error, earlier ones are kept.
+
+    `wait_s`: how long another run may take to give the lease back.
+    """
     spark, owned = get_session(config.spark)
     from recspark.stages import recommendations, time_scales
     from recspark.stages.check import configuration, expressions_of_sources
@@ -77,7 +81,7 @@ def execute(
         if len(stages) > 1:
             configuration(spark, config)  # a mistake that would be found after minutes of other stages
             expressions_of_sources(spark, config, run_date)
-        with hold(config.warehouse, run_id) as held:
+        with hold(config.warehouse, run_id, wait_s) as held:
             recommendations.repair(store)
             _warn_of_rebuilds_after_upgrade(store)
             for name in stages:

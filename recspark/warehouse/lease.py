@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 FOLDER = "_lease"
 EXPIRES_S = 60.0
 HEARTBEAT_S = 15.0
+LOOK_S = 2.0  # between looks at a lease that may be expired
 KEPT = 3  # the newest lease files that are not deleted: enough for a run that listed the folder just before
 
 
@@ -41,8 +42,12 @@ class Lease:
     ended: bool = False
 
     def is_free(self, now: float) -> bool:
-        """Ended, without a heartbeat for EXPIRES_S, or held by a process of this machine that no longer runs."""
-        return self.ended or now - self.alive > EXPIRES_S or (self.machine == machine() and not _runs(self.pid))
+        """Ended, or held by a process of this machine that no longer runs or has sent no heartbeat for EXPIRES_S."""
+        return self.ended or (self.machine == machine() and (not _runs(self.pid) or now - self.alive > EXPIRES_S))
+
+    def may_be_gone(self, now: float) -> bool:
+        """By the clocks, which may differ between machines: no heartbeat for EXPIRES_S, or one from the future."""
+        return not 0 <= now - self.alive <= EXPIRES_S
 
 
 class Held:
@@ -78,7 +83,7 @@ class Held:
         while not self._stop.wait(HEARTBEAT_S):
             try:
                 self._write(ended=False)
-            except OSError as error:  # the next one may succeed; the lease expires after three failures in a row
+            except Exception as error:  # any, of any storage's client: the next one may succeed
                 log.warning("lease: heartbeat failed: %s", error)
 
     def _write(self, ended: bool) -> None:
@@ -108,14 +113,12 @@ def hold(warehouse: str, run_id: str, wait_s: float = 0.0) -> Iterator[Held]:
 
 def acquire(warehouse: str, run_id: str) -> Held | Lease:
     """This run's lease, or that of the run that holds the warehouse."""
-    fs, root = fsspec.core.url_to_fs(warehouse)
-    folder = f"{root.rstrip('/')}/{FOLDER}"
-    fs.makedirs(folder, exist_ok=True)
+    fs, folder = _folder(warehouse)
     last = newest(fs, folder)
     if last:
         holder = _read(fs, _path(folder, last))
-        if not holder.is_free(time.time()):
-            return holder
+        if not holder.is_free(time.time()) and not (holder.may_be_gone(time.time()) and _is_silent(fs, folder, last)):
+            return _read(fs, _path(folder, newest(fs, folder)))
     now = time.time()
     mine = Lease(run_id, machine(), os.getpid(), since=now, alive=now)
     try:
@@ -128,6 +131,36 @@ def acquire(warehouse: str, run_id: str) -> Held | Lease:
         return _read(fs, _path(folder, found))
     _clear(fs, folder, last + 1 - KEPT)
     return Held(fs, folder, last + 1, mine)
+
+
+def _folder(warehouse: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The file system and the folder of the leases, which is made.
+
+    Raises: DataError if the warehouse cannot be written.
+    """
+    try:
+        fs, root = fsspec.core.url_to_fs(warehouse)
+        folder = f"{root.rstrip('/')}/{FOLDER}"
+        fs.makedirs(folder, exist_ok=True)
+    except (OSError, ValueError, ImportError) as error:
+        raise DataError(
+            f"warehouse {warehouse} cannot be written: {error}; give a folder or an URL that can"
+        ) from error
+    return fs, folder
+
+
+def _is_silent(fs: fsspec.AbstractFileSystem, folder: str, number: int) -> bool:
+    """Does a lease of another machine stay as it is for EXPIRES_S, by this machine's own steady clock?"""
+    before, until = _read(fs, _path(folder, number)), time.monotonic() + EXPIRES_S
+    log.warning("lease: watching that of run %s for %.0f s, whether it is still alive", before.run_id, EXPIRES_S)
+    while time.monotonic() < until:
+        time.sleep(min(LOOK_S, EXPIRES_S / 4))
+        now = _read(fs, _path(folder, number))
+        if now.ended:
+            return True
+        if now != before or newest(fs, folder) != number:
+            return False
+    return True
 
 
 def machine() -> str:

@@ -5,6 +5,7 @@ Half of them are told before Spark starts; for those the session is taken away, 
 
 import json
 import re
+import threading
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,16 @@ def test_another_run_has_the_warehouse(spark: Any, tmp_path: Path, capsys: Any) 
     with lease.hold(f"{tmp_path}/warehouse", "other"):
         code, line, _ = run(tmp_path, [], capsys)
     assert code == 2 and "other" in line and not (tmp_path / "warehouse" / "interactions").exists()
+
+
+def test_a_run_can_wait_for_the_other(spark: Any, tmp_path: Path, capsys: Any) -> None:
+    write(tmp_path)
+    (tmp_path / "shop.yaml").write_text(BASE.format(folder=tmp_path))
+    other = lease.acquire(f"{tmp_path}/warehouse", "other")
+    assert isinstance(other, lease.Held)
+    other.start()
+    threading.Timer(1.0, other.end).start()
+    assert cli.run(("interactions",), f"{tmp_path}/shop.yaml", wait_s=60) == 0, capsys.readouterr().err[-2000:]
 
 
 def test_there_are_thirty() -> None:

@@ -51,6 +51,13 @@ def test_a_failed_run_gives_its_lease_back(tmp_path: Path) -> None:
         pass
 
 
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases expire after a fifth of a second."""
+    monkeypatch.setattr(lease, "EXPIRES_S", 0.2)
+
+
+@pytest.mark.usefixtures("soon")
 def test_exactly_one_of_many_takes_an_expired_lease_over(tmp_path: Path) -> None:
     for attempt in range(20):
         warehouse = tmp_path / str(attempt)
@@ -97,12 +104,57 @@ def test_a_killed_holder_on_this_machine_is_replaced_at_once(tmp_path: Path) -> 
         pass
 
 
-def test_a_holder_elsewhere_without_heartbeats_keeps_it_until_it_expires(tmp_path: Path) -> None:
-    recent = time.time() - lease.EXPIRES_S + 10
-    expired(tmp_path, alive=recent)
+def test_a_holder_elsewhere_with_a_recent_heartbeat_keeps_it(tmp_path: Path) -> None:
+    expired(tmp_path, alive=time.time() - lease.EXPIRES_S + 10)
     assert isinstance(lease.acquire(str(tmp_path), "next"), lease.Lease)
-    expired(tmp_path, alive=recent - 11)
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("skew", (-3600.0, 3600.0), ids=("an hour behind", "an hour ahead"))
+def test_a_holder_elsewhere_is_known_by_its_heartbeats_not_by_its_clock(tmp_path: Path, skew: float) -> None:
+    """As long as the file changes it is held, whatever time stands in it; when it has stayed the same it is free."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(0.03):
+            expired(tmp_path, alive=time.time() + skew)
+
+    expired(tmp_path, alive=time.time() + skew)
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        assert isinstance(lease.acquire(str(tmp_path), "next"), lease.Lease)
+    finally:
+        over.set()
+        thread.join()
     assert isinstance(lease.acquire(str(tmp_path), "next"), lease.Held)
+
+
+def test_a_heartbeat_survives_any_error_of_a_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client of an object store has exceptions of its own."""
+    monkeypatch.setattr(lease, "HEARTBEAT_S", 0.02)
+    real, failures = lease._overwrite, iter([RuntimeError("throttled"), KeyError("etag"), ValueError("no answer")])
+
+    def overwrite(*given: Any) -> None:
+        for error in failures:
+            raise error
+        real(*given)
+
+    monkeypatch.setattr(lease, "_overwrite", overwrite)
+    with lease.hold(str(tmp_path), "long") as held:
+        path = tmp_path / lease.FOLDER / f"{held.number:08d}.json"
+        since = json.loads(path.read_text())["alive"]
+        deadline = time.monotonic() + 10
+        while json.loads(path.read_text())["alive"] == since and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert json.loads(path.read_text())["alive"] > since
+
+
+@pytest.mark.parametrize("place", ("{folder}/file/recs", "nothing://bucket/recs"))
+def test_a_warehouse_that_cannot_be_written_is_one_line(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(DataError, match=r"warehouse .*recs cannot be written: .*; give a folder or an URL that can"):
+        lease.acquire(place.format(folder=tmp_path), "run")
 
 
 def test_heartbeats_keep_a_long_run_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,6 +166,7 @@ def test_heartbeats_keep_a_long_run_alive(tmp_path: Path, monkeypatch: pytest.Mo
         assert isinstance(lease.acquire(str(tmp_path), "next"), lease.Lease)
 
 
+@pytest.mark.usefixtures("soon")
 def test_a_run_that_slept_too_long_is_told(tmp_path: Path) -> None:
     with lease.hold(str(tmp_path), "sleeper") as held:
         expired(tmp_path, held.number, run_id="sleeper")
@@ -123,6 +176,7 @@ def test_a_run_that_slept_too_long_is_told(tmp_path: Path) -> None:
             held.check()
 
 
+@pytest.mark.usefixtures("soon")
 def test_a_partial_file_counts_as_held_since_it_was_written(tmp_path: Path) -> None:
     folder = tmp_path / lease.FOLDER
     folder.mkdir()
