@@ -71,7 +71,7 @@ COMMENTS = {
     SCORE: "Score that ordered the list: never rises with rank, compares only inside one list. Example: 0.19",
     SOURCE: "Retriever that ranked the item highest; repeat: seen before; given: candidates.source. Example: linear",
     MODEL: "What ordered the list: a retriever, ranker, gbdt or blend. Example: blend",
-    REASON: "Why, for people. Example: bought with HAND WARMER UNION JACK",
+    REASON: "Why, for people. Example: often with HAND WARMER UNION JACK",
     WEIGHT: "Weight of the example in training. Example: 1.0",
     FOLD: "Tenth of the users, by a hash of user_id: 0 to 9. Example: 7",
 }

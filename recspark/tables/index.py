@@ -78,10 +78,26 @@ def extension(table: Table, existing: DataFrame | None, ids: DataFrame) -> Itera
 def refresh(store: Store, table: Table, ids: DataFrame) -> int:
     """Append the ids that are not in the stored index yet, and return how many. Without any, nothing is committed."""
     existing = store.read(table) if store.exists(table) else None
+    if existing is not None:
+        require_unique(table, existing, store.name(table.noun))
     with extension(table, existing, ids) as (rows, count):
         if count or existing is None:
             store.append(table, rows)
     return count
+
+
+def require_unique(table: Table, rows: DataFrame, place: str) -> None:
+    """Every id and every number of an index stands there once: models are arrays by these numbers.
+
+    Raises: DataError if two runs have numbered the same ids, for example on a storage that let both write.
+    """
+    id_name, idx_name = table.columns
+    counts = rows.agg(F.count("*"), F.count_distinct(id_name), F.count_distinct(idx_name)).collect()[0]
+    if len(set(counts)) > 1:
+        raise DataError(
+            f"{place}: found {counts[0]} rows with {counts[1]} ids and {counts[2]} numbers, expected the same of each; "
+            "go back to a version before it was doubled: RESTORE TABLE ... TO VERSION AS OF ..., then run with --force"
+        )
 
 
 def _shift(numbered: DataFrame, start: int) -> Column:

@@ -31,7 +31,7 @@ TOP = (
 
 SIZE = "size"  # the expected number of rows of a list, where that is not k
 EXPLAINED = {  # source -> how the recommended item is related to the item of the history that explains it
-    "linear": "bought with", "co_occurrence": "bought with", "matrix_factorization": "goes with",
+    "linear": "often with", "co_occurrence": "often with", "matrix_factorization": "goes with",
     "sequence": "comes after", "content_towers": "similar to", "content_map": "similar to",
     "content": "similar to",
 }  # fmt: skip
@@ -64,12 +64,14 @@ def build(top: DataFrame, users: DataFrame, items: DataFrame, run_date: date, ru
 
 
 def reason() -> Column:
-    """Why an item is on the list, in words; from source, scenario and `explaining_item` (its name)."""
+    """Why an item is on the list, in words; from source, model, scenario and `explaining_item` (its name). Where
+    popularity ordered the list, that is the reason, whatever else found the item."""
     popular = F.concat(F.lit("popular in "), F.col(c.SCENARIO))
     words = F.create_map(*(F.lit(word) for pair in EXPLAINED.items() for word in pair))[F.col(c.SOURCE)]
-    plain = F.when(F.col(c.SOURCE) == REPEAT, "bought before").when(F.col(c.SOURCE) == GIVEN, "given candidate")
+    plain = F.when(F.col(c.SOURCE) == REPEAT, "chosen before").when(F.col(c.SOURCE) == GIVEN, "given candidate")
     unnamed = F.when(words.isNotNull(), "suits earlier choices")  # the explaining items were returned
-    return F.coalesce(plain, F.concat(words, F.lit(" "), F.col("explaining_item")), unnamed, popular)
+    by_popularity = F.when(F.col(c.MODEL) == "popular", popular)
+    return F.coalesce(plain, by_popularity, F.concat(words, F.lit(" "), F.col("explaining_item")), unnamed, popular)
 
 
 def name_of_item() -> Column:

@@ -104,8 +104,8 @@ def test_a_night_is_published_with_its_row(spark, published):
     assert [found["DE", c.DEFAULT_USER, k].item_id for k in (1, 2, 3)] == ["i0", "i1", "i2"]
     of_default = {r.user_id == c.DEFAULT_USER: r.model for r in rows if r.scenario == "DE"}
     assert of_default == {True: "popular", False: "linear"}
-    assert found["DE", "u0", 1].reason == "bought with THING 0"
-    assert found["DE", "u1", 1].reason == "bought with i1"  # that item has no text
+    assert found["DE", "u0", 1].reason == "often with THING 0"
+    assert found["DE", "u1", 1].reason == "often with i1"  # that item has no text
     assert found["DE", c.DEFAULT_USER, 1].reason == "popular in DE"
     run = runs(spark, warehouse)["run1"]
     assert (run.status, run.run_date) == ("published", TONIGHT)
@@ -123,7 +123,7 @@ def test_a_shared_fact_is_the_reason_and_its_path_is_kept(spark, warehouse):
     config = hand_made.config(warehouse, item_facts=facts_section)
     assert not recommendations.refresh(store, config, TONIGHT).skipped
     rows = table(spark, warehouse, "recommendations").where("user_id = 'u0'").orderBy("rank").collect()
-    assert [row.reason for row in rows] == ["by A, as THING 0", "bought with THING 0", "bought with THING 0"]
+    assert [row.reason for row in rows] == ["by A, as THING 0", "often with THING 0", "often with THING 0"]
     (link,) = table(spark, warehouse, "recommendation_facts").where("user_id = 'u0'").collect()
     assert (link.item_id, link.entity, link.history_item_id, link.run_id) == ("i6", "A", "i0", "facts")
     assert recommendations.refresh(store, config, TONIGHT).skipped

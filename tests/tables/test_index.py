@@ -60,3 +60,14 @@ def test_refresh_commits_nothing_without_new_ids(spark, tmp_path):
     assert index.refresh(store, index.USER_INDEX, ids(spark, "0")) == 1
     assert numbers(store.read(index.USER_INDEX)) == {"a": 0, "b": 1, "0": 2}
     assert store.version(index.USER_INDEX) == 1  # two commits, 0 and 1
+
+
+@pytest.mark.parametrize("row", (("a", 7), ("z", 0)), ids=("an id twice", "a number twice"))
+def test_a_doubled_index_is_refused(spark, tmp_path, row):
+    source = {"format": "csv", "paths": ["x"], "scenario": "s", "user_id": "u", "item_id": "i", "event_time": "t"}
+    config = Config.model_validate({"warehouse": str(tmp_path), "source": {"interactions": source}})
+    store = Store(spark, config, "run")
+    index.refresh(store, index.USER_INDEX, ids(spark, "a", "b"))
+    store.append(index.USER_INDEX, spark.createDataFrame([row], index.USER_INDEX.ddl))
+    with pytest.raises(DataError, match=r"user_index: found 3 rows with \d ids and \d numbers, .*RESTORE TABLE"):
+        index.refresh(store, index.USER_INDEX, ids(spark, "c"))

@@ -19,7 +19,7 @@ NIGHT = date(2024, 3, 1)
 def publish(spark: SparkSession, config: Config, run_id: str) -> Store:
     """The commit on recommendations, without the row that follows it."""
     store = Store(spark, config, run_id)
-    row = (NIGHT, "DE", "u0", 1, "i1", 0.5, "linear", "linear", "bought with i0", run_id)
+    row = (NIGHT, "DE", "u0", 1, "i1", 0.5, "linear", "linear", "often with i0", run_id)
     stamp = {"run_date": str(NIGHT), **Versions("hash", {"linear": "m1"}, {"items": "t@3"}).metadata()}
     frame = spark.createDataFrame([row], recommendations.TABLE.schema)
     store.replace(recommendations.TABLE, frame, where=f"run_date = '{NIGHT}'", metadata=stamp)

@@ -143,6 +143,7 @@ def test_build_gives_ids_models_and_reasons(spark):
             ("Germany", 0, 2, 1, 0.8, "content", 2, "gbdt"),
             ("Germany", 0, 3, 2, 0.7, "popular", -1, "gbdt"),
             ("Germany", 0, 4, 3, 0.6, "linear", -1, "gbdt"),
+            ("Germany", 0, 5, 0, 0.5, "linear", 1, "popular"),  # linear found it, popularity put it there
             ("Germany", -1, 1, 3, 0.5, "repeat", 3, "popular"),
         ],
         TOP,
@@ -157,11 +158,12 @@ def test_build_gives_ids_models_and_reasons(spark):
     assert built.columns == TABLE.columns
     found = {(r.user_id, r["rank"]): (r.item_id, r.model, r.reason) for r in built.collect()}
     assert found == {
-        ("u1", 1): ("a", "gbdt", "bought with WHITE METAL LANTERN"),
+        ("u1", 1): ("a", "gbdt", "often with WHITE METAL LANTERN"),
         ("u1", 2): ("b", "gbdt", "similar to c"),  # no text: its id
         ("u1", 3): ("c", "gbdt", "popular in Germany"),
         ("u1", 4): ("d", "gbdt", "suits earlier choices"),  # what it goes with was returned
-        (c.DEFAULT_USER, 1): ("d", "popular", "bought before"),
+        ("u1", 5): ("a", "popular", "popular in Germany"),
+        (c.DEFAULT_USER, 1): ("d", "popular", "chosen before"),
     }
 
 
