@@ -5,6 +5,7 @@ Without Spark, so that it takes seconds: at most FIRST_ROWS rows of FIRST_FILES 
 
 import csv
 import io
+import json
 import logging
 import re
 from collections.abc import Iterator, Sequence
@@ -84,8 +85,12 @@ def list_files(place: str) -> Iterator[tuple[str, str]]:
 
     Raises: DataError if the place does not exist.
     """
-    fs, root = fsspec.core.url_to_fs(place)
-    if not fs.exists(root):
+    try:
+        fs, root = fsspec.core.url_to_fs(place)
+        there = fs.exists(root)
+    except (OSError, ValueError, ImportError) as error:
+        raise DataError(f"{place} cannot be opened: {error}") from error
+    if not there:
         raise DataError(f"{place} does not exist; give files, or the folder that holds them")
     prefix = place[: len(place) - len(root)] if place.endswith(root) else ""
     if fs.isfile(root):
@@ -160,8 +165,18 @@ def json_rows(path: str) -> Group:
     text = start_of(path)
     if text.lstrip().startswith("["):
         return Group("json", (path,), pd.read_json(io.StringIO(text)), {"multiLine": "true"})
-    lines = "\n".join(text.splitlines()[:FIRST_ROWS])
-    return Group("json", (path,), pd.read_json(io.StringIO(lines), lines=True, convert_dates=False))
+    rows = [row for line in text.splitlines()[:FIRST_ROWS] if isinstance(row := json_of(line), dict)]
+    if not rows:
+        raise ValueError("no line is an object, and the file is no list of them")
+    return Group("json", (path,), pd.DataFrame(rows))
+
+
+def json_of(line: str) -> Any:
+    """What a line holds; None for a broken one, which a night rejects."""
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
 
 
 def start_of(path: str) -> str:
@@ -230,8 +245,10 @@ def has_header(rows: Sequence[list[str]]) -> bool:
     if any(NUMBER.match(value) for value in rows[0]) or len(set(rows[0])) < len(rows[0]):
         return False
     numeric = [all(NUMBER.match(row[n]) for row in rows[1:20]) for n in range(len(rows[0]))]
+    if len(rows) == 1:
+        return all(re.fullmatch(r"[A-Za-z_][\w .-]*", value) for value in rows[0])
     repeated = any(value in {row[n] for row in rows[1:]} for n, value in enumerate(rows[0]))
-    return len(rows) > 1 and (any(numeric) or not repeated)
+    return any(numeric) or not repeated
 
 
 def whole_column(group: Group, column: str) -> pd.Series | None:

@@ -63,6 +63,15 @@ def test_parquet_json_gzip_and_delta_are_read(tmp_path: Path) -> None:
     assert len(by_name["b.csv.gz"].rows) == 1 and list(by_name["delta"].rows) == ["item"]
 
 
+def test_a_broken_line_of_json_is_no_end(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", '{"user": "a", "n": 1}\nbroken{\n[1]\n{"user": "b", "n": 2}\n')
+    [group] = files.groups([str(tmp_path)])
+    assert list(group.rows["user"]) == ["a", "b"]
+    write(tmp_path / "b.json", "nothing\n")
+    with pytest.raises(DataError, match=r"b\.json cannot be read as json: no line is an object"):
+        files.groups([f"{tmp_path}/b.json"])
+
+
 def test_latin_1_is_said_to_spark(tmp_path: Path) -> None:
     write(tmp_path / "movies.dat", "1::Amélie::x\n2::Léon::y\n", "latin-1")
     [group] = files.groups([str(tmp_path)])
@@ -74,6 +83,12 @@ def test_what_cannot_be_read_is_one_line(tmp_path: Path) -> None:
         files.groups([f"{tmp_path}/no/such"])
     with pytest.raises(DataError, match="found no rows in files that end in parquet, csv"):
         files.groups([str(tmp_path)])
+    write(tmp_path / "names.csv", "user,item,time\n")
+    with pytest.raises(DataError, match="found no rows"):
+        files.groups([str(tmp_path)])
+    write(tmp_path / "names.csv", "")
+    with pytest.raises(DataError, match="nothing://x cannot be opened: Protocol not known"):
+        files.groups(["nothing://x"])
     write(tmp_path / "broken.parquet", "PAR1 nothing")
     with pytest.raises(DataError, match=r"broken\.parquet cannot be read as parquet"):
         files.groups([f"{tmp_path}/broken.parquet"])
