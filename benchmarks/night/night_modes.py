@@ -10,15 +10,13 @@ many scenarios it chose the mode.
 
 import json
 import shutil
-import tempfile
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from benchmarks.night import judge, night_quality
-from recspark.config.load import load
 from recspark.config.schema import Config
 
 OPTIONS = night_quality.OPTIONS
@@ -42,14 +40,8 @@ def run(
     set: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """`quick`: the newest date only. Of `seeds` the first one alone is used."""
-    folder, yaml = night_quality.find(data)
-    base = (*night_quality.with_paths(yaml, folder), *set)
-    config = load(yaml, base)
-    with tempfile.TemporaryDirectory() as temporary:
-        kept = Path(keep or temporary).resolve()
-        events = night_quality.events(yaml, base, config, kept)
-        end = pd.Timestamp("1970-01-01") + pd.Timedelta(days=float(events["day"].max()))
-        chosen = night_quality.run_dates(dates, end.date() + timedelta(days=1), horizon)[: 1 if quick else None]
+    options = (quick, dates, horizon, keep, set)
+    with night_quality.prepared(data, *options) as (yaml, base, config, kept, events, chosen):
         found = [of_date(yaml, base, config, kept, run_date, events, horizon) for run_date in chosen]
     return report(pd.concat(found), found[0].attrs["chosen"])
 

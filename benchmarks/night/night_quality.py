@@ -16,9 +16,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
@@ -47,19 +48,40 @@ def run(
     set: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """`quick`: the newest date only."""
+    with prepared(data, quick, dates, horizon, keep, set) as (yaml, base, config, kept, all_events, chosen):
+        rows, older = [], None
+        for run_date in sorted(chosen):
+            found, older = of_date(yaml, base, config, kept, run_date, all_events, seeds, horizon, older)
+            rows += found
+    return report(pd.DataFrame(rows), horizon)
+
+
+class Prepared(NamedTuple):
+    """What nights of a data set start from: YAML file, overrides, configuration, the folder of kept nights, all events,
+    and the run dates, newest first."""
+
+    yaml: str
+    sets: tuple[str, ...]
+    config: Config
+    kept: Path
+    events: pd.DataFrame
+    dates: list[date]
+
+
+@contextmanager
+def prepared(
+    data: str, quick: bool, dates: str, horizon: int, keep: str | None, sets: tuple[str, ...]
+) -> Iterator[Prepared]:
+    """The options of the command, read; without `keep`, nights are kept until the block ends."""
     folder, yaml = find(data)
-    base = (*with_paths(yaml, folder), *set)
+    base = (*with_paths(yaml, folder), *sets)
     config = load(yaml, base)
     with tempfile.TemporaryDirectory() as temporary:
         kept = Path(keep or temporary).resolve()
         all_events = events(yaml, base, config, kept)
         end = pd.Timestamp("1970-01-01") + pd.Timedelta(days=float(all_events["day"].max()))
         chosen = run_dates(dates, end.date() + timedelta(days=1), horizon)[: 1 if quick else None]
-        rows, older = [], None
-        for run_date in sorted(chosen):
-            found, older = of_date(yaml, base, config, kept, run_date, all_events, seeds, horizon, older)
-            rows += found
-    return report(pd.DataFrame(rows), horizon)
+        yield Prepared(yaml, base, config, kept, all_events, chosen)
 
 
 def find(data: str) -> tuple[Path, str]:
