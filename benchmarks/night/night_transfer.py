@@ -4,7 +4,7 @@
 
 Both are whole nights by the command that a user runs, judged as in night_quality; popularity of 90 days in the scenario
 stands beside them. A scenario whose rows are too few for a night of its own has lists of popularity instead, and is
-marked. The joint nights are those of night_quality in the same --keep. Left out: the ranker's bodies and transfers.
+marked. The joint nights are those of night_quality in the same --keep. The ranker's bodies and transfers: night_modes.
 """
 
 import json
