@@ -14,7 +14,16 @@ EVERYONE = "__all__"
 
 
 def eligible_users(store: Store, config: Config) -> DataFrame:
-    """(scenario, user_id), distinct, of source.users; rows without either are left out."""
+    """(scenario, user_id), distinct, of source.users; rows without either are left out, and those with reserved ids."""
+    return _given(store, config).where(~is_reserved()).distinct()
+
+
+def num_reserved(store: Store, config: Config) -> int:
+    """The number of rows that `eligible_users` leaves out for their ids."""
+    return _given(store, config).where(is_reserved()).count()
+
+
+def _given(store: Store, config: Config) -> DataFrame:
     source = config.source.users
     assert source is not None
     rows = raw.read(store.spark, source, SECTION)
@@ -23,8 +32,7 @@ def eligible_users(store: Store, config: Config) -> DataFrame:
         expressions.column(rows, getattr(source, name), "id", f"{SECTION}.{name}", place).alias(name)
         for name in (c.SCENARIO, c.USER_ID)
     ]
-    filled = rows.select(*ids).where(" AND ".join(f"{n} <> ''" for n in (c.SCENARIO, c.USER_ID)))
-    return filled.where(~is_reserved()).distinct()
+    return rows.select(*ids).where(" AND ".join(f"{n} <> ''" for n in (c.SCENARIO, c.USER_ID)))
 
 
 def is_reserved() -> Column:

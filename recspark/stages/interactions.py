@@ -168,6 +168,9 @@ def _ids(store: Store, config: Config, accepted: DataFrame) -> tuple[DataFrame, 
     ids = accepted.select(c.SCENARIO, c.USER_ID)
     if config.source.users is not None:
         ids = ids.union(eligible_users(store, config))
+        reserved = users.num_reserved(store, config)
+        if reserved:
+            log.warning("%s: %d rows with reserved ids (such as %s) left out", users.SECTION, reserved, c.DEFAULT_USER)
     return ids.select(c.USER_ID), ids.select(c.SCENARIO)
 
 

@@ -305,12 +305,12 @@ def test_an_item_that_becomes_known_brings_its_days_back(spark, tmp_path, monkey
     assert events_of(store) == [("ann", "2024-01-01"), ("bob", "2024-01-02")]
 
 
-def test_given_users_and_unknown_items_need_their_sources(spark, tmp_path):
+def test_given_users_and_unknown_items_need_their_sources(spark, tmp_path, caplog):
     write(tmp_path / "raw.csv", [GOOD])
     with pytest.raises(ConfigError, match=r"unknown_items: reject needs source\.items"):
         run_stage(spark, tmp_path, interactions={"unknown_items": "reject"})
 
-    write(tmp_path / "users.csv", ["de,zoe", ",nobody"], header="where,who")
+    write(tmp_path / "users.csv", ["de,zoe", ",nobody", "de,__default__", "__all__,eve"], header="where,who")
     config = config_of(tmp_path)
     csv = {"format": "csv", "options": {"header": "true"}}
     users = {**csv, "paths": [str(tmp_path / "users.csv")], "scenario": "where", "user_id": "who"}
@@ -321,6 +321,7 @@ def test_given_users_and_unknown_items_need_their_sources(spark, tmp_path):
     summary, store = run_stage(spark, tmp_path, source=source, interactions={"unknown_items": "reject"})
     assert summary.rejected == {"unknown item": 1}
     assert {r.user_id for r in store.read(index.USER_INDEX).collect()} == {"bob", "zoe"}
+    assert "source.users: 2 rows with reserved ids" in caplog.text
     assert {r.scenario: r.scenario_idx for r in store.read(index.SCENARIO_INDEX).collect()} == {"de": 1, "fr": 2}
 
 
