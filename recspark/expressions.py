@@ -77,7 +77,8 @@ def column(rows: DataFrame, sql: str, kind: Kind, key: str, where: str) -> Colum
 def named(rows: DataFrame, sql: str) -> str:
     """The SQL of an expression: the name of a column is that column, whatever letters it has."""
     name = sql.strip()
-    return "`" + name.replace("`", "``") + "`" if name in rows.columns else sql
+    is_plain = WORD.fullmatch(name) is not None  # as Spark would read it anyway
+    return "`" + name.replace("`", "``") + "`" if name in rows.columns and not is_plain else sql
 
 
 def _id(value: Column, found: T.DataType) -> Column:

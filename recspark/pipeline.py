@@ -80,6 +80,7 @@ def execute(
     try:
         if len(stages) > 1:
             configuration(spark, config)  # a mistake that would be found after minutes of other stages
+        if len(stages) > 1 and "interactions" in stages:
             expressions_of_sources(spark, config, run_date)
         with hold(config.warehouse, run_id, wait_s) as held:
             recommendations.repair(store)

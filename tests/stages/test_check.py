@@ -92,7 +92,7 @@ def test_what_is_right_is_said(spark: Any, tmp_path: Path) -> None:
         "source.items: of the first 3 rows 3 usable",
         "run date 2024-03-01: events of that day and later are not read",
         "the first night of this warehouse: every stage is built; events: about 4",
-        "about 2 to 5 minutes on two cores if every stage is built, a quarter of it for the next nights",
+        "about 2 to 5 minutes on two quiet cores if every stage is built, a quarter of it for the next nights",
     ]
     assert not (tmp_path / "warehouse").exists()
 
