@@ -162,7 +162,7 @@ def parquet_rows(path: str) -> pd.DataFrame:
 
 def json_rows(path: str) -> Group:
     """An object a line, or one list of objects in the file."""
-    text = start_of(path)
+    text, _ = start_of(path)
     if text.lstrip().startswith("["):
         return Group("json", (path,), pd.read_json(io.StringIO(text)), {"multiLine": "true"})
     rows = [row for line in text.splitlines()[:FIRST_ROWS] if isinstance(row := json_of(line), dict)]
@@ -179,21 +179,21 @@ def json_of(line: str) -> Any:
         return None
 
 
-def start_of(path: str) -> str:
-    """The start of a text file, whole lines; UTF-8, else Latin-1."""
+def start_of(path: str) -> tuple[str, str]:
+    """The start of a text file, whole lines, and its encoding: UTF-8, else Latin-1."""
     with fsspec.open(path, "rb", compression="infer") as file:
         data: bytes = file.read(FIRST_BYTES)
     if len(data) == FIRST_BYTES:
         data = data[: data.rfind(b"\n") + 1]
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-8-sig"), "UTF-8"
     except UnicodeDecodeError:
-        return data.decode("latin-1")
+        return data.decode("latin-1"), "ISO-8859-1"
 
 
 def text_rows(path: str) -> Group | None:
     """A text with one row a line, every value a text; None if its lines have no common separator."""
-    text = start_of(path)
+    text, encoding = start_of(path)
     lines = [line for line in text.splitlines() if line.strip()][:FIRST_ROWS]
     separator = separator_of(lines[:200])
     if separator is None:
@@ -205,18 +205,9 @@ def text_rows(path: str) -> Group | None:
     names = whole[0] if header else [f"_c{n}" for n in range(width)]  # as Spark names them
     options = {"sep": separator} if separator != "," else {}
     options |= {"header": "true"} if header else {}
-    options |= {} if text.isascii() or is_utf8(path) else {"encoding": "ISO-8859-1"}
+    options |= {"encoding": encoding} if encoding != "UTF-8" else {}
     frame = pd.DataFrame(whole[1:] if header else whole, columns=unique(names))
     return Group("csv", (path,), frame.replace("", None), options)
-
-
-def is_utf8(path: str) -> bool:
-    with fsspec.open(path, "rb", compression="infer") as file:
-        try:
-            file.read(FIRST_BYTES).decode("utf-8", "strict")
-        except UnicodeDecodeError as error:
-            return error.reason == "unexpected end of data"
-    return True
 
 
 def unique(names: Sequence[str]) -> list[str]:
@@ -273,6 +264,7 @@ def whole_column(group: Group, column: str) -> pd.Series | None:
                 usecols=[list(group.rows.columns).index(column)],
                 dtype=str,
                 encoding=group.options.get("encoding", "utf-8"),
+                encoding_errors="replace",
                 on_bad_lines="skip",
             )
             parts.append(found.iloc[:, 0])

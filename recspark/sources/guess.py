@@ -4,7 +4,7 @@ Pure pandas, over the first rows that files.py has read.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -41,8 +41,9 @@ LABELS = ("label", "like", "liked", "is_like")
 BUYS = ("buy", "purchase", "order", "transaction", "conversion", "sale", "bought", "checkout")
 IDS = ("id", "ids", "no", "number", "code", "key", "nr")
 NO_SCENARIOS = {"train", "valid", "test", "val", "dev", "validation", "part", "data"}  # parts of files' names
+UNNAMED = re.compile(r"_c\d+")  # Spark's names where there is no header
 MANY = 200  # different values: more are no scenarios
-UNIX = {"SECONDS": 1, "MILLIS": 1e3, "MICROS": 1e6}
+UNIX = {"seconds": 1, "millis": 1e3, "micros": 1e6}
 FIRST_UNIX, LAST_UNIX = 631_152_000, 4_102_444_800  # 1990 and 2100
 PATTERNS = {
     "dd/MM/yyyy HH:mm:ss": "%d/%m/%Y %H:%M:%S", "dd/MM/yyyy HH:mm": "%d/%m/%Y %H:%M", "dd/MM/yyyy": "%d/%m/%Y",
@@ -54,11 +55,14 @@ PATTERNS = {
 
 @dataclass(frozen=True)
 class Guess:
-    """`sql`: of the column or expression; `why`: for a comment; `others`: columns that it might be instead."""
+    """`sql`: of the column or expression; `why`: for a comment; `others`: columns that it might be instead; `column`:
+    that the SQL reads, None for none; `nothing`: the event, of those that the SQL gives, that shows no interest."""
 
     sql: str
     why: str
     others: tuple[str, ...] = ()
+    column: str | None = None
+    nothing: str | None = None
 
 
 Guesses = dict[str, Guess]
@@ -70,63 +74,62 @@ def guesses(rows: pd.DataFrame, file_names: Sequence[str] = ()) -> Guesses:
     `file_names`: of all files with these columns; a part in which they differ may be the scenario.
     """
     found: Guesses = {}
-    taken: set[str] = set()
 
-    def keep(key: str, guess: Guess, column: str) -> None:
-        found[key] = guess
-        taken.add(column)
+    def free() -> pd.DataFrame:
+        """The columns that nothing was guessed of."""
+        return rows.drop(columns=[guess.column for guess in found.values() if guess.column is not None])
+
+    def keep(key: str, guess: Guess | None) -> None:
+        if guess is not None:
+            found[key] = guess
 
     users, items = ids(rows)
-    for key, columns in (("user_id", users), ("item_id", items)):
-        if columns:
-            keep(key, named(rows, columns, key), columns[0])
-    owner = users[0] if users else None
-    times = [(name, sql) for name, sql in time_columns(rows, taken) if not constant_of(rows, owner, name)]
-    if times:
-        others = tuple(name for name, _ in times[1:])
-        keep("event_time", Guess(times[0][1], example(rows[times[0][0]]), others), times[0][0])
-    done = event(rows, taken)
-    if done is not None:
-        keep("event", done, done.sql.strip("`"))
-    place = scenario(rows, taken, file_names)
-    if place is not None:
-        keep("scenario", place, place.sql.strip("`"))
-    for key, words, right in (("value", VALUES, is_number), ("text", TEXTS, is_text)):
-        names = [name for name in by_words(rows, words) if name not in taken and right(rows[name])]
-        names = [name for name in names if not set(tokens(name)) & set(NO_VALUES)]
-        if names:
-            keep(key, Guess(quoted(names[0]), example(rows[names[0]]), tuple(names[1:])), names[0])
-    prices = [name for name in by_words(rows, PRICES) if is_number(rows[name])]
-    if prices:
-        found["price"] = Guess(quoted(prices[0]), example(rows[prices[0]]), tuple(prices[1:]))
+    keep("user_id", named(rows, users, "first"))
+    keep("item_id", named(rows, items, "second"))
+    times = {name: sql for name, sql in time_columns(free()).items() if not constant_of(rows, users[:1], name)}
+    keep("event_time", best(rows, tuple(times), times))
+    keep("event", event(free()))
+    keep("scenario", scenario(free(), file_names))
+    values = [name for name in by_words(free(), VALUES) if not set(tokens(name)) & set(NO_VALUES)]
+    keep("value", best(rows, [name for name in values if is_number(rows[name])]))
+    keep("text", best(rows, [name for name in by_words(free(), TEXTS) if is_text(rows[name])]))
+    keep("price", best(rows, [name for name in by_words(rows, PRICES) if is_number(rows[name])]))  # or `value` as well
     return found
+
+
+def best(rows: pd.DataFrame, names: Sequence[str], sql: Mapping[str, str] | None = None) -> Guess | None:
+    """The first of the columns; its own SQL, or that of `sql`."""
+    if not names:
+        return None
+    first = names[0]
+    return Guess(sql[first] if sql else quoted(first), example(rows[first]), tuple(names[1:]), first)
 
 
 def ids(rows: pd.DataFrame) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The columns that may be the user's id, best first, and those of the item's."""
     usable = [name for name in rows if is_id(rows[name])]
     users, items = (tuple(by_words(rows[usable], words, ids_only=True)) for words in (USERS, ITEMS))
-    if not users and not items and all(re.fullmatch(r"_c\d+", str(name)) for name in rows):
-        times = dict(time_columns(rows, set()))
+    if not users and not items and all(UNNAMED.fullmatch(str(name)) for name in rows):
+        times = time_columns(rows)
         rest = [name for name in usable if name not in times and rows[name].nunique() > 20]
         users, items = tuple(rest[:1]), tuple(rest[1:2])  # no names at all: the usual order
     return users, tuple(name for name in items if name not in users[:1])
 
 
-def named(rows: pd.DataFrame, columns: tuple[str, ...], key: str) -> Guess:
-    first, *others = columns
-    how = f", the {'first' if key == 'user_id' else 'second'} column of ids" if re.fullmatch(r"_c\d+", first) else ""
-    return Guess(quoted(first), f"{rows[first].nunique():,} different{how}", tuple(others))
+def named(rows: pd.DataFrame, columns: tuple[str, ...], place: str) -> Guess | None:
+    """The first of the columns as an id; `place`: among the columns of ids, where they have no names."""
+    if not columns:
+        return None
+    how = f", the {place} column of ids" if UNNAMED.fullmatch(columns[0]) else ""
+    return Guess(quoted(columns[0]), f"{rows[columns[0]].nunique():,} different{how}", columns[1:], columns[0])
 
 
-def time_columns(rows: pd.DataFrame, taken: set[str]) -> Iterator[tuple[str, str]]:
-    """(column, SQL of a timestamp): those that are named like a time first."""
+def time_columns(rows: pd.DataFrame) -> dict[str, str]:
+    """Column -> SQL of a timestamp: those that are named like a time first."""
     by_name = [name for name in by_words(rows, TIMES) if not set(tokens(name)) & set(NOT_OF_THE_EVENT)]
-    unnamed = [name for name in rows if re.fullmatch(r"_c\d+", str(name)) or is_datetime(rows[name])]
-    for name in dict.fromkeys((*by_name, *unnamed)):
-        sql = None if quoted(name) in taken or name in taken else time_sql(rows[name], name)
-        if sql is not None:
-            yield name, sql
+    unnamed = [name for name in rows if UNNAMED.fullmatch(str(name)) or is_datetime(rows[name])]
+    found = {name: time_sql(rows[name], name) for name in dict.fromkeys((*by_name, *unnamed))}
+    return {name: sql for name, sql in found.items() if sql is not None}
 
 
 def is_datetime(values: pd.Series) -> bool:
@@ -146,7 +149,7 @@ def time_sql(values: pd.Series, name: str) -> str | None:
         numbers = numbers.dropna()
         for unit, factor in UNIX.items():
             if numbers.between(FIRST_UNIX * factor, LAST_UNIX * factor).mean() > 0.95:
-                return f"timestamp_{unit.lower()}(CAST({column} AS BIGINT))"
+                return f"timestamp_{unit}(CAST({column} AS BIGINT))"
     texts = known.astype(str).str.strip().head(300)
     if texts.str.match(r"^\d{4}-\d{2}-\d{2}").mean() > 0.95:
         return column
@@ -156,35 +159,36 @@ def time_sql(values: pd.Series, name: str) -> str | None:
     return None
 
 
-def constant_of(rows: pd.DataFrame, user: str | None, column: str) -> bool:
-    """Has every user one value only? Then it is a fact of the user, such as the day of joining."""
-    if user is None or rows[column].nunique() < 2:
+def constant_of(rows: pd.DataFrame, user: tuple[str, ...], column: str) -> bool:
+    """Has every user one value only? Then it is a fact of the user, such as the day of joining. `user`: the column, or
+    nothing."""
+    if not user or rows[column].nunique() < 2:
         return False
-    by_user = rows[[user, column]].dropna().astype(str).groupby(user)[column].agg(["size", "nunique"])
+    by_user = rows[[*user, column]].dropna().astype(str).groupby(user[0])[column].agg(["size", "nunique"])
     several = by_user[by_user["size"] > 1]
     return len(several) >= 20 and bool((several["nunique"] == 1).all())
 
 
-def event(rows: pd.DataFrame, taken: set[str]) -> Guess | None:
-    """What was done: a column of few texts, or a flag of a click."""
+def event(rows: pd.DataFrame) -> Guess | None:
+    """What was done: a column of few texts, or a flag of a click or a like."""
     for name in by_words(rows, EVENTS):
-        if name not in taken and 2 <= rows[name].nunique() <= 50:
+        if 2 <= rows[name].nunique() <= 50:
             values = ", ".join(sorted(map(str, rows[name].dropna().unique()))[:6])
-            return Guess(quoted(name), f"values: {values}")
+            return Guess(quoted(name), f"values: {values}", column=name)
     for words, yes, no in ((CLICKS, "click", "impression"), (LABELS, "like", "dislike")):
         for name in by_words(rows, words):
-            if name not in taken and set(pd.to_numeric(rows[name], errors="coerce").dropna().unique()) == {0, 1}:
+            if set(pd.to_numeric(rows[name], errors="coerce").dropna().unique()) == {0, 1}:
                 sql = f"CASE WHEN CAST({quoted(name)} AS INT) = 1 THEN '{yes}' ELSE '{no}' END"
-                return Guess(sql, f"{name} is 0 or 1; {no} has no weight, see event_weights")
+                return Guess(sql, f"{name} is 0 or 1; {no} has no weight, see event_weights", (), name, no)
     return None
 
 
-def scenario(rows: pd.DataFrame, taken: set[str], file_names: Sequence[str]) -> Guess | None:
+def scenario(rows: pd.DataFrame, file_names: Sequence[str]) -> Guess | None:
     """Where it happened: a column of few values, or the part of the files' names in which they differ."""
-    fits = [name for name in by_words(rows, SCENARIOS) if name not in taken and 2 <= rows[name].nunique() <= MANY]
+    fits = [name for name in by_words(rows, SCENARIOS) if 2 <= rows[name].nunique() <= MANY]
     if fits:
         values = ", ".join(map(str, rows[fits[0]].value_counts().index[:4]))
-        return Guess(quoted(fits[0]), f"{rows[fits[0]].nunique()} different: {values}", tuple(fits[1:]))
+        return Guess(quoted(fits[0]), f"{rows[fits[0]].nunique()} different: {values}", tuple(fits[1:]), fits[0])
     parts = name_parts(file_names)
     if parts is None:
         return None
@@ -222,14 +226,13 @@ def catalogue(rows: pd.DataFrame, item_values: pd.Series) -> tuple[Guess, Guess]
     """(item_id, text) of rows that say what items are: an id of an item that the events have too, and a text."""
     texts = [name for name in by_words(rows, TEXTS) if is_text(rows[name])]
     known = set(item_values.dropna().astype(str))
-    for name in [*by_words(rows, ITEMS), *(n for n in rows if re.fullmatch(r"_c\d+", str(n)))]:
+    for name in [*by_words(rows, ITEMS), *(n for n in rows if UNNAMED.fullmatch(str(n)))]:
         own = set(rows[name].dropna().astype(str)) if is_id(rows[name]) else set()
-        if not texts and re.fullmatch(r"_c\d+", str(name)):
+        if not texts and UNNAMED.fullmatch(str(name)):
             texts = [n for n in rows if n != name and is_text(rows[n])]
         if own and len(own & known) >= 0.3 * len(known) and texts and texts[0] != name:
-            return Guess(quoted(name), f"{len(own):,} items"), Guess(
-                quoted(texts[0]), example(rows[texts[0]]), tuple(texts[1:])
-            )
+            item = Guess(quoted(name), f"{len(own):,} items", column=name)
+            return item, Guess(quoted(texts[0]), example(rows[texts[0]]), tuple(texts[1:]), texts[0])
     return None
 
 

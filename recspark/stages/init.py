@@ -10,6 +10,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
 from recspark.errors import DataError
 from recspark.session import get_session
@@ -27,6 +28,7 @@ from recspark.sources.guess import (
     tokens,
 )
 
+MAX_TASKS = 4
 NEEDED = {"user_id": "who did it", "item_id": "with which item", "event_time": "when"}
 RECENT = timedelta(days=28)  # data that ends later gets no run_date: the night is of today
 TABLE = re.compile(r"^\w+([.]\w+){1,2}$")
@@ -86,13 +88,8 @@ def pattern(group: Group) -> list[str]:
         return list(group.paths)
     folder = files.folder_of(group.paths[0])
     ending = common_start([name[::-1] for name in group.names])[::-1]
-    there = [
-        name
-        for path, _ in files.list_files(folder)
-        if files.folder_of(path) == folder
-        for name in [path.rsplit("/", 1)[-1]]
-    ]
-    if ending and sorted(name for name in there if name.endswith(ending)) == sorted(group.names):
+    there = [path for path, _ in files.list_files(folder) if files.folder_of(path) == folder]
+    if ending and sorted(path for path in there if path.endswith(ending)) == sorted(group.paths):
         return [f"{folder}/*{ending}"]
     return list(group.paths)
 
@@ -104,7 +101,7 @@ def head(group: Group, guessed: Guesses, today: date) -> list[str]:
         "# and see docs/configuration.md for every key.",
         f"warehouse: warehouse/{name_of(group)}  # where tables and models go: a folder or an URL",
     ]
-    last = last_day(group, guessed["event_time"].sql)
+    last = last_day(group, guessed["event_time"])
     if last is None:
         lines.append("# run_date: 2024-01-31  # the day after the last event, if the data is not of today")
     elif last < today - RECENT:
@@ -119,13 +116,12 @@ def name_of(group: Group) -> str:
     return re.sub(r"\W+", "_", name.lower()).strip("_") or "recs"
 
 
-def last_day(group: Group, sql: str) -> date | None:
+def last_day(group: Group, time: Guess) -> date | None:
     """The day of the last event; None if the data is too large to look through."""
-    column = next(name for name in group.rows if re.search(rf"(^|\W){re.escape(str(name))}($|\W)", sql))
-    values = files.whole_column(group, column)
+    values = files.whole_column(group, str(time.column))
     if values is None:
         return None
-    last = datetimes(values, sql).max()
+    last = datetimes(values, time.sql).max()
     return None if pd.isna(last) else last.date()
 
 
@@ -136,8 +132,8 @@ def events(group: Group, guessed: Guesses) -> list[str]:
         lines += [entry(4, key, guess)] if guess else []
     if "price" in guessed:
         lines += ["    context:", entry(6, "price", guessed["price"])]
-    sql = " ".join(guess.sql for guess in guessed.values())
-    unused = [str(name) for name in group.rows if not re.search(rf"(^|\W){re.escape(str(name))}($|\W)", sql)]
+    used = {guess.column for guess in guessed.values()}
+    unused = [str(name) for name in group.rows if name not in used]
     return lines + ([f"    # not used: {', '.join(unused[:12])}"] if unused else [])
 
 
@@ -153,18 +149,23 @@ def source(group: Group) -> list[str]:
 
 def entry(indent: int, key: str, guess: Guess) -> str:
     """`key: sql  # guess: why; or: others`."""
-    quoted = guess.sql.startswith(("'", '"', "`")) or ": " in guess.sql or " #" in guess.sql
-    value = json.dumps(guess.sql) if quoted else guess.sql
     why = " ".join(guess.why.split())
     or_else = f"; or: {', '.join(guess.others[:4])}" if guess.others else ""
-    return f"{' ' * indent}{key}: {value}  # guess: {why}{or_else}"
+    return f"{' ' * indent}{key}: {text(guess.sql)}  # guess: {why}{or_else}"
+
+
+def text(value: str) -> str:
+    """A text in YAML, in quotes only where it would be read as something else."""
+    try:
+        return value if yaml.safe_load(value) == value else json.dumps(value)
+    except yaml.YAMLError:
+        return json.dumps(value)
 
 
 def items(group: Group, guessed: Guesses, others: Sequence[Group]) -> list[str]:
     """The catalogue: another group of files that says what the items are, else a text beside the events."""
-    column = guessed["item_id"].sql.strip("`")
     for other in others:
-        found = catalogue(other.rows, group.rows[column])
+        found = catalogue(other.rows, group.rows[guessed["item_id"].column])
         if found is not None:
             return ["  items:", *source(other), entry(4, "item_id", found[0]), entry(4, "text", found[1])]
     if "text" not in guessed:
@@ -181,8 +182,8 @@ def items(group: Group, guessed: Guesses, others: Sequence[Group]) -> list[str]:
 
 def rest(group: Group, guessed: Guesses) -> list[str]:
     """The rules of the scenarios and what is to be learnt, where the data says something of them."""
-    place, item = ((guessed[key].sql.strip("`") if key in guessed else "") for key in ("scenario", "item_id"))
-    own = place in group.rows and apart(group.rows, place, item)
+    place, item = guessed["scenario"].column if "scenario" in guessed else None, str(guessed["item_id"].column)
+    own = place is not None and apart(group.rows, place, item)
     rules = "  default: {items: own}  # guess: hardly any item is in two scenarios; all: lists may hold others' items"
     return [*(["", "scenarios:", rules] if own else []), *learnt(group, guessed)]
 
@@ -190,19 +191,18 @@ def rest(group: Group, guessed: Guesses) -> list[str]:
 def learnt(group: Group, guessed: Guesses) -> list[str]:
     """Purchases first where there are such events, likes where a label says so; else any event is one."""
     done = guessed.get("event")
-    if done is not None and done.sql.startswith("CASE"):
-        nothing = "dislike" if "dislike" in done.sql else "impression"
-        return ["", "interactions:", f"  event_weights: {{{nothing}: 0}}  # guess: no interest, but seen", ""]
-    if done is not None:
-        values = sorted(map(str, group.rows[done.sql.strip("`")].dropna().unique()))
-        buys = [value for value in values if set(tokens(value)) & set(BUYS)]
-        named = [(re.sub(r"\W+", "_", value.lower()).strip("_"), value) for value in dict.fromkeys((*buys, *values))][
-            :4
-        ]
-        if buys and all(re.match(r"^[a-z]", name) for name, _ in named):
-            lines = ["", "training_examples:", "  tasks:  # guess: the first one ranks the lists"]
-            for name, value in named:
-                sql = json.dumps("count_if(event = '" + value.replace("'", "\\'") + "') > 0")
-                lines.append(f"    - {{name: {name}, kind: binary, sql: {sql}}}")
-            return [*lines, ""]
-    return [""]
+    if done is None:
+        return [""]
+    if done.nothing is not None:
+        return ["", "interactions:", f"  event_weights: {{{done.nothing}: 0}}  # guess: no interest, but seen", ""]
+    values = sorted(map(str, group.rows[done.column].dropna().unique()))
+    buys = [value for value in values if set(tokens(value)) & set(BUYS)]
+    first = list(dict.fromkeys((*buys, *values)))[:MAX_TASKS]
+    names = [re.sub(r"\W+", "_", value.lower()).strip("_") for value in first]
+    if not buys or not all(re.match(r"^[a-z]", name) for name in names):
+        return [""]
+    lines = ["", "training_examples:", "  tasks:  # guess: the first one ranks the lists"]
+    for name, value in zip(names, first, strict=True):
+        sql = json.dumps("count_if(event = '" + value.replace("'", "\\'") + "') > 0")
+        lines.append(f"    - {{name: {text(name)}, kind: binary, sql: {sql}}}")
+    return [*lines, ""]
