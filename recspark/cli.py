@@ -105,13 +105,9 @@ def run(
         with redirect_stdout(sys.stderr), _progress(console, len(chosen)) as advance:
             pipeline.execute(chosen, config, night, run_id, force, advance, finished, wait_s)
         state["status"], code = "done", 0
-    except RecsparkError as error:
-        state |= {"status": "held" if error.exit_code == HELD else "failed", "error": str(error)}
-        code = error.exit_code
     except Exception as error:
-        state["error"], code = crash(error)
-        if code == CRASH:
-            traceback.print_exc()
+        state["error"], code = cause(error)
+        state["status"] = "held" if code == HELD else "failed"
     _report(console, done, state, time.monotonic() - began)
     if code:
         print(f"error: {state['error']}", file=sys.stderr)
@@ -133,13 +129,8 @@ def check(
                 print(line, file=out, flush=True)
         print(f"ok: a night of {night} can start; it writes to {found.catalog or found.warehouse}")
         return 0
-    except RecsparkError as error:
-        text, code = str(error), error.exit_code
     except Exception as error:
-        text, code = crash(error)
-        traceback.print_exc()
-    print(f"error: {text}", file=sys.stderr)
-    return code
+        return told(error)
 
 
 def init(
@@ -157,11 +148,10 @@ def init(
         text = init.configuration(data, datetime.now(timezone.utc).date())
         Path(config).parent.mkdir(parents=True, exist_ok=True)
         Path(config).write_text(text, encoding="utf-8")
-    except (RecsparkError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"wrote {config} with {text.count('# guess: ')} guesses; try it: recspark check --config {config}")
-    return 0
+        print(f"wrote {config} with {text.count('# guess: ')} guesses; try it: recspark check --config {config}")
+        return 0
+    except Exception as error:
+        return told(error)
 
 
 def describe(page: Annotated[str, typer.Argument(help="configuration, or tables")]) -> int:
@@ -170,19 +160,29 @@ def describe(page: Annotated[str, typer.Argument(help="configuration, or tables"
         from recspark.config.reference import configuration
 
         print(configuration(), end="")
-    elif page == "tables":
+        return 0
+    if page == "tables":
         from recspark.tables.reference import tables
 
         print(tables(), end="")
-    else:
-        print(f"error: describe {page}: expected configuration or tables", file=sys.stderr)
-        return 2
-    return 0
+        return 0
+    return told(ConfigError(f"describe {page}: expected configuration or tables"))
 
 
-def crash(error: Exception) -> tuple[str, int]:
-    """(one line, exit code) of any other exception. A RecsparkError that a Spark worker raised arrives as text inside
-    another exception, and is still the user's to fix."""
+def told(error: Exception) -> int:
+    """Print the cause as the last line of standard error; its exit code."""
+    text, code = cause(error)
+    print(f"error: {text}", file=sys.stderr)
+    return code
+
+
+def cause(error: Exception) -> tuple[str, int]:
+    """(one line, exit code) of an exception; of a crash the traceback is printed.
+
+    A RecsparkError that a Spark worker raised arrives as text inside another exception, and is still the user's to fix.
+    """
+    if isinstance(error, RecsparkError):
+        return str(error), error.exit_code
     text = str(error)
     found = WORKER_ERROR.findall(text)
     if found:
@@ -191,6 +191,7 @@ def crash(error: Exception) -> tuple[str, int]:
     unlike = errors.unlike_file(text)  # a task found it in the middle of a stage
     if unlike is not None:
         return unlike, 2
+    traceback.print_exception(error)
     return f"{type(error).__name__}: {next(filter(None, map(str.strip, text.splitlines())), '')}", CRASH
 
 
@@ -209,14 +210,8 @@ def parse_run_date(given: str | None, config: Config) -> date:
 
 def _line(summary: Summary, seconds: float) -> str:
     rejected = ", ".join(f"{n:,} {reason}" for reason, n in sorted(summary.rejected.items()))
-    off = summary.skipped and summary.note in ("off", "not configured")
-    parts = [
-        "not used"
-        if off
-        else "unchanged, skipped"
-        if summary.skipped
-        else f"{summary.rows_in:,} rows in, {summary.rows_out:,} out"
-    ]
+    state = "not used" if summary.note in ("off", "not configured") else "unchanged, skipped"
+    parts = [state if summary.skipped else f"{summary.rows_in:,} rows in, {summary.rows_out:,} out"]
     parts += [f"rejected: {rejected}"] if rejected else []
     parts += [summary.note] if summary.note else []
     parts += [f"table version {summary.version}"] if summary.version is not None else []

@@ -43,6 +43,8 @@ SOURCE = "source"
 MODEL = "model"
 
 DEFAULT_USER = "__default__"  # one list per scenario for visitors without a user_id or events
+EVERYONE = "__all__"  # all scenarios together
+RESERVED = {USER_ID: DEFAULT_USER, SCENARIO: EVERYONE}  # ids that no row of a source may have
 
 # What a column means wherever it stands, unless a table says otherwise; the tables' comments and docs/tables.md.
 COMMENTS = {
@@ -75,3 +77,8 @@ COMMENTS = {
     WEIGHT: "Weight of the example in training. Example: 1.0",
     FOLD: "Tenth of the users, by a hash of user_id: 0 to 9. Example: 7",
 }
+
+
+def quoted(name: str) -> str:
+    """A column's name as Spark SQL takes it, whatever letters it has."""
+    return "`" + name.replace("`", "``") + "`"

@@ -11,6 +11,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from recspark.columns import quoted
 from recspark.errors import ConfigError, RecsparkError, SchemaError
 
 FAILURES = (PySparkException, Py4JJavaError)  # the latter when a task cannot open a file
@@ -78,7 +79,7 @@ def named(rows: DataFrame, sql: str) -> str:
     """The SQL of an expression: the name of a column is that column, whatever letters it has."""
     name = sql.strip()
     is_plain = WORD.fullmatch(name) is not None  # as Spark would read it anyway
-    return "`" + name.replace("`", "``") + "`" if name in rows.columns and not is_plain else sql
+    return quoted(name) if name in rows.columns and not is_plain else sql
 
 
 def _id(value: Column, found: T.DataType) -> Column:

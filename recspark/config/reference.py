@@ -4,7 +4,6 @@ import types
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -18,7 +17,7 @@ A value may be given on the command line too: `--set dotted.key=value`. Expressi
 *experimental* is off by default, and not shown to make published lists better; the gate decides what is published.
 """
 NAMES = {str: "text", int: "whole number", float: "number", bool: "true or false"}
-SIGNS = {Gt: ">", Ge: ">=", Lt: "<", Le: "<="}
+SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 
 def configuration() -> str:
@@ -67,17 +66,8 @@ def row(name: str, field: FieldInfo) -> str:
 
 def type_name(field: FieldInfo) -> str:
     """A type in words, with its bounds."""
-    name = named(field.annotation)
-    bounds = [f"{SIGNS[type(m)]} {limit(m):g}" for m in field.metadata if type(m) in SIGNS]
-    return ", ".join((name, *bounds))
-
-
-def limit(bound: Any) -> float:
-    return float(next(value for value in vars_of(bound) if value is not None))
-
-
-def vars_of(bound: Any) -> list[Any]:
-    return [getattr(bound, name, None) for name in ("gt", "ge", "lt", "le")]
+    bounds = [f"{SIGNS[b]} {getattr(m, b):g}" for m in field.metadata for b in SIGNS if hasattr(m, b)]
+    return ", ".join((named(field.annotation), *bounds))
 
 
 def named(annotation: Any) -> str:
@@ -99,7 +89,7 @@ def shown(value: Any) -> str:
     if isinstance(value, BaseModel):
         return "see below"
     if isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
-        return "one task, see below" if hasattr(value[0], "sql") else "a list"
+        return "see below"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, tuple):

@@ -11,7 +11,6 @@ from recspark import columns as c
 from recspark import expressions
 from recspark.config.schema import Config
 from recspark.config.sources import ItemSource
-from recspark.expressions import CORRUPT
 from recspark.sources import raw
 
 SECTION = "source.items"
@@ -49,7 +48,7 @@ def parse(rows: DataFrame, source: ItemSource, run_date: date) -> DataFrame:
     def typed(name: str, kind: expressions.Kind) -> Column:
         return expressions.column(rows, getattr(source, name), kind, f"{SECTION}.{name}", where)
 
-    rows = rows.where(~malformed(rows))
+    rows = rows.where(~raw.malformed(rows))
     attributes = [
         expressions.column(rows, sql, "text", f"{SECTION}.attributes.{n}", where)
         for n, sql in source.attributes.items()
@@ -64,19 +63,6 @@ def parse(rows: DataFrame, source: ItemSource, run_date: date) -> DataFrame:
     )
     in_time = F.col(c.EVENT_TIME).isNull() | (F.to_date(c.EVENT_TIME) < F.lit(run_date))
     return found.where((F.trim(c.ITEM_ID) != "") & in_time)
-
-
-def malformed(rows: DataFrame) -> Column:
-    """Has the row another number of values than its file's header? Which value is which is then not known."""
-    return F.col(CORRUPT).isNotNull() if CORRUPT in rows.columns else F.lit(False)
-
-
-def num_malformed(rows: DataFrame) -> int:
-    """How many rows `parse` leaves out for that. Reads them all, where the format has such rows."""
-    if CORRUPT not in rows.columns:
-        return 0
-    first = F.count(F.col("`" + rows.columns[0].replace("`", "``") + "`"))  # Spark refuses to read CORRUPT alone
-    return int(rows.agg(F.count_if(malformed(rows)), first).collect()[0][0])
 
 
 def newest(parsed: DataFrame, source: ItemSource) -> DataFrame:

@@ -9,14 +9,13 @@ from pyspark.sql import functions as F
 from recspark import columns as c
 from recspark import expressions
 from recspark.config.sources import InteractionSource
-from recspark.sources import catalogue, raw
+from recspark.sources import raw
 from recspark.tables.interaction_days import Day
 from recspark.tables.interactions import KEY
 from recspark.warehouse.store import row_hash, rows_hash
 
 SECTION = "source.interactions"
 IDS = (c.SCENARIO, c.USER_ID, c.ITEM_ID, c.EVENT)
-RESERVED = {c.USER_ID: c.DEFAULT_USER, c.SCENARIO: "__all__"}  # names of the lists and metrics of all users together
 SUMMED = ("quantity",)  # context that is summed when rows are merged
 WHOLE_NUMBERS = 1e15  # doubles hold whole numbers exactly up to here
 
@@ -85,7 +84,7 @@ def _typed(rows: DataFrame, source: InteractionSource) -> list[Column]:
         typed(c.VALUE, "number").alias(c.VALUE),
         unparsable(c.VALUE, "number").alias(BAD_VALUE),
         F.array(*context).cast("array<string>").alias(c.CONTEXT),
-        catalogue.malformed(rows).alias(MALFORMED),
+        raw.malformed(rows).alias(MALFORMED),
     ]
 
 
@@ -96,7 +95,7 @@ def _state(run_date: date, unknown_item: Column) -> Column:
     state = F.when(F.col(MALFORMED), "malformed row").when(F.to_date(c.EVENT_TIME) >= F.lit(run_date), LATER)
     for name in (c.USER_ID, c.ITEM_ID, c.SCENARIO, c.EVENT):
         state = state.when(F.col(name).isNull() | (F.trim(name) == ""), f"null {name}")
-    for name, reserved in RESERVED.items():
+    for name, reserved in c.RESERVED.items():
         state = state.when(F.col(name) == reserved, f"reserved {name}")
     state = state.when(F.col(BAD_TIME), f"unparsable {c.EVENT_TIME}")
     state = state.when(F.col(c.EVENT_TIME).isNull(), f"null {c.EVENT_TIME}")

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from recspark import columns
+
 # fmt: off
 TIMES = ("time", "timestamp", "ts", "date", "datetime", "day", "when", "at", "unixreviewtime", "unix")
 NOT_OF_THE_EVENT = (
@@ -266,8 +268,8 @@ def by_words(rows: pd.DataFrame, words: Sequence[str], ids_only: bool = False) -
 
 
 def quoted(name: str) -> str:
-    """A column's name as Spark SQL takes it."""
-    return name if re.fullmatch(r"[A-Za-z_]\w*", name) else "`" + name.replace("`", "``") + "`"
+    """A column's name in SQL, in backticks only where it needs them."""
+    return name if re.fullmatch(r"[A-Za-z_]\w*", name) else columns.quoted(name)
 
 
 def holds_lists(values: pd.Series) -> bool:

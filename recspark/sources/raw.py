@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from recspark import expressions
+from recspark.columns import quoted
 from recspark.config.sources import Source
 from recspark.errors import ConfigError, DataError, RecsparkError, unlike_file
 from recspark.expressions import CORRUPT, FAILURES, first_line
@@ -60,6 +61,19 @@ def opened(spark: SparkSession, source: Source, section: str) -> DataFrame:
 def whole_row(rows: DataFrame) -> Column:
     """All raw columns as one struct; rejected_events keeps it as JSON."""
     return F.struct("*")
+
+
+def malformed(rows: DataFrame) -> Column:
+    """Has the row another number of values than its file's header? Which value is which is then not known."""
+    return F.col(CORRUPT).isNotNull() if CORRUPT in rows.columns else F.lit(False)
+
+
+def num_malformed(rows: DataFrame) -> int:
+    """How many rows are so. Reads them all, where the format has such rows."""
+    if CORRUPT not in rows.columns:
+        return 0
+    first = F.count(F.col(quoted(rows.columns[0])))  # Spark refuses to read CORRUPT alone
+    return int(rows.agg(F.count_if(malformed(rows)), first).collect()[0][0])
 
 
 def place(source: Source) -> str:

@@ -1,5 +1,8 @@
 """source.users: who gets a list although they may have no event."""
 
+from functools import reduce
+from operator import or_
+
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
@@ -10,7 +13,6 @@ from recspark.sources import raw
 from recspark.warehouse.store import Store
 
 SECTION = "source.users"
-EVERYONE = "__all__"
 
 
 def eligible_users(store: Store, config: Config) -> DataFrame:
@@ -37,4 +39,4 @@ def _given(store: Store, config: Config) -> DataFrame:
 
 def is_reserved() -> Column:
     """The ids of the lists and metrics of all users together, which no row of a source may have."""
-    return (F.col(c.USER_ID) == c.DEFAULT_USER) | (F.col(c.SCENARIO) == EVERYONE)
+    return reduce(or_, (F.col(name) == reserved for name, reserved in c.RESERVED.items()))

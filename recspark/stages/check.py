@@ -4,9 +4,8 @@
 the first rows of each source. None of them writes anything.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from datetime import date
-from typing import cast
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -14,7 +13,7 @@ from pyspark.sql import functions as F
 from recspark import columns as c
 from recspark import expressions
 from recspark.config.schema import Config
-from recspark.config.sources import ItemSource, Source
+from recspark.config.sources import Source
 from recspark.encoders.weights import versions
 from recspark.errors import DataError
 from recspark.sources import catalogue, events, given, raw, users
@@ -63,20 +62,9 @@ def expressions_of_sources(spark: SparkSession, config: Config, run_date: date) 
 
     Raises: ConfigError, SchemaError and DataError as the stages do.
     """
-    found, candidates = config.source, config.candidates.source
-    parts: list[tuple[str, Source | None, Callable[[DataFrame], object]]] = [
-        (events.SECTION, found.interactions, lambda rows: events.parse(rows, found.interactions, run_date, None)),
-        (catalogue.SECTION, found.items, lambda rows: catalogue.parse(rows, cast("ItemSource", found.items), run_date)),
-        (users.SECTION, found.users, lambda rows: _id_columns(rows, cast("Source", found.users), users.SECTION, USER)),
-        (
-            given.SECTION,
-            candidates,
-            lambda rows: _id_columns(rows, cast("Source", candidates), given.SECTION, given.KEY),
-        ),
-    ]
-    for section, source, parse in parts:
-        if source is not None and source.format != "json":
-            parse(raw.opened(spark, source, section))
+    for section, source in _configured(config).items():
+        if source.format != "json":
+            _parse(section, raw.opened(spark, source, section), config, run_date)
 
 
 def sources(spark: SparkSession, config: Config, run_date: date) -> Iterator[str]:
@@ -84,15 +72,42 @@ def sources(spark: SparkSession, config: Config, run_date: date) -> Iterator[str
 
     Raises: ConfigError, SchemaError and DataError as the stages do, and DataError if none of the first rows is usable.
     """
-    found, candidates = config.source, config.candidates.source
-    yield _interactions(_first(spark, found.interactions, events.SECTION), config, run_date)
-    if found.items is not None:
-        rows = _first(spark, found.items, catalogue.SECTION)
-        yield _counted(catalogue.SECTION, rows, catalogue.parse(rows, found.items, run_date))
-    if found.users is not None:
-        yield _ids(_first(spark, found.users, users.SECTION), found.users, users.SECTION, USER)
-    if candidates is not None:
-        yield _ids(_first(spark, candidates, given.SECTION), candidates, given.SECTION, given.KEY)
+    for section, source in _configured(config).items():
+        rows = _first(spark, source, section)
+        parsed = _parse(section, rows, config, run_date)
+        if section == events.SECTION:
+            yield _states(parsed, source)
+        else:
+            total, good = rows.count(), parsed.count()
+            if not good:
+                raise DataError(
+                    f"{section}: none of the first {total:,} rows can be used; fix the expressions, or the rows"
+                )
+            yield f"{section}: of the first {total:,} rows {good:,} usable"
+
+
+def _configured(config: Config) -> dict[str, Source]:
+    """Section -> source, of those that the configuration has."""
+    found = config.source
+    named: dict[str, Source | None] = {
+        events.SECTION: found.interactions,
+        catalogue.SECTION: found.items,
+        users.SECTION: found.users,
+        given.SECTION: config.candidates.source,
+    }
+    return {section: source for section, source in named.items() if source is not None}
+
+
+def _parse(section: str, rows: DataFrame, config: Config, run_date: date) -> DataFrame:
+    """The rows of a source as its stage reads them; of the events all, of the others those that can be used."""
+    if section == events.SECTION:
+        return events.parse(rows, config.source.interactions, run_date, None)
+    if section == catalogue.SECTION and config.source.items is not None:
+        return catalogue.parse(rows, config.source.items, run_date)
+    source, names = _configured(config)[section], USER if section == users.SECTION else given.KEY
+    where = raw.place(source)
+    ids = (expressions.column(rows, getattr(source, n), "id", f"{section}.{n}", where).alias(n) for n in names)
+    return rows.select(*ids).na.drop()
 
 
 def night(store: Store, config: Config, run_date: date) -> Iterator[str]:
@@ -117,34 +132,17 @@ def _minutes(rows: int | None) -> str:
     return f"{max(10, round(rows * 5 / SOME_ROWS))} minutes"
 
 
-def _interactions(rows: DataFrame, config: Config, run_date: date) -> str:
-    parsed = events.parse(rows, config.source.interactions, run_date, None)
+def _states(parsed: DataFrame, source: Source) -> str:
+    """What became of the first events."""
     counts = {row[0]: row[1] for row in parsed.groupBy(events.STATE).count().collect()}
     total, good = sum(counts.values()), counts.pop(events.OK, 0)
     reasons = ", ".join(f"{reason}: {n:,}" for reason, n in sorted(counts.items())) or "none"
     if not good and set(counts) != {events.LATER}:
-        first = f"the first {total:,} rows of {raw.place(config.source.interactions)}"
+        first = f"the first {total:,} rows of {raw.place(source)}"
         raise DataError(f"{events.SECTION}: none of {first} can be used ({reasons}); fix the expressions, or the rows")
     named = parsed.where(F.col(events.STATE) == events.OK).select(c.SCENARIO).distinct().limit(5).collect()
     scenarios = ", ".join(sorted(row[0] for row in named)) or "none"
     return f"{events.SECTION}: of the first {total:,} rows {good:,} usable; others: {reasons}; scenarios: {scenarios}"
-
-
-def _ids(rows: DataFrame, source: Source, section: str, names: Sequence[str]) -> str:
-    return _counted(section, rows, _id_columns(rows, source, section, names).na.drop())
-
-
-def _id_columns(rows: DataFrame, source: Source, section: str, names: Sequence[str]) -> DataFrame:
-    where = raw.place(source)
-    ids = (expressions.column(rows, getattr(source, n), "id", f"{section}.{n}", where).alias(n) for n in names)
-    return rows.select(*ids)
-
-
-def _counted(section: str, rows: DataFrame, usable: DataFrame) -> str:
-    total, good = rows.count(), usable.count()
-    if not good:
-        raise DataError(f"{section}: none of the first {total:,} rows can be used; fix the expressions, or the rows")
-    return f"{section}: of the first {total:,} rows {good:,} usable"
 
 
 def _first(spark: SparkSession, source: Source, section: str) -> DataFrame:

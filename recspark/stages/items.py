@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 from recspark import columns as c
 from recspark.config.schema import Config
 from recspark.sources import raw
-from recspark.sources.catalogue import SECTION, newest, num_malformed, parse
+from recspark.sources.catalogue import SECTION, newest, parse
 from recspark.summary import Summary
 from recspark.tables import index
 from recspark.tables.interactions import TABLE as INTERACTIONS
@@ -29,7 +29,7 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
         return Summary(TABLE.noun, skipped=True, version=store.version(TABLE))
     rows = None if source is None else raw.read(store.spark, source, SECTION)
     listed = None if source is None or rows is None else newest(parse(rows, source, run_date), source)
-    left_out = 0 if rows is None else num_malformed(rows)
+    left_out = 0 if rows is None else raw.num_malformed(rows)
     stored = store.read(TABLE) if store.exists(TABLE) else None
     changed = build(listed, store.events(INTERACTIONS, None, run_date), stored, run_date).persist()
     # Both before the merge: after it Spark may compute `changed` again, from a table that has these rows already.

@@ -14,39 +14,12 @@ from recspark import columns as c
 from recspark.config.schema import Config
 from recspark.model_folder import MANIFEST
 from recspark.summary import Summary
-from recspark.tables import (
-    candidates,
-    index,
-    interactions,
-    item_embeddings,
-    item_facts,
-    items,
-    model_metrics,
-    published_runs,
-    recommendation_facts,
-    recommendations,
-    rejected_events,
-    training_examples,
-)
+from recspark.tables import candidates, item_embeddings, training_examples
+from recspark.tables.reference import TABLES
 from recspark.warehouse.store import Store, Table
 
 log = logging.getLogger(__name__)
 
-COMPACTED = (
-    interactions.TABLE,
-    rejected_events.TABLE,
-    items.TABLE,
-    item_facts.TABLE,
-    index.ITEM_INDEX,
-    index.USER_INDEX,
-    index.SCENARIO_INDEX,
-    item_embeddings.TABLE,
-    candidates.TABLE,
-    model_metrics.TABLE,
-    recommendations.TABLE,
-    recommendation_facts.TABLE,
-    published_runs.TABLE,
-)
 FILE_BYTES = 128 << 20
 CHECKED_HOURS = 168  # Delta refuses a shorter retention unless its check is off; the configuration may ask for one
 RETRIEVER = "retriever"
@@ -64,7 +37,7 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     dropped = sum(drop_dates(store, table, run_date, config) for table in (candidates.TABLE, examples))
     encoders = drop_embeddings(store, run_date, config)
     folders = drop_models(store, run_date, config)
-    present = [table for table in COMPACTED if store.exists(table)]
+    present = [table for table in TABLES if store.exists(table)]
     # examples keep their files: the feed needs several of them, in hash order
     compacted = sum(compact(store, table) for table in present)
     for table in [*present, *([examples] if store.exists(examples) else [])]:

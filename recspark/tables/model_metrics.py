@@ -36,7 +36,7 @@ TABLE = Table(
         "note": "What the gate decided and why, or what to know of the figure.",
     },
 )
-EVERYONE = "__all__"  # all scenarios together
+EVERYONE = c.EVERYONE
 ALL, EARLIER = "all", "published:"  # slices: every list of a known user; `published:<run_date>`
 COLD_USERS = "cold_users"  # without any event before the window, served by `__default__`
 NEW_USERS = "new_to_scenario"  # without an event in the scenario before the window, but elsewhere; served likewise

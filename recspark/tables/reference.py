@@ -19,8 +19,7 @@ from recspark.tables import (
 )
 from recspark.warehouse.store import Table
 
-EXAMPLES = training_examples.table(TrainingExamples().tasks)
-# what people read first
+# every stored table but the examples, whose columns depend on the tasks; what people read first
 TABLES = (
     recommendations.TABLE,
     model_metrics.TABLE,
@@ -36,7 +35,6 @@ TABLES = (
     index.USER_INDEX,
     index.SCENARIO_INDEX,
     candidates.TABLE,
-    EXAMPLES,
 )
 HEAD = """# Tables
 
@@ -79,7 +77,8 @@ Columns of `candidates` and `training_examples`, type float; NaN: not known.
 def tables() -> str:
     """The page as Markdown."""
     features = "\n".join(f"| `{name}` | {meaning(name)}. |" for name in FEATURES)
-    return "\n".join((HEAD, *map(section, TABLES), f"{FEATURES_PART}{features}\n"))
+    examples = training_examples.table(TrainingExamples().tasks)
+    return "\n".join((HEAD, *map(section, (*TABLES, examples)), f"{FEATURES_PART}{features}\n"))
 
 
 def section(table: Table) -> str:

@@ -290,7 +290,7 @@ def _hashable(field: T.StructField) -> Any:
 
 
 def _quoted(name: str) -> Any:
-    return F.col("`" + name.replace("`", "``") + "`")
+    return F.col(c.quoted(name))
 
 
 def day_digests(rows: DataFrame, date_column: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ import pytest
 from recspark import cli, expressions
 from recspark.config.sources import Source
 from recspark.errors import ConfigError, DataError, SchemaError
-from recspark.sources import catalogue, raw
+from recspark.sources import raw
 
 PEOPLE = "name,age,Country\nann,31,France\nbob,x,Spain\n"
 
@@ -162,7 +162,7 @@ def test_a_csv_is_read_as_spreadsheets_write_it(spark, tmp_path):
     assert [row.text for row in rows] == ['7" tablet, black', "ends with \\", "two\nlines"]
     split = raw.read(spark, source, "source.interactions")
     assert [row["_corrupt_record"] for row in split.collect() if row["_corrupt_record"]] == ['lines"']
-    assert catalogue.num_malformed(split) == 1 and catalogue.num_malformed(spark.range(1)) == 0
+    assert raw.num_malformed(split) == 1 and raw.num_malformed(spark.range(1)) == 0
 
 
 def test_another_order_of_columns_in_a_second_file_is_one_line(spark, tmp_path):
@@ -173,7 +173,7 @@ def test_another_order_of_columns_in_a_second_file_is_one_line(spark, tmp_path):
         raw.read(spark, source, "source.x")  # both are in one task, so the first look finds it
     with pytest.raises(Exception, match="CSV header does not conform") as later:
         raw.opened(spark, source, "source.x").collect()
-    line, code = cli.crash(later.value)
+    line, code = cli.cause(later.value)
     assert line in str(raised.value)
     assert code == 2 and "Header: " in line and ".csv; write the files alike" in line and "\n" not in line
 
@@ -184,7 +184,7 @@ def test_another_type_in_a_second_file_is_one_line(spark, tmp_path):
     source = Source(format="parquet", paths=(f"{tmp_path}/raw/*",))
     with pytest.raises(Exception, match="Encountered error while reading file") as raised:
         raw.read(spark, source, "source.x").collect()
-    line, code = cli.crash(raised.value)
+    line, code = cli.cause(raised.value)
     assert code == 2 and "column [user]" in line and "write the files alike" in line and "\n" not in line
 
 

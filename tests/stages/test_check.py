@@ -122,11 +122,11 @@ def test_rows_of_which_none_is_usable_are_an_error(spark: Any, tmp_path: Path) -
 def test_an_error_of_a_worker_is_still_the_users_to_fix() -> None:
     """Spark puts a worker's traceback into the text of its own exception."""
     text = "\n\n  An exception was thrown from the Python worker:\nTraceback (most recent call last):\n  File ...\n"
-    assert cli.crash(RuntimeError(f"{text}recspark.errors.ConfigError: encoder 'x': cannot be loaded\n\nat java")) == (
+    assert cli.cause(RuntimeError(f"{text}recspark.errors.ConfigError: encoder 'x': cannot be loaded\n\nat java")) == (
         "encoder 'x': cannot be loaded",
         2,
     )
-    assert cli.crash(RuntimeError(f"{text}KeyError: 'x'\n")) == (
+    assert cli.cause(RuntimeError(f"{text}KeyError: 'x'\n")) == (
         "RuntimeError: An exception was thrown from the Python worker:",
         1,
     )

@@ -73,6 +73,20 @@ def test_odd_names_are_quoted(tmp_path: Path) -> None:
     assert (found.user_id, found.item_id, found.event_time) == ("`user id`", "`item.id`", "`event time`")
 
 
+def test_names_that_yaml_or_sql_would_read_otherwise(tmp_path: Path) -> None:
+    """`no` is false in YAML, a backtick ends a name in SQL; `buy no` is an event."""
+    rows = {"user": [f"v{n % 20}" for n in range(90)], "item`id": [f"s{n % 30}" for n in range(90)]}
+    done = ["no", "buy it", "view"] * 30
+    frame = pd.DataFrame({**rows, "event": done, "time": ["2024-01-31"] * 90, "price": [1.5] * 90})
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    _, path = written(tmp_path, tmp_path)
+    config = load(str(path))
+    assert config.source.interactions.item_id == "`item``id`"
+    assert [task.name for task in config.training_examples.tasks] == ["buy_it", "no", "view"]
+    assert init.text("no") == '"no"' and init.text("a: b") == '"a: b"' and init.text("'x'") == "\"'x'\""
+    assert init.text("upper(x)") == "upper(x)"
+
+
 MISSING = {
     "no time": ({"user": ["a", "b"], "item": ["x", "y"]}, r"no column for event_time \(when\) among user, item"),
     "no user": ({"item": ["x", "y"], "time": ["2024-01-01"] * 2}, r"no column for user_id \(who did it\)"),
