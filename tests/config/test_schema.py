@@ -193,6 +193,15 @@ def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
         load(str(tmp_path / "a.yaml"))
 
 
+def test_a_misspelt_key_is_not_also_missing(tmp_path: Path) -> None:
+    """The missing one is the misspelt one: told twice, the second line would say to add it."""
+    source = "{format: csv, paths: [x], scenario: s, userid: u, item_id: i, event_time: t}"
+    (tmp_path / "a.yaml").write_text(f"warehouse: x\nsource: {{interactions: {source}}}\n")
+    with pytest.raises(ConfigError, match="did you mean `user_id`") as raised:
+        load(str(tmp_path / "a.yaml"))
+    assert "missing" not in str(raised.value)
+
+
 def test_norway_is_no_truth_value(tmp_path: Path, minimal: str) -> None:
     (tmp_path / "a.yaml").write_text("warehouse: x\nscenarios:\n  overrides:\n    NO: {items: own}\n")
     with pytest.raises(ConfigError, match=r'line 4: the key NO is read as false, .*write "NO" in quotes'):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from recspark.config.schema import Config
 from recspark.stages import maintenance
-from recspark.tables import item_embeddings
+from recspark.tables import item_embeddings, published_runs
 from recspark.warehouse.store import Store, Table
 from recspark.windows import closed_windows
 
@@ -93,6 +93,15 @@ def test_expired_dates_are_deleted_and_nothing_is_committed_without_any(spark, t
     commits = len(list((tmp_path / "small/_delta_log").glob("*.json")))
     assert maintenance.drop_dates(store, SMALL, RUN_DATE, settings) == 0
     assert len(list((tmp_path / "small/_delta_log").glob("*.json"))) == commits
+
+
+def test_columns_of_older_tables_get_their_comments(spark, tmp_path):
+    settings = config(tmp_path)
+    old = Table("published_runs", published_runs.TABLE.ddl, published_runs.TABLE.key)
+    Store(spark, settings, "run").append(old, spark.createDataFrame([], old.schema))
+    maintenance.refresh(Store(spark, settings, "run"), settings, RUN_DATE)
+    schema = Store(spark, settings, "run").read(published_runs.TABLE).schema
+    assert schema["status"].metadata["comment"] == published_runs.TABLE.comment("status")
 
 
 def test_an_empty_warehouse_is_no_error(spark, tmp_path):

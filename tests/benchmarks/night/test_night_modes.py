@@ -44,8 +44,10 @@ def test_each_variant_is_a_night_on_a_copy(monkeypatch: pytest.MonkeyPatch, tmp_
 
 def test_the_report_compares_with_the_same_mode_of_the_default_night(capsys: pytest.CaptureFixture[str]) -> None:
     names = {"shared_bottom: ranker": [0.2, 0.4], "mmoe: ranker": [0.3, 0.5], "transfers: ranker_alone": [0.1, 0.3]}
+    names |= {"shared_bottom: blend": [0.5, 0.5], "mmoe: blend": [0.6, 0.6]}
     index = pd.MultiIndex.from_tuples([("uk", "u", "d"), ("fr", "v", "d")], names=["scenario", "user_id", "run_date"])
     found = night_modes.report(pd.DataFrame(names, index=index), dict.fromkeys(names, 1))["modes"]
     assert found["mmoe: ranker"] == {"ndcg@10": 0.4, "gain": [0.1, 0.1, 0.1], "chosen": 1}
+    assert found["mmoe: blend"]["gain"] == [0.1, 0.1, 0.1]  # over blend, not over ranker
     assert found["transfers: ranker_alone"]["gain"][0] == -0.1  # over the default ranker
     assert "mmoe: ranker" in capsys.readouterr().out
