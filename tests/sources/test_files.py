@@ -22,7 +22,7 @@ TEXTS = {  # name -> (text, separator, has a header, columns)
     "double colons": ("1::10::5::978300760\n2::20::3::978302109\n", "::", False, ["_c0", "_c1", "_c2", "_c3"]),
     "blanks": ("userId itemId rate\nA B 5.0\nC D 4.0\n", " ", True, ["userId", "itemId", "rate"]),
     "semicolons and a comma inside": ("who;what;price\na;x, y;1\nb;z, w;2\n", ";", True, ["who", "what", "price"]),
-    "commas beside one blank a line": ("n,title\n1,Red lamp\n2,Blue mug\n", ",", True, ["n", "title"]),
+    "commas beside one blank a line": ("n,full title\n1,Red lamp\n2,Blue mug\n", ",", True, ["n", "full title"]),
     "quoted commas": ('who,what,n\na,"x, y",1\nb,"z, w",2\n', ",", True, ["who", "what", "n"]),
     "words only, with a header": ("who,what\na,x\nb,y\na,y\n", ",", True, ["who", "what"]),
     "words only, without": ("a,x\nb,y\na,x\n", ",", False, ["_c0", "_c1"]),
