@@ -130,7 +130,7 @@ def check(
         print(f"ok: a night of {night} can start; it writes to {found.catalog or found.warehouse}")
         return 0
     except Exception as error:
-        return told(error)
+        return print_error(error)
 
 
 def init(
@@ -151,7 +151,7 @@ def init(
         print(f"wrote {config} with {text.count('# guess: ')} guesses; try it: recspark check --config {config}")
         return 0
     except Exception as error:
-        return told(error)
+        return print_error(error)
 
 
 def describe(page: Annotated[str, typer.Argument(help="configuration, or tables")]) -> int:
@@ -166,10 +166,10 @@ def describe(page: Annotated[str, typer.Argument(help="configuration, or tables"
 
         print(tables(), end="")
         return 0
-    return told(ConfigError(f"describe {page}: expected configuration or tables"))
+    return print_error(ConfigError(f"describe {page}: expected configuration or tables"))
 
 
-def told(error: Exception) -> int:
+def print_error(error: Exception) -> int:
     """Print the cause as the last line of standard error; its exit code."""
     text, code = cause(error)
     print(f"error: {text}", file=sys.stderr)
@@ -188,9 +188,9 @@ def cause(error: Exception) -> tuple[str, int]:
     if found:
         kind, message = found[-1]
         return message.strip(), getattr(errors, kind).exit_code
-    unlike = errors.unlike_file(text)  # a task found it in the middle of a stage
-    if unlike is not None:
-        return unlike, 2
+    differing = errors.differing_file(text)  # a task found it in the middle of a stage
+    if differing is not None:
+        return differing, 2
     traceback.print_exception(error)
     return f"{type(error).__name__}: {next(filter(None, map(str.strip, text.splitlines())), '')}", CRASH
 

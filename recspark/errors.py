@@ -3,7 +3,7 @@
 import re
 
 # of Spark: another type or another header in one of the files
-UNLIKE = re.compile(
+DIFFERING = re.compile(
     r"(Encountered error while reading file .*?actual Parquet type:? \w+)"
     r"|(CSV header does not conform to the schema.*?CSV file: \S+)",
     re.DOTALL,
@@ -40,9 +40,9 @@ class PublishError(RecsparkError):
     exit_code = 3
 
 
-def unlike_file(text: str) -> str | None:
+def differing_file(text: str) -> str | None:
     """One line, if Spark's message is about a file whose columns are not those of the first one."""
-    found = UNLIKE.search(text)
+    found = DIFFERING.search(text)
     if found is None:
         return None
     return f"{' '.join(found[0].split())[:400]}; write the files alike, or name those that belong together in `paths`"

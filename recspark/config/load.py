@@ -52,7 +52,7 @@ def load(path: str, overrides: tuple[str, ...] = ()) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{path}: " + "; ".join(map(_explain, _worth_telling(error.errors())[:5]))) from None
+        raise ConfigError(f"{path}: " + "; ".join(map(_explain, _most_useful(error.errors())[:5]))) from None
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:
@@ -71,7 +71,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override}: the value is not YAML, found {value!r}; quote it") from None
 
 
-def _worth_telling(errors: list[Any]) -> list[Any]:
+def _most_useful(errors: list[Any]) -> list[Any]:
     """Unknown keys first; without the missing keys of a section in which a key is misspelt, which may be the same."""
     misspelt = {error["loc"][:-1] for error in errors if error["type"] == "extra_forbidden"}
     told = [e for e in errors if e["type"] != "missing" or e["loc"][:-1] not in misspelt]

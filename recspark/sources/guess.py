@@ -58,13 +58,13 @@ PATTERNS = {
 @dataclass(frozen=True)
 class Guess:
     """`sql`: of the column or expression; `why`: for a comment; `others`: columns that it might be instead; `column`:
-    that the SQL reads, None for none; `nothing`: the event, of those that the SQL gives, that shows no interest."""
+    that the SQL reads, None for none; `weightless`: the event, of those that the SQL gives, that shows no interest."""
 
     sql: str
     why: str
     others: tuple[str, ...] = ()
     column: str | None = None
-    nothing: str | None = None
+    weightless: str | None = None
 
 
 Guesses = dict[str, Guess]
@@ -89,17 +89,19 @@ def guesses(rows: pd.DataFrame, file_names: Sequence[str] = ()) -> Guesses:
     keep("user_id", named(rows, users, "first"))
     keep("item_id", named(rows, items, "second"))
     times = {name: sql for name, sql in time_columns(free()).items() if not constant_of(rows, users[:1], name)}
-    keep("event_time", best(rows, tuple(times), times))
+    keep("event_time", first_of(rows, tuple(times), times))
     keep("event", event(free()))
     keep("scenario", scenario(free(), file_names))
     values = [name for name in by_words(free(), VALUES) if not set(tokens(name)) & set(NO_VALUES)]
-    keep("value", best(rows, [name for name in values if is_number(rows[name])]))
-    keep("text", best(rows, [name for name in by_words(free(), TEXTS) if is_text(rows[name])]))
-    keep("price", best(rows, [name for name in by_words(rows, PRICES) if is_number(rows[name])]))  # or `value` as well
+    keep("value", first_of(rows, [name for name in values if is_number(rows[name])]))
+    keep("text", first_of(rows, [name for name in by_words(free(), TEXTS) if is_text(rows[name])]))
+    keep(
+        "price", first_of(rows, [name for name in by_words(rows, PRICES) if is_number(rows[name])])
+    )  # or `value` as well
     return found
 
 
-def best(rows: pd.DataFrame, names: Sequence[str], sql: Mapping[str, str] | None = None) -> Guess | None:
+def first_of(rows: pd.DataFrame, names: Sequence[str], sql: Mapping[str, str] | None = None) -> Guess | None:
     """The first of the columns; its own SQL, or that of `sql`."""
     if not names:
         return None
@@ -200,7 +202,7 @@ def scenario(rows: pd.DataFrame, file_names: Sequence[str]) -> Guess | None:
     return Guess(sql, f"from the files' names: {', '.join(differing[:6])}")
 
 
-def apart(rows: pd.DataFrame, scenario_column: str, item: str) -> bool:
+def items_apart(rows: pd.DataFrame, scenario_column: str, item: str) -> bool:
     """Has each scenario items of its own: is hardly any item in two?"""
     pairs = rows[[scenario_column, item]].dropna().drop_duplicates()
     return len(pairs) > 100 and pairs[item].duplicated().mean() < 0.02

@@ -16,7 +16,7 @@ from pyspark.sql import types as T
 from recspark import expressions
 from recspark.columns import quoted
 from recspark.config.sources import Source
-from recspark.errors import ConfigError, DataError, RecsparkError, unlike_file
+from recspark.errors import ConfigError, DataError, RecsparkError, differing_file
 from recspark.expressions import CORRUPT, FAILURES, first_line
 
 ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".tgz", ".tar.gz", ".xlsx", ".xls")
@@ -214,8 +214,8 @@ def _unreadable(source: Source, section: str, error: PySparkException | Py4JJava
         return ConfigError(f"{section}.table: {source.table} does not exist; expected catalog.schema.name of a table")
     if "UNABLE_TO_INFER_SCHEMA" in condition:
         return DataError(f"{section}: {place(source)} holds no {source.format} file; check the path and `format`")
-    unlike = unlike_file(str(error))
-    if unlike is not None:
-        return DataError(f"{section}: {unlike}")
+    differing = differing_file(str(error))
+    if differing is not None:
+        return DataError(f"{section}: {differing}")
     found = f"{section}: {place(source)} cannot be read as {source.format} ({first_line(error)})"
     return DataError(f"{found}; check `format` and `options`")

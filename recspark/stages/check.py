@@ -76,7 +76,7 @@ def sources(spark: SparkSession, config: Config, run_date: date) -> Iterator[str
         rows = _first(spark, source, section)
         parsed = _parse(section, rows, config, run_date)
         if section == events.SECTION:
-            yield _states(parsed, source)
+            yield _event_counts(parsed, source)
         else:
             total, good = rows.count(), parsed.count()
             if not good:
@@ -132,7 +132,7 @@ def _minutes(rows: int | None) -> str:
     return f"{max(10, round(rows * 5 / SOME_ROWS))} minutes"
 
 
-def _states(parsed: DataFrame, source: Source) -> str:
+def _event_counts(parsed: DataFrame, source: Source) -> str:
     """What became of the first events."""
     counts = {row[0]: row[1] for row in parsed.groupBy(events.STATE).count().collect()}
     total, good = sum(counts.values()), counts.pop(events.OK, 0)

@@ -20,11 +20,11 @@ from recspark.sources.guess import (
     BUYS,
     Guess,
     Guesses,
-    apart,
     catalogue,
     common_start,
     datetimes,
     guesses,
+    items_apart,
     tokens,
 )
 
@@ -52,7 +52,12 @@ def configuration(places: Sequence[str], today: date) -> str:
         )
     others = [one for one, _ in named if one is not group]
     return "\n".join(
-        (*head(group, guessed, today), *events(group, guessed), *items(group, guessed, others), *rest(group, guessed))
+        (
+            *head(group, guessed, today),
+            *events(group, guessed),
+            *items(group, guessed, others),
+            *rules_and_tasks(group, guessed),
+        )
     )
 
 
@@ -151,10 +156,10 @@ def entry(indent: int, key: str, guess: Guess) -> str:
     """`key: sql  # guess: why; or: others`."""
     why = " ".join(guess.why.split())
     or_else = f"; or: {', '.join(guess.others[:4])}" if guess.others else ""
-    return f"{' ' * indent}{key}: {text(guess.sql)}  # guess: {why}{or_else}"
+    return f"{' ' * indent}{key}: {yaml_text(guess.sql)}  # guess: {why}{or_else}"
 
 
-def text(value: str) -> str:
+def yaml_text(value: str) -> str:
     """A text in YAML, in quotes only where it would be read as something else."""
     try:
         return value if yaml.safe_load(value) == value else json.dumps(value)
@@ -180,21 +185,21 @@ def items(group: Group, guessed: Guesses, others: Sequence[Group]) -> list[str]:
     ]
 
 
-def rest(group: Group, guessed: Guesses) -> list[str]:
+def rules_and_tasks(group: Group, guessed: Guesses) -> list[str]:
     """The rules of the scenarios and what is to be learnt, where the data says something of them."""
     place, item = guessed["scenario"].column if "scenario" in guessed else None, str(guessed["item_id"].column)
-    own = place is not None and apart(group.rows, place, item)
+    own = place is not None and items_apart(group.rows, place, item)
     rules = "  default: {items: own}  # guess: hardly any item is in two scenarios; all: lists may hold others' items"
-    return [*(["", "scenarios:", rules] if own else []), *learnt(group, guessed)]
+    return [*(["", "scenarios:", rules] if own else []), *tasks(group, guessed)]
 
 
-def learnt(group: Group, guessed: Guesses) -> list[str]:
+def tasks(group: Group, guessed: Guesses) -> list[str]:
     """Purchases first where there are such events, likes where a label says so; else any event is one."""
     done = guessed.get("event")
     if done is None:
         return [""]
-    if done.nothing is not None:
-        return ["", "interactions:", f"  event_weights: {{{done.nothing}: 0}}  # guess: no interest, but seen", ""]
+    if done.weightless is not None:
+        return ["", "interactions:", f"  event_weights: {{{done.weightless}: 0}}  # guess: no interest, but seen", ""]
     values = sorted(map(str, group.rows[done.column].dropna().unique()))
     buys = [value for value in values if set(tokens(value)) & set(BUYS)]
     first = list(dict.fromkeys((*buys, *values)))[:MAX_TASKS]
@@ -204,5 +209,5 @@ def learnt(group: Group, guessed: Guesses) -> list[str]:
     lines = ["", "training_examples:", "  tasks:  # guess: the first one ranks the lists"]
     for name, value in zip(names, first, strict=True):
         sql = json.dumps("count_if(event = '" + value.replace("'", "\\'") + "') > 0")
-        lines.append(f"    - {{name: {text(name)}, kind: binary, sql: {sql}}}")
+        lines.append(f"    - {{name: {yaml_text(name)}, kind: binary, sql: {sql}}}")
     return [*lines, ""]

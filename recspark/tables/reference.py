@@ -53,7 +53,7 @@ task.
 | slice | the part of the lists that a figure is about |
 | NDCG@10 | how high what the user did afterwards stands in the first ten: 1 is perfect, .05 to .2 is usual |
 | recall, coverage | share of what the user did that was found at all; share of the items that stand in some list |
-| AUC, GAUC | chance that an item the user took has a higher score than one not taken, over all lists; within a list |
+| AUC, GAUC | chance that what the user interacted with has a higher score than other items, in all lists; in one |
 | `*_id`, `*_idx` | the id of the source; our number for it, in the index tables |
 
 ```sql

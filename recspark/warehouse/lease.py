@@ -117,7 +117,9 @@ def acquire(warehouse: str, run_id: str) -> Held | Lease:
     last = newest(fs, folder)
     if last:
         holder = _read(fs, _path(folder, last))
-        if not holder.is_free(time.time()) and not (holder.may_be_gone(time.time()) and _is_silent(fs, folder, last)):
+        if not holder.is_free(time.time()) and not (
+            holder.may_be_gone(time.time()) and _is_unchanged(fs, folder, last)
+        ):
             return _read(fs, _path(folder, newest(fs, folder)))
     now = time.time()
     mine = Lease(run_id, machine(), os.getpid(), since=now, alive=now)
@@ -149,7 +151,7 @@ def _folder(warehouse: str) -> tuple[fsspec.AbstractFileSystem, str]:
     return fs, folder
 
 
-def _is_silent(fs: fsspec.AbstractFileSystem, folder: str, number: int) -> bool:
+def _is_unchanged(fs: fsspec.AbstractFileSystem, folder: str, number: int) -> bool:
     """Does a lease of another machine stay as it is for EXPIRES_S, by this machine's own steady clock?"""
     before, until = _read(fs, _path(folder, number)), time.monotonic() + EXPIRES_S
     log.warning("lease: watching that of run %s for %.0f s, whether it is still alive", before.run_id, EXPIRES_S)

@@ -131,8 +131,10 @@ def test_a_catalogue_has_the_events_items_and_a_text() -> None:
 def test_items_apart() -> None:
     domain = ["a" if n % 70 < 35 else "b" for n in range(N)]
     pairs = [f"i{n}" for n in range(N)]
-    assert guess.apart(frame(domain=domain, item=pairs), "domain", "item")
-    assert not guess.apart(frame(domain=["a", "b"] * (N // 2), item=[f"i{n // 2}" for n in range(N)]), "domain", "item")
+    assert guess.items_apart(frame(domain=domain, item=pairs), "domain", "item")
+    assert not guess.items_apart(
+        frame(domain=["a", "b"] * (N // 2), item=[f"i{n // 2}" for n in range(N)]), "domain", "item"
+    )
 
 
 @pytest.mark.parametrize(

@@ -83,8 +83,8 @@ def test_names_that_yaml_or_sql_would_read_otherwise(tmp_path: Path) -> None:
     config = load(str(path))
     assert config.source.interactions.item_id == "`item``id`"
     assert [task.name for task in config.training_examples.tasks] == ["buy_it", "no", "view"]
-    assert init.text("no") == '"no"' and init.text("a: b") == '"a: b"' and init.text("'x'") == "\"'x'\""
-    assert init.text("upper(x)") == "upper(x)"
+    assert init.yaml_text("no") == '"no"' and init.yaml_text("a: b") == '"a: b"' and init.yaml_text("'x'") == "\"'x'\""
+    assert init.yaml_text("upper(x)") == "upper(x)"
 
 
 MISSING = {
