@@ -93,6 +93,7 @@ def execute(
                     config = time_scales.settle(store, config, run_date)
                 module = importlib.import_module({**STAGES, **MAINTENANCE}[name])
                 summary = replace(module.refresh(store, config, run_date, force), stage=name)
+                store.save_states()
                 finished(summary, time.monotonic() - began)
     finally:
         if owned:  # a session of a notebook or a test is not stopped here
@@ -120,7 +121,7 @@ def check(config: Config, run_date: date) -> Iterator[str]:
 def _warn_of_rebuilds_after_upgrade(store: "Store") -> None:
     """Log one line in the first run on a warehouse that an earlier version wrote."""
     from recspark.tables import candidates
-    from recspark.warehouse.store import FORMAT
+    from recspark.warehouse.state import FORMAT
 
     stamp = store.stamp(candidates.TABLE)
     if stamp is not None and FORMAT not in stamp:

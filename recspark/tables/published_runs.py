@@ -7,6 +7,7 @@ from datetime import date, datetime, timezone
 from typing import Any
 
 from recspark import columns as c
+from recspark.warehouse.state import metadata_of
 from recspark.warehouse.store import Store, Table
 
 TABLE = Table(
@@ -56,7 +57,7 @@ def repair(store: Store, published: Table) -> list[str]:
     """
     if not store.exists(published):
         return []
-    commits = [(row, json.loads(row.userMetadata)) for row in store.history(published) if row.userMetadata]
+    commits = [(row, metadata_of(row.userMetadata)) for row in store.history(published)]
     stamped = {found[c.RUN_ID]: (row, found) for row, found in commits if c.RUN_DATE in found}
     known = _logged(store) if store.exists(TABLE) else set()
     if store.exists(TABLE) and not known.issuperset(stamped):
@@ -69,12 +70,12 @@ def repair(store: Store, published: Table) -> list[str]:
 
 def _logged(store: Store) -> set[str]:
     """The published runs named in the metadata of this table's commits; no row is read."""
-    stamps = (json.loads(row.userMetadata) for row in store.history(TABLE) if row.userMetadata)
+    stamps = (metadata_of(row.userMetadata) for row in store.history(TABLE))
     return {run_id for stamp in stamps for run_id in json.loads(stamp.get(RUNS, "[]"))}
 
 
 def _known(store: Store, run_ids: list[str]) -> set[str]:
-    rows = store.read(TABLE).where(f"status = '{PUBLISHED}'").select(c.RUN_ID)
+    rows = store.read(TABLE).select(c.RUN_ID)
     return {row[0] for row in rows.where(rows[c.RUN_ID].isin(run_ids)).collect()}
 
 

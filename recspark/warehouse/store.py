@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -10,22 +11,19 @@ from typing import Any
 
 from delta.tables import DeltaTable
 from pyspark.errors import AnalysisException
-from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
+from pyspark.sql import Column, DataFrame, DataFrameWriter, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from recspark import columns as c
 from recspark.config.schema import Config
 from recspark.errors import DataError, SchemaError
+from recspark.warehouse import state
+from recspark.warehouse.state import FORMAT, WRITTEN_FORMAT, Commit, TableState
+
+log = logging.getLogger(__name__)
 
 USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
-# Version of fingerprints and model folders, in a commit's metadata; commits of the first version have none.
-FORMAT, WRITTEN_FORMAT = "format", 2
-# Operations that change no row: maintenance must not change a fingerprint.
-HOUSEKEEPING = (
-    "OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "FSCK", "COMPUTE STATS", "ADD CONSTRAINT",
-    "DROP CONSTRAINT", "CHANGE COLUMN", "CHANGE COLUMNS",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,8 @@ class Store:
         self.warehouse = config.warehouse.rstrip("/")
         self._catalog = config.catalog
         self._names = config.tables
-        self._history: dict[str, list[Any]] = {}
+        self._states: dict[str, TableState] = {}  # as far as this run has looked
+        self._stored: dict[str, TableState | None] = {}  # as they are in their files
         self._digests: dict[tuple[str, int, tuple[str, ...]], dict[str, str]] = {}
 
     # -- locations ---------------------------------------------------------------------------------------------------
@@ -167,8 +166,13 @@ class Store:
         merging = self.delta(table).alias("old").merge(rows.select(table.columns).alias("new"), matched)
         with self._stamped(metadata):
             merging.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
-        self._history.pop(table.noun, None)
-        return self.version(table)
+        return self._look(table).changed
+
+    def delete(self, table: Table, condition: Column, slices: Sequence[str] = ()) -> None:
+        """Delete rows in one commit. `slices`: those that are gone with them, as `state.slice_of` names them."""
+        with self._stamped({state.DROPPED: json.dumps(sorted(slices))} if slices else {}):
+            self.delta(table).delete(condition)
+        self._look(table)
 
     def _writer(self, table: Table, rows: DataFrame) -> DataFrameWriter:
         found = [(f.name, f.dataType.simpleString()) for f in rows.schema]
@@ -223,41 +227,72 @@ class Store:
                     f"({', '.join(table.columns)}); use a new warehouse, or move the table away and rebuild it"
                 ) from error
             raise
-        self._history.pop(table.noun, None)
-        return self.version(table)
+        return self._look(table).changed
 
     # -- versions and fingerprints -----------------------------------------------------------------------------------
 
     def history(self, table: Table) -> list[Any]:
-        """Commits that changed rows, newest first: (version, operation, userMetadata, timestamp)."""
-        if table.noun not in self._history:
-            rows = self.delta(table).history().select("version", "operation", "userMetadata", "timestamp").collect()
-            self._history[table.noun] = [row for row in rows if row.operation not in HOUSEKEEPING]
-        return self._history[table.noun]
+        """The commits that the log still has, newest first: (version, operation, userMetadata, timestamp)."""
+        return list(self.delta(table).history().select("version", "operation", "userMetadata", "timestamp").collect())
+
+    def _look(self, table: Table) -> TableState:
+        """Bring what is known of a table up to date with its log."""
+        handle = self.delta(table)
+        if table.noun not in self._states:
+            stored = self._stored[table.noun] = state.read(self.warehouse, table.noun)
+            table_id = str(handle.detail().select("id").first()[0])
+            is_same = stored is not None and stored.table_id == table_id
+            self._states[table.noun] = stored if stored is not None and is_same else TableState(table_id)
+        known = self._states[table.noun]
+        newest = handle.history(1).select("version", "operation", "userMetadata").collect()
+        missing = newest[0].version - known.seen
+        if missing < 0:  # the table was put back, with its log, from a copy
+            known, missing = TableState(known.table_id), newest[0].version + 1
+        if missing > 1:
+            newest = handle.history(missing).select("version", "operation", "userMetadata").collect()
+        commits = [Commit(*row) for row in newest]
+        foreign = [one for one in commits if one.version > known.seen >= 0 and state.is_foreign(one)]
+        for one in foreign:
+            log.warning(
+                "%s: version %d (%s) is not by recspark; what was made from this table before it is made again",
+                self.name(table.noun),
+                one.version,
+                one.operation,
+            )
+        self._states[table.noun] = state.after(known, commits)
+        return self._states[table.noun]
+
+    def _state(self, table: Table) -> TableState:
+        return self._states[table.noun] if table.noun in self._states else self._look(table)
+
+    def save_states(self) -> None:
+        """Write down what is known of the tables, for the next run. Only a run that holds the warehouse may."""
+        for noun, known in self._states.items():
+            if known != self._stored.get(noun):
+                state.write(self.warehouse, noun, known)
+                self._stored[noun] = known
 
     def version(self, table: Table) -> int:
         """The newest version that changed rows."""
-        return int(self.history(table)[0].version)
+        return self._state(table).changed
 
     def token(self, table: Table) -> str:
         """A name of the table's present content: its id and newest version with changed rows; `absent` without it."""
         if not self.exists(table):
             return "absent"
-        return f"{self.delta(table).detail().select('id').first()[0]}@{self.version(table)}"
+        return f"{self._state(table).table_id}@{self.version(table)}"
 
-    def stamp(self, table: Table, **values: object) -> dict[str, Any] | None:
-        """Metadata of the newest commit whose metadata has all these values, and its `version`."""
+    def stamp(self, table: Table, **slice_: object) -> dict[str, Any] | None:
+        """Metadata of the newest commit on a slice (`as_of=...`), or on the table, and its `version`; None if there is
+        none, or if others have changed the table since."""
         if not self.exists(table):
             return None
-        for row in self.history(table):
-            found = json.loads(row.userMetadata) if row.userMetadata else {}
-            if all(found.get(key) == str(value) for key, value in values.items()):
-                return {**found, "version": int(row.version)}
-        return None
+        found = self._state(table).stamps.get(state.slice_of(slice_))
+        return None if found is None else dict(found)
 
     def is_fresh(self, table: Table, fingerprint: str, **slice_: object) -> bool:
         """Has the newest commit of this slice the same fingerprint (inputs, code and configuration)?"""
-        newest = self.stamp(table, **slice_) if slice_ else self.stamp(table)
+        newest = self.stamp(table, **slice_)
         return newest is not None and newest.get("fingerprint") == fingerprint
 
     def digest(self, table: Table, date_column: str, before: date, without: tuple[str, ...] = ()) -> str:
