@@ -11,6 +11,7 @@ import fsspec
 from pyspark.sql import functions as F
 
 from recspark import columns as c
+from recspark import model_folder
 from recspark.config.schema import Config
 from recspark.model_folder import MANIFEST
 from recspark.summary import Summary
@@ -97,9 +98,7 @@ def drop_models(store: Store, run_date: date, config: Config) -> int:
         if fs.isfile(path):
             fs.rm_file(path)
             continue
-        if fs.exists(f"{path}/{MANIFEST}"):  # first: without it an incomplete folder counts as missing
-            fs.rm_file(f"{path}/{MANIFEST}")
-        fs.rm(path, recursive=True)
+        model_folder.remove(fs.unstrip_protocol(path))
     return sum(not path.endswith(".txt") for path in gone)
 
 
