@@ -73,21 +73,25 @@ def execute(
     spark, owned = get_session(config.spark)
     from recspark.stages import recommendations, time_scales
     from recspark.stages.check import configuration, expressions_of_sources
+    from recspark.tables import training_examples
+    from recspark.tables.reference import TABLES
     from recspark.warehouse.lease import hold
     from recspark.warehouse.store import Store
 
-    store = Store(spark, config, run_id)
     try:
         if len(stages) > 1:
             configuration(spark, config)  # a mistake that would be found after minutes of other stages
         if len(stages) > 1 and "interactions" in stages:
             expressions_of_sources(spark, config, run_date)
         with hold(config.warehouse, run_id, wait_s) as held:
+            store = Store(spark, config, run_id, held)
+            if held.taken_over:
+                store.fence((*TABLES, training_examples.table(config.training_examples.tasks)))
             recommendations.repair(store)
             _warn_of_rebuilds_after_upgrade(store)
             for name in stages:
                 advance(name)
-                held.check()  # if this machine was suspended, another run may have taken the lease
+                held.check()  # commits check it themselves; model folders are written without
                 began = time.monotonic()
                 if name not in BEFORE_TIME_SCALES:
                     config = time_scales.settle(store, config, run_date)

@@ -52,7 +52,7 @@ def refresh(store: Store, config: Config, run_date: date) -> str | None:
     if not keys:
         return None
     items = store.digest(ITEMS, c.FIRST_SEEN, run_date)
-    named = artifacts.fingerprint(NOUN, config, sorted(keys), run_date, items, index.numbering(store))
+    named = artifacts.fingerprint(NOUN, config, sorted(keys), run_date, items, index.numbering(store, index.ITEM_INDEX))
     path = artifacts.folder(store, NOUN, f"{run_date}-{named}")
     if not model_folder.exists(path):
         kinds = {kind: [sql for one, sql in keys if one == kind] for kind in ("where", "of")}

@@ -89,13 +89,15 @@ def refresh(store: Store, table: Table, ids: DataFrame) -> int:
     return count
 
 
-def numbering(store: Store) -> str:
-    """A name of the numbers that ids have: it stays when new ids are added, and changes when an id that had a number
-    has another one or none, as after a table was made again. What holds numbers is named by it, to be made again too.
+def numbering(store: Store, *tables: Table) -> str:
+    """A name of the numbers that ids have, in these indices or in all three.
+
+    It stays when new ids are added, and changes when an id that had a number has another one or none, as after a table
+    was made again. What holds numbers is named by it, to be made again too.
 
     Raises: DataError for an index in which an id or a number stands twice.
     """
-    return "-".join(_numbering(store, table) for table in (ITEM_INDEX, USER_INDEX, SCENARIO_INDEX))
+    return "-".join(_numbering(store, table) for table in tables or (ITEM_INDEX, USER_INDEX, SCENARIO_INDEX))
 
 
 def _numbering(store: Store, table: Table) -> str:

@@ -51,10 +51,16 @@ class Lease:
 
 
 class Held:
-    """A lease that this run holds: `start` begins the heartbeat, `check` verifies the lease, `end` gives it back."""
+    """A lease that this run holds: `start` begins the heartbeat, `check` verifies the lease, `end` gives it back.
 
-    def __init__(self, fs: fsspec.AbstractFileSystem, folder: str, number: int, lease: Lease) -> None:
+    `taken_over`: the run before has not given it back, so something of that run may still be writing.
+    """
+
+    def __init__(
+        self, fs: fsspec.AbstractFileSystem, folder: str, number: int, lease: Lease, taken_over: bool = False
+    ) -> None:
         self._fs, self._folder, self.number, self._lease = fs, folder, number, lease
+        self.taken_over = taken_over
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
 
@@ -114,13 +120,14 @@ def hold(warehouse: str, run_id: str, wait_s: float = 0.0) -> Iterator[Held]:
 def acquire(warehouse: str, run_id: str) -> Held | Lease:
     """This run's lease, or that of the run that holds the warehouse."""
     fs, folder = _folder(warehouse)
-    last = newest(fs, folder)
+    last, taken_over = newest(fs, folder), False
     if last:
         holder = _read(fs, _path(folder, last))
         if not holder.is_free(time.time()) and not (
             holder.may_be_gone(time.time()) and _is_unchanged(fs, folder, last)
         ):
             return _read(fs, _path(folder, newest(fs, folder)))
+        taken_over = not holder.ended
     now = time.time()
     mine = Lease(run_id, machine(), os.getpid(), since=now, alive=now)
     try:
@@ -132,7 +139,7 @@ def acquire(warehouse: str, run_id: str) -> Held | Lease:
         fs.rm_file(_path(folder, last + 1))
         return _read(fs, _path(folder, found))
     _clear(fs, folder, last + 1 - KEPT)
-    return Held(fs, folder, last + 1, mine)
+    return Held(fs, folder, last + 1, mine, taken_over)
 
 
 def _folder(warehouse: str) -> tuple[fsspec.AbstractFileSystem, str]:

@@ -19,10 +19,12 @@ from recspark import columns as c
 from recspark.config.schema import Config
 from recspark.errors import DataError, SchemaError
 from recspark.warehouse import state
+from recspark.warehouse.lease import Held
 from recspark.warehouse.state import FORMAT, WRITTEN_FORMAT, Commit, TableState
 
 log = logging.getLogger(__name__)
 
+LEASE = "lease"  # in a commit's metadata: the number of the lease that its run held
 USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 
 
@@ -65,9 +67,11 @@ class Table:
 class Store:
     """The tables of one warehouse, as folders or in a catalog."""
 
-    def __init__(self, spark: SparkSession, config: Config, run_id: str) -> None:
+    def __init__(self, spark: SparkSession, config: Config, run_id: str, held: Held | None = None) -> None:
+        """`held`: the lease of the run, without which nothing is committed; None for a reader."""
         self.spark = spark
         self.run_id = run_id
+        self._held = held
         self.warehouse = config.warehouse.rstrip("/")
         self._catalog = config.catalog
         self._names = config.tables
@@ -81,6 +85,9 @@ class Store:
         """`catalog.schema.table`; without a catalog, the table's folder."""
         table = self._names.get(noun, noun)
         return f"{self._catalog}.{table}" if self._catalog else f"{self.warehouse}/{table}"
+
+    def _sql_name(self, table: Table) -> str:
+        return self.name(table.noun) if self._catalog else f"delta.`{self.name(table.noun)}`"
 
     def models(self, noun: str) -> str:
         """The folder of all model folders of one artefact."""
@@ -195,22 +202,41 @@ class Store:
         found = {field.name: field.metadata.get("comment", "") for field in self.read(table).schema}
         if found == {name: table.comment(name) for name in table.columns}:
             return False
-        place = self.name(table.noun) if self._catalog else f"delta.`{self.name(table.noun)}`"
         texts = {name: table.comment(name).replace("\\", "\\\\").replace("'", "\\'") for name in table.columns}
         changes = ", ".join(f"`{name}` COMMENT '{text}'" for name, text in texts.items())
-        self.spark.sql(f"ALTER TABLE {place} ALTER COLUMN {changes}")
+        self.spark.sql(f"ALTER TABLE {self._sql_name(table)} ALTER COLUMN {changes}")
         return True
 
     @contextmanager
     def _stamped(self, metadata: Mapping[str, Any] | None) -> Iterator[None]:
-        """Add the metadata to the commits inside. Set on the session: saveAsTable drops the option for a new table."""
-        values = {c.RUN_ID: self.run_id, FORMAT: WRITTEN_FORMAT, **(metadata or {})}
-        stamp = json.dumps(values, sort_keys=True, default=str)
-        self.spark.conf.set(USER_METADATA, stamp)
+        """Add the metadata to the commits inside. Set on the session: saveAsTable drops the option for a new table.
+
+        Raises: DataError if this run has lost the lease, before the commit or by the time it failed or was made.
+        """
+        lease = {} if self._held is None else {LEASE: self._held.number}
+        values = {c.RUN_ID: self.run_id, FORMAT: WRITTEN_FORMAT, **lease, **(metadata or {})}
+        self._require_lease()
+        self.spark.conf.set(USER_METADATA, json.dumps(values, sort_keys=True, default=str))
         try:
             yield
         finally:
             self.spark.conf.unset(USER_METADATA)
+            self._require_lease()  # where the commit failed, this is the cause
+
+    def _require_lease(self) -> None:
+        if self._held is not None:
+            self._held.check()
+
+    def fence(self, tables: Sequence[Table]) -> None:
+        """End what a run before has begun to write and not yet committed: Delta refuses a commit if the table's
+        properties have changed since it was begun. For a run that has taken the lease over from one that may still be
+        alive, such as a machine that slept."""
+        for table in tables:
+            if self._held is not None and self.exists(table):
+                sql = (
+                    f"ALTER TABLE {self._sql_name(table)} SET TBLPROPERTIES ('recspark.lease' = '{self._held.number}')"
+                )
+                self.spark.sql(sql)
 
     def _commit(self, table: Table, writer: DataFrameWriter, metadata: Mapping[str, Any] | None) -> int:
         name = self.name(table.noun)
@@ -267,6 +293,7 @@ class Store:
 
     def save_states(self) -> None:
         """Write down what is known of the tables, for the next run. Only a run that holds the warehouse may."""
+        self._require_lease()
         for noun, known in self._states.items():
             if known != self._stored.get(noun):
                 state.write(self.warehouse, noun, known)

@@ -145,7 +145,7 @@ def test_the_same_inputs_are_skipped_and_force_is_a_new_run(spark, warehouse):
 
 def test_a_failed_check_holds_the_night(spark, warehouse):
     store = Store(spark, hand_made.config(warehouse), "breaker")
-    store.delta(candidates.TABLE).delete(F.expr(f"as_of = '{TONIGHT}' AND user_idx = 0"))
+    store.delete(candidates.TABLE, F.expr(f"as_of = '{TONIGHT}' AND user_idx = 0"))
     with pytest.raises(PublishError, match="held: 1 eligible users without a list; readers keep") as error:
         publish(spark, warehouse, "run2", force=True)
     assert error.value.exit_code == 3

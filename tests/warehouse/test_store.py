@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import threading
+import time
 from datetime import date, datetime
 
 import pytest
@@ -9,17 +11,17 @@ from pyspark.sql import functions as F
 
 from recspark.config.schema import Config
 from recspark.errors import DataError, SchemaError
+from recspark.warehouse import lease
 from recspark.warehouse.store import Store, Table, day_digests, row_hash
 
 THINGS = Table("things", "day date, id string, n int", ("id",), ("day",))
 FIRST = [(date(2024, 1, 1), "a", 1), (date(2024, 1, 2), "b", 2)]
 
 
-def make(spark, tmp_path, **more):
+def make(spark, tmp_path, held=None, **more):
     source = {"format": "csv", "paths": ["x"], "scenario": "s", "user_id": "u", "item_id": "i", "event_time": "t"}
-    return Store(
-        spark, Config.model_validate({"warehouse": f"{tmp_path}/", "source": {"interactions": source}, **more}), "r1"
-    )
+    config = Config.model_validate({"warehouse": f"{tmp_path}/", "source": {"interactions": source}, **more})
+    return Store(spark, config, "r1", held)
 
 
 def rows(spark, values):
@@ -242,3 +244,69 @@ def test_a_table_that_was_made_again_is_another_one(spark, tmp_path):
     store.append(THINGS, rows(spark, FIRST))
     assert looked_at(spark, tmp_path).stamp(THINGS, as_of="2024-01-01") is None
     assert looked_at(spark, tmp_path).token(THINGS) != token
+
+
+def held_by(warehouse, run_id):
+    """A lease of the warehouse, without its heartbeat."""
+    held = lease.acquire(str(warehouse), run_id)
+    assert isinstance(held, lease.Held)
+    return held
+
+
+def test_a_run_that_lost_its_lease_commits_nothing_more(spark, tmp_path, monkeypatch):
+    """Each kind of commit; the table, and what is written down of it, stay as the new holder knows them."""
+    old = make(spark, tmp_path, held=held_by(tmp_path, "r1"))
+    old.append(THINGS, rows(spark, FIRST), {"fingerprint": "f"})
+    assert old.stamp(THINGS)["lease"] == 1
+    monkeypatch.setattr(lease, "_runs", lambda pid: False)  # its process seems to be gone
+    new = make(spark, tmp_path, held=held_by(tmp_path, "r2"))
+    attempts = {
+        "append": lambda: old.append(THINGS, rows(spark, FIRST)),
+        "replace": lambda: old.replace(THINGS, rows(spark, FIRST[:1])),
+        "merge": lambda: old.merge(THINGS, rows(spark, [(date(2024, 1, 1), "a", 10)])),
+        "delete": lambda: old.delete(THINGS, F.col("id") == F.lit("a")),
+        "states": old.save_states,
+    }
+    for name, attempt in attempts.items():
+        with pytest.raises(DataError, match=r"run r1 lost the lease of .* to another run"):
+            attempt()
+        assert new.history(THINGS)[0].version == 0 and not (tmp_path / "_state").exists(), name
+    new.append(THINGS, rows(spark, []))
+
+
+def test_a_write_that_began_before_the_lease_was_lost_fails_at_its_commit(spark, tmp_path, monkeypatch):
+    """The machine of the old run slept in the middle of a long write; the new one has the warehouse when it wakes."""
+    old = make(spark, tmp_path, held=held_by(tmp_path, "r1"))
+    old.append(THINGS, rows(spark, FIRST))
+    begun = tmp_path / "begun"
+
+    def slow(batches):
+        begun.touch()
+        while not (tmp_path / "fenced").exists():
+            time.sleep(0.05)
+        yield from batches
+
+    failed = []
+
+    def write():
+        try:
+            old.append(THINGS, rows(spark, FIRST).mapInArrow(slow, THINGS.ddl))
+        except DataError as error:
+            failed.append(str(error))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while not begun.exists():
+        time.sleep(0.05)
+    monkeypatch.setattr(lease, "_runs", lambda pid: False)
+    held = held_by(tmp_path, "r2")
+    assert held.taken_over
+    new = make(spark, tmp_path, held=held)
+    new.fence([THINGS, Table("never_made", "id string", ("id",))])
+    (tmp_path / "fenced").touch()
+    writer.join()
+    assert len(failed) == 1 and "run r1 lost the lease" in failed[0]
+    assert ids(new.read(THINGS)) == ["a", "b"] and new.version(THINGS) == 0
+    held.start()
+    held.end()
+    assert not held_by(tmp_path, "r3").taken_over  # it was given back
