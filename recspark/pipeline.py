@@ -34,10 +34,10 @@ STAGES = {
     "model_metrics": "recspark.stages.model_metrics.stage",
     "recommendations": "recspark.stages.recommendations",
 }
-MAINTENANCE = {"maintenance": "recspark.stages.maintenance"}
+OTHERS = {"maintenance": "recspark.stages.maintenance", "unpublish": "recspark.stages.unpublish"}
 
-# these read no time-scale, and write the events that the time-scales come from
-BEFORE_TIME_SCALES = ("interactions", "items", "item_facts", "time_scales")
+# these read no time-scale; the first three write the events and items that the time-scales come from
+WITHOUT_TIME_SCALES = ("interactions", "items", "item_facts", "time_scales", "unpublish")
 
 Advance = Callable[[str], None]  # called with the name of each stage when it begins
 Finished = Callable[[Summary, float], None]  # called with a stage's summary and its seconds when it has ended
@@ -75,6 +75,7 @@ def execute(
     from recspark.stages.check import configuration, expressions_of_sources
     from recspark.tables import training_examples
     from recspark.tables.reference import TABLES
+    from recspark.warehouse import unfinished
     from recspark.warehouse.lease import hold
     from recspark.warehouse.store import Store
 
@@ -89,16 +90,20 @@ def execute(
                 store.fence((*TABLES, training_examples.table(config.training_examples.tasks)))
             recommendations.repair(store)
             _warn_of_rebuilds_after_upgrade(store)
+            if is_night := len(stages) > 1:
+                unfinished.begin(config.warehouse, run_date)
             for name in stages:
                 advance(name)
                 held.check()  # commits check it themselves; model folders are written without
                 began = time.monotonic()
-                if name not in BEFORE_TIME_SCALES:
+                if name not in WITHOUT_TIME_SCALES:
                     config = time_scales.settle(store, config, run_date)
-                module = importlib.import_module({**STAGES, **MAINTENANCE}[name])
+                module = importlib.import_module({**STAGES, **OTHERS}[name])
                 summary = replace(module.refresh(store, config, run_date, force), stage=name)
                 store.save_states()
                 finished(summary, time.monotonic() - began)
+            if is_night:
+                unfinished.end(config.warehouse, run_date)
     finally:
         if owned:  # a session of a notebook or a test is not stopped here
             spark.stop()

@@ -82,9 +82,10 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
 
 
 def repair(store: Store) -> None:
-    """Add the published_runs rows that are missing after a crash right after publication; called first in every run."""
+    """Correct published_runs after a crash right after lists were published or taken back; called first in every
+    run."""
     for run_id in published_runs.repair(store, TABLE):
-        log.warning("published_runs: run %s was published but not recorded; added from its commit", run_id)
+        log.warning("published_runs: the row of run %s was missing or old; corrected from the commits", run_id)
 
 
 def top_lists(

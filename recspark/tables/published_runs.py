@@ -26,7 +26,7 @@ TABLE = Table(
     },
     checks=(("known_status", "status IN ('published', 'held', 'withdrawn')"),),
 )
-PUBLISHED, HELD = "published", "held"
+PUBLISHED, HELD, WITHDRAWN = "published", "held", "withdrawn"  # the last also in a commit's metadata: its run_ids
 RUNS = "runs"  # in the metadata of a commit: the published run_ids that it wrote
 
 
@@ -49,9 +49,20 @@ def write(store: Store, run_date: date, status: str, reason: str, versions: Vers
     _merge(store, [row])
 
 
+def withdraw(store: Store, run_ids: list[str]) -> list[str]:
+    """Mark runs whose lists were taken back; returns those that were not marked yet."""
+    if not store.exists(TABLE):
+        return []
+    rows = store.read(TABLE)
+    found = rows.where(rows[c.RUN_ID].isin(run_ids) & (rows["status"] == PUBLISHED)).collect()
+    if found:
+        _merge(store, [tuple({**row.asDict(), "status": WITHDRAWN}.values()) for row in found])
+    return sorted(row[c.RUN_ID] for row in found)
+
+
 def repair(store: Store, published: Table) -> list[str]:
-    """Add the rows that are missing since a run crashed after its commit on the table `published`; returns their
-    run_ids.
+    """Add the rows that are missing since a run crashed after its commit on the table `published`, and mark those whose
+    lists were taken back; returns their run_ids.
 
     Reads the commit logs of both tables (Delta keeps 30 days of them), and rows only where this one's log is too short.
     """
@@ -65,7 +76,9 @@ def repair(store: Store, published: Table) -> list[str]:
     missing = {run_id: commit for run_id, commit in stamped.items() if run_id not in known}
     if missing:
         _merge(store, [_row(row, found) for row, found in missing.values()])
-    return sorted(missing)
+    taken_back = [run_id for _, found in commits for run_id in found.get(WITHDRAWN, ())]
+    marked = withdraw(store, taken_back) if taken_back else []
+    return sorted({*missing, *marked})
 
 
 def _logged(store: Store) -> set[str]:

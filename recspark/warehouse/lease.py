@@ -41,9 +41,13 @@ class Lease:
     alive: float  # the last heartbeat
     ended: bool = False
 
+    def is_gone(self) -> bool:
+        """Ended, or held by a process of this machine that no longer runs."""
+        return self.ended or (self.machine == machine() and not _runs(self.pid))
+
     def is_free(self, now: float) -> bool:
-        """Ended, or held by a process of this machine that no longer runs or has sent no heartbeat for EXPIRES_S."""
-        return self.ended or (self.machine == machine() and (not _runs(self.pid) or now - self.alive > EXPIRES_S))
+        """Gone, or held by a process of this machine that has sent no heartbeat for EXPIRES_S."""
+        return self.is_gone() or (self.machine == machine() and now - self.alive > EXPIRES_S)
 
     def may_be_gone(self, now: float) -> bool:
         """By the clocks, which may differ between machines: no heartbeat for EXPIRES_S, or one from the future."""
@@ -53,7 +57,7 @@ class Lease:
 class Held:
     """A lease that this run holds: `start` begins the heartbeat, `check` verifies the lease, `end` gives it back.
 
-    `taken_over`: the run before has not given it back, so something of that run may still be writing.
+    `taken_over`: the run before has not given it back and its process may still be writing.
     """
 
     def __init__(
@@ -127,7 +131,7 @@ def acquire(warehouse: str, run_id: str) -> Held | Lease:
             holder.may_be_gone(time.time()) and _is_unchanged(fs, folder, last)
         ):
             return _read(fs, _path(folder, newest(fs, folder)))
-        taken_over = not holder.ended
+        taken_over = not holder.is_gone()
     now = time.time()
     mine = Lease(run_id, machine(), os.getpid(), since=now, alive=now)
     try:

@@ -82,7 +82,7 @@ def _after(state: TableState, commit: Commit) -> TableState:
     found = metadata_of(commit.metadata)
     stamps = dict(state.stamps) if found else {}
     if DROPPED in found:
-        stamps = {name: stamp for name, stamp in stamps.items() if name not in json.loads(found[DROPPED])}
+        stamps = {name: stamp for name, stamp in stamps.items() if name not in found[DROPPED]}
     elif found:
         stamps[slice_of(found)] = {**found, "version": commit.version}
         stamps[WHOLE] = stamps[slice_of(found)]

@@ -175,9 +175,16 @@ class Store:
             merging.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
         return self._look(table).changed
 
-    def delete(self, table: Table, condition: Column, slices: Sequence[str] = ()) -> None:
+    def delete(
+        self,
+        table: Table,
+        condition: Column,
+        slices: Sequence[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
         """Delete rows in one commit. `slices`: those that are gone with them, as `state.slice_of` names them."""
-        with self._stamped({state.DROPPED: json.dumps(sorted(slices))} if slices else {}):
+        dropped = {state.DROPPED: sorted(slices)} if slices else {}
+        with self._stamped({**dropped, **(metadata or {})}):
             self.delta(table).delete(condition)
         self._look(table)
 

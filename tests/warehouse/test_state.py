@@ -8,7 +8,7 @@ from recspark.warehouse.state import Commit, TableState, after
 NEW = TableState("t")
 
 
-def ours(version: int, operation: str = "WRITE", **metadata: str) -> Commit:
+def ours(version: int, operation: str = "WRITE", **metadata: object) -> Commit:
     return Commit(version, operation, json.dumps({"run_id": "r", **metadata}))
 
 
@@ -40,7 +40,7 @@ def test_a_commit_of_others_ends_all_stamps_whatever_its_metadata() -> None:
 
 def test_our_own_delete_ends_the_stamps_of_its_slices_alone() -> None:
     known = after(NEW, [ours(n, as_of=f"2024-01-0{n + 1}", fingerprint="a") for n in range(3)])
-    found = after(known, [ours(3, "DELETE", dropped=json.dumps(["as_of=2024-01-01"]))])
+    found = after(known, [ours(3, "DELETE", dropped=["as_of=2024-01-01"])])
     assert (found.changed, set(found.stamps)) == (3, {"as_of=2024-01-02", "as_of=2024-01-03", ""})
 
 
