@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from recspark.config.schema import Config
 from recspark.errors import ConfigError
+from recspark.progress import watch
 from recspark.session import get_session
 from recspark.summary import Summary
 
@@ -70,9 +71,10 @@ def execute(
 
     `wait_s`: how long another run may take to give the lease back.
     """
-    spark, owned = get_session(config.spark)
+    spark, owned = get_session(config.spark, s3=config.is_on_s3)
     from recspark.stages import recommendations, time_scales
     from recspark.stages.check import configuration, expressions_of_sources
+    from recspark.warehouse import catalog
     from recspark.warehouse.lease import hold
     from recspark.warehouse.store import Store
 
@@ -82,11 +84,13 @@ def execute(
             configuration(spark, config)  # a mistake that would be found after minutes of other stages
         if len(stages) > 1 and "interactions" in stages:
             expressions_of_sources(spark, config, run_date)
-        with hold(config.warehouse, run_id, wait_s) as held:
+        place = catalog.place(spark, config.catalog) if config.catalog else None
+        with hold(config.warehouse, run_id, wait_s, place, config.lease.hung_after_s) as held, watch(spark, held.moved):
             recommendations.repair(store)
             _warn_of_rebuilds_after_upgrade(store)
             for name in stages:
                 advance(name)
+                held.at(name)
                 held.check()  # if this machine was suspended, another run may have taken the lease
                 began = time.monotonic()
                 if name not in BEFORE_TIME_SCALES:
@@ -104,7 +108,7 @@ def check(config: Config, run_date: date) -> Iterator[str]:
 
     Raises: as a night does.
     """
-    spark, owned = get_session(config.spark)
+    spark, owned = get_session(config.spark, s3=config.is_on_s3)
     from recspark.stages.check import configuration, night, sources
     from recspark.warehouse.store import Store
 
