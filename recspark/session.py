@@ -43,8 +43,8 @@ LOCAL = {
 }
 
 
-# Hadoop's client of S3 and what it uses of the AWS SDK: 15 MB. The SDK that Hadoop's POM names is one jar of 558 MB with
-# all of AWS. Its version is 2.24.6 for Hadoop 3.4.1; Maven Central lacks single modules of that one.
+# Hadoop's client of S3 and what it uses of the AWS SDK: 15 MB. Its POM names a jar of 558 MB with
+# all of AWS, of version 2.24.6 for Hadoop 3.4.1; Maven Central lacks single modules of that version.
 AWS_SDK = "2.24.12"
 AWS_MODULES = ("s3", "s3-transfer-manager", "sts", "apache-client")
 AWS_BUNDLE = "software.amazon.awssdk:bundle"
