@@ -26,7 +26,7 @@ def test_publications_are_repaired_first_and_all_is_done_under_the_lease(monkeyp
         done.append(name)
         return Summary(name)
 
-    monkeypatch.setattr(pipeline, "get_session", lambda settings: (object(), False))
+    monkeypatch.setattr(pipeline, "get_session", lambda settings, s3: (object(), False))
     monkeypatch.setattr(
         store, "Store", lambda *args: SimpleNamespace(stamp=lambda table: None, exists=lambda table: False)
     )
