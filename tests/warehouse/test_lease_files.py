@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fsspec
@@ -141,6 +142,29 @@ def test_a_late_rival_never_takes_a_lease_that_is_held(monkeypatch: pytest.Monke
     assert isinstance(late, lease.Lease) and late.run_id == "holder"
     held.check()
     assert [number for number, _ in found.files()] == [1]
+    found.fs.rm("/warehouse", recursive=True)
+
+
+@pytest.mark.parametrize(("other", "looks"), [("1", 1), ("9", 2)], ids=("the other's name is first", "mine is first"))
+def test_of_two_that_see_each_other_the_first_name_has_it(
+    other: str, looks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one whose name comes later takes its file away at its next look, for which the first one waits."""
+    found = LeaseFolder(fsspec.filesystem("memory"), "/warehouse/_lease")
+    mine, others = (found.path_of(1, nonce) for nonce in ("5", other))
+    sleeps: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        sleeps.append(seconds)
+        if len(sleeps) == 2:
+            found.fs.rm_file(others)
+
+    monkeypatch.setattr(lease_files, "time", SimpleNamespace(sleep=sleep))
+    for path in (mine, others):
+        found.fs.pipe_file(path, b"{}")
+    has_it = other == "9"
+    assert found.rival(1, mine) == (None if has_it else others)
+    assert (len(sleeps), found.fs.exists(mine)) == (looks, has_it)
     found.fs.rm("/warehouse", recursive=True)
 
 
