@@ -8,6 +8,7 @@ import pytest
 from recspark.config.schema import Config
 from recspark.errors import ConfigError
 from recspark.warehouse import catalog, lease
+from tests.nights import RunNight, only_countries
 
 
 def test_the_folder_of_a_schema(spark: Any, tmp_path: Path) -> None:
@@ -19,6 +20,24 @@ def test_the_folder_of_a_schema(spark: Any, tmp_path: Path) -> None:
             assert isinstance(lease.acquire(str(catalog.place(spark, "met")), "second"), lease.Lease)
     finally:
         spark.sql("DROP SCHEMA met CASCADE")
+
+
+def test_two_configurations_of_one_catalog_do_not_write_at_once(
+    spark: Any, run_night: RunNight, tmp_path: Path
+) -> None:
+    """Another warehouse, the same catalog: refused while the first holds it, and nothing is written."""
+    spark.sql(f"CREATE SCHEMA busy LOCATION '{tmp_path}/busy.db'")
+    try:
+        settings = ("catalog=spark_catalog.busy", *only_countries("Country = 'Norway'"))
+        with lease.hold(str(tmp_path / "first"), "the-first", catalog=catalog.place(spark, "spark_catalog.busy")):
+            refused = run_night(tmp_path / "second", *settings, only="interactions")
+        assert refused.code == 2
+        last = refused.stderr.splitlines()[-1]
+        assert last.startswith(f"error: catalog at {tmp_path}/busy.db is in use by run the-first (process ")
+        assert spark.catalog.listTables("busy") == []
+        assert run_night(tmp_path / "second", *settings, only="interactions").code == 0
+    finally:
+        spark.sql("DROP SCHEMA busy CASCADE")
 
 
 def test_a_schema_that_does_not_exist_is_one_line(spark: Any) -> None:
