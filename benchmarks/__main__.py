@@ -51,6 +51,10 @@ BENCHMARKS = {
             "NDCG@10 of each scenario's lists by a night of its own rows alone and by the joint night; any data set",
             "10 min a date, 3 min more a scenario",
         ),
+        "races": (
+            "two to five runs at once, stopped, with wrong clocks and failing writes: what is doubled or told wrongly",
+            "50 min; --quick 3",
+        ),
     },
     "kernels": {
         "embed": (
@@ -169,7 +173,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a smaller version, to try it out")
     parser.add_argument("--dates", help="night_quality: how many run dates, or dates with commas between them")
     parser.add_argument("--horizon", type=int, help="night_quality: days after the night in which users are watched")
-    parser.add_argument("--keep", help="night_quality: a folder for nights, which are not run again")
+    parser.add_argument("--keep", help="night_quality, races: a folder for what is not run again")
     parser.add_argument("--set", action="append", help="night_quality: KEY=VALUE, as for the jobs")
     given = parser.parse_args()
     if given.name is None:

@@ -46,7 +46,9 @@ def main(*stages: str) -> None:
         force: Annotated[bool, typer.Option("--force", help="rebuild even if nothing has changed")] = False,
         from_: Annotated[Optional[str], typer.Option("--from", help="skip the stages before this one")] = None,  # noqa: UP045
         only: Annotated[Optional[str], typer.Option("--only", help="run only this stage")] = None,  # noqa: UP045
-        wait: Annotated[float, typer.Option("--wait", help="seconds to wait for another run of the warehouse")] = 0.0,
+        wait: Annotated[
+            float, typer.Option("--wait", help="seconds to wait for another run of the warehouse or catalog")
+        ] = 0.0,
     ) -> int:
         return run(stages, config, run_date, tuple(set_ or ()), force, from_, only, wait)
 

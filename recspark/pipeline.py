@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from recspark.config.schema import Config
 from recspark.errors import ConfigError
+from recspark.progress import watch
 from recspark.session import get_session
 from recspark.summary import Summary
 
@@ -70,12 +71,12 @@ def execute(
 
     `wait_s`: how long another run may take to give the lease back.
     """
-    spark, owned = get_session(config.spark)
+    spark, owned = get_session(config.spark, s3=config.is_on_s3)
     from recspark.stages import recommendations, time_scales
     from recspark.stages.check import configuration, expressions_of_sources
     from recspark.tables import training_examples
     from recspark.tables.reference import TABLES
-    from recspark.warehouse import unfinished
+    from recspark.warehouse import catalog, unfinished
     from recspark.warehouse.lease import hold
     from recspark.warehouse.store import Store
 
@@ -84,7 +85,8 @@ def execute(
             configuration(spark, config)  # a mistake that would be found after minutes of other stages
         if len(stages) > 1 and "interactions" in stages:
             expressions_of_sources(spark, config, run_date)
-        with hold(config.warehouse, run_id, wait_s) as held:
+        place = catalog.place(spark, config.catalog) if config.catalog else None
+        with hold(config.warehouse, run_id, wait_s, place, config.lease.hung_after_s) as held, watch(spark, held.moved):
             store = Store(spark, config, run_id, held)
             if held.taken_over:
                 store.fence((*TABLES, training_examples.table(config.training_examples.tasks)))
@@ -94,6 +96,7 @@ def execute(
                 unfinished.begin(config.warehouse, run_date)
             for name in stages:
                 advance(name)
+                held.at(name)
                 held.check()  # commits check it themselves; model folders are written without
                 began = time.monotonic()
                 if name not in WITHOUT_TIME_SCALES:
@@ -114,7 +117,7 @@ def check(config: Config, run_date: date) -> Iterator[str]:
 
     Raises: as a night does.
     """
-    spark, owned = get_session(config.spark)
+    spark, owned = get_session(config.spark, s3=config.is_on_s3)
     from recspark.stages.check import configuration, night, sources
     from recspark.warehouse.store import Store
 

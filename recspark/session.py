@@ -9,6 +9,7 @@ import sys
 import tempfile
 from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
@@ -42,13 +43,25 @@ LOCAL = {
 }
 
 
-def get_session(settings: dict[str, str] | None = None, app_name: str = "recspark") -> "tuple[SparkSession, bool]":
+# Hadoop's client of S3 and what it uses of the AWS SDK: 15 MB. Its POM names a jar of 558 MB with
+# all of AWS, of version 2.24.6 for Hadoop 3.4.1; Maven Central lacks single modules of that version.
+AWS_SDK = "2.24.12"
+AWS_MODULES = ("s3", "s3-transfer-manager", "sts", "apache-client")
+AWS_BUNDLE = "software.amazon.awssdk:bundle"
+S3_CLASS = "org.apache.hadoop.fs.s3a.S3AFileSystem"
+S3 = {"spark.hadoop.fs.s3.impl": S3_CLASS, "spark.jars.excludes": AWS_BUNDLE}  # s3:// is what s3a:// is
+
+
+def get_session(
+    settings: dict[str, str] | None = None, app_name: str = "recspark", s3: bool = False
+) -> "tuple[SparkSession, bool]":
     """The active session if there is one, else a new one with Delta; and whether it is new (then the caller stops it).
 
-    `settings` have Spark's own names; on an active session only those that can still be changed apply.
+    `settings` have Spark's own names; on an active session only those that can still be changed apply. `s3`: s3:// and
+    s3a:// are read or written.
 
-    Raises: ConfigError when Java is missing, too old or does not start, or when the Delta jars are not on the class
-    path.
+    Raises: ConfigError when Java is missing, too old or does not start, or when the jars of Delta, or those of S3 where
+    they are needed, are not on the class path.
     """
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # otherwise UDF workers run the system's python
     from pyspark import SparkContext
@@ -58,17 +71,19 @@ def get_session(settings: dict[str, str] | None = None, app_name: str = "recspar
     logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)
     # The active session belongs to a thread; another thread's is found through the one context of the process.
     is_new = SparkContext._active_spark_context is None
-    active = SparkSession.getActiveSession() or _build(settings or {}, app_name)
+    active = SparkSession.getActiveSession() or _build(settings or {}, app_name, s3)
     for key, value in MEANING.items():
         active.conf.set(key, value)
     for key, value in (settings or {}).items():
         if active.conf.isModifiable(key):
             active.conf.set(key, value)
     _require_delta(active)
+    if s3:
+        _require_s3(active)
     return active, is_new
 
 
-def _build(settings: dict[str, str], app_name: str) -> "SparkSession":
+def _build(settings: dict[str, str], app_name: str, s3: bool) -> "SparkSession":
     from pyspark import SparkConf, SparkContext
     from pyspark.sql import SparkSession
 
@@ -82,11 +97,12 @@ def _build(settings: dict[str, str], app_name: str) -> "SparkSession":
     master = settings.get("spark.master") or submitted.get("spark.master")
     if master is None or master.startswith("local"):
         builder = builder.master(master or "local[*]")
-        for key, value in LOCAL.items():
+        for key, value in {**LOCAL, **(S3 if s3 else {})}.items():
             if not submitted.contains(key):
                 builder = builder.config(key, value)
     if not submitted.contains("spark.jars.packages") and not submitted.contains("spark.jars"):
-        builder = builder.config("spark.jars.packages", delta_package())
+        packages = [delta_package(), *(s3_packages() if s3 else ())]
+        builder = builder.config("spark.jars.packages", ",".join(packages))
     for key, value in settings.items():
         builder = builder.config(key, value)
     with fetching("spark.jars.packages" in builder._options):
@@ -127,6 +143,15 @@ def delta_package() -> str:
     return f"io.delta:delta-spark_{spark_minor}_2.13:{version('delta-spark')}"
 
 
+def s3_packages() -> list[str]:
+    """The Maven coordinates of the jars for s3:// that fit the installed pyspark; without AWS_BUNDLE."""
+    import pyspark
+
+    jars = Path(pyspark.__file__).parent / "jars"
+    hadoop = next(jars.glob("hadoop-client-api-*.jar")).stem.rsplit("-", 1)[-1]
+    return [f"org.apache.hadoop:hadoop-aws:{hadoop}", *(f"software.amazon.awssdk:{m}:{AWS_SDK}" for m in AWS_MODULES)]
+
+
 def _require_java() -> None:
     home = os.environ.get("JAVA_HOME")
     java = os.path.join(home, "bin", "java") if home else shutil.which("java")
@@ -154,3 +179,21 @@ def _require_delta(spark: "SparkSession") -> None:
             f"`spark-submit --packages {delta_package()} --conf spark.sql.extensions={DELTA_CLASS} "
             "--conf spark.sql.catalog.spark_catalog=org.apache.spark.sql.delta.catalog.DeltaCatalog ...`"
         ) from None
+
+
+def _require_s3(spark: "SparkSession") -> None:
+    """On the session's terms: EMR and Databricks have file systems of their own for s3://."""
+    if "DATABRICKS_RUNTIME_VERSION" in os.environ:
+        return
+    jvm = spark.sparkContext._jvm
+    assert jvm is not None  # None only before the context has started
+    hadoop = spark.sparkContext._jsc.hadoopConfiguration()
+    for scheme in ("s3", "s3a"):
+        try:
+            jvm.org.apache.hadoop.fs.FileSystem.getFileSystemClass(scheme, hadoop)
+        except Exception:  # py4j wraps Hadoop's
+            raise ConfigError(
+                f"this Spark session cannot read {scheme}://; start it with `spark-submit --packages "
+                f"{delta_package()},{','.join(s3_packages())} --exclude-packages {AWS_BUNDLE} "
+                f"--conf spark.hadoop.fs.s3.impl={S3_CLASS} ...`"
+            ) from None

@@ -244,8 +244,11 @@ MUTANTS = (
            "waiting += found[name].modules", "pass",
            "tests/warehouse/test_code.py::test_what_computes_moves_the_hash"),
     Mutant("lease_expires_while_beating", "recspark/warehouse/lease.py",
-           "now - self.alive > EXPIRES_S", "now - self.since > EXPIRES_S",
-           "tests/warehouse/test_lease.py::test_heartbeats_keep_a_long_run_alive"),
+           "        if now != before:\n            return False\n", "",
+           "tests/warehouse/test_lease.py::test_a_holder_is_known_by_its_heartbeats_not_by_its_clock"),
+    Mutant("lease_of_two_at_once", "recspark/warehouse/lease_files.py",
+           "            if not others:\n                return None", "            return None",
+           "tests/warehouse/test_lease_files.py::test_a_late_rival_never_takes_a_lease_that_is_held"),
     # -- whole nights
     Mutant("night_lists_ignore_scores", "recspark/stages/lists.py",
            "np.lexsort((tie_rank, -final, list_idx))", "np.lexsort((tie_rank, tie_rank, list_idx))", WHOLE_NIGHT),

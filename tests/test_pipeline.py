@@ -22,11 +22,13 @@ def test_publications_are_repaired_first_and_all_is_done_under_the_lease(monkeyp
         done.append("configuration")
 
     def note(name: str) -> Summary:
-        assert isinstance(acquire(str(tmp_path), "another run"), Lease)  # the warehouse is in use
+        holder = acquire(str(tmp_path), "another run")
+        assert isinstance(holder, Lease)  # the warehouse is in use, and another run is told in which stage
+        assert holder.stage == ("" if name == "repair" else name)
         done.append(name)
         return Summary(name)
 
-    monkeypatch.setattr(pipeline, "get_session", lambda settings: (object(), False))
+    monkeypatch.setattr(pipeline, "get_session", lambda settings, s3: (object(), False))
     monkeypatch.setattr(
         store, "Store", lambda *args: SimpleNamespace(stamp=lambda table: None, exists=lambda table: False)
     )

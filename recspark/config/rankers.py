@@ -74,7 +74,7 @@ class Training(Section):
     """How trainings run."""
 
     reader: Literal["petastorm", "arrow", "auto"] = "auto"
-    """Reader of the examples; auto: petastorm where the installed pyarrow suits it, else arrow."""
+    """Reader of the examples; auto: petastorm where it can read the tables, else arrow."""
     num_processes: Annotated[int, Field(ge=1)] = 1
     """Processes of TorchDistributor; as many free task slots must exist at once."""
     use_gpu: bool = False

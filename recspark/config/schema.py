@@ -97,6 +97,14 @@ class Maintenance(Section):
     """Nights whose model folders and candidates are kept."""
 
 
+class Lease(Section):
+    """One run at a time on a warehouse."""
+
+    hung_after_s: Annotated[float, Field(ge=60)] = 6 * 3600.0
+    """Seconds without a new stage, a finished Spark task or a line of a training, after which a run counts as hung: its
+    lease expires, and the next run takes the warehouse."""
+
+
 class Config(Section):
     """The whole file."""
 
@@ -125,6 +133,7 @@ class Config(Section):
     recommendations: Recommendations = Recommendations()
     model_metrics: ModelMetrics = ModelMetrics()
     maintenance: Maintenance = Maintenance()
+    lease: Lease = Lease()
     spark: dict[str, str] = {}
     """Settings of the Spark session, as Spark names them."""
 
@@ -135,6 +144,11 @@ class Config(Section):
         if re.match(r"^[a-z][a-z0-9+]+:/(?!/)", warehouse):
             raise ValueError(f"write an URL with two slashes: {warehouse.replace(':/', '://', 1)}")
         return warehouse
+
+    @property
+    def is_on_s3(self) -> bool:
+        """Is the warehouse or a source a URL of S3?"""
+        return re.search(r'"s3a?://', self.model_dump_json()) is not None
 
     @model_validator(mode="after")
     def _depth(self) -> "Config":

@@ -1,8 +1,11 @@
 """One run at a time on a warehouse: a lease that its holder renews and that expires when the holder is gone.
 
-A lease is a file `<warehouse>/_lease/<number>.json`; the highest number is the current lease. A run takes over an ended
-or expired lease by creating the next number. The file system lets exactly one run create it, so nothing has to be
-deleted first. (Renaming the old file instead could remove the lease that a faster run has just created from it.)
+The lease with the highest number is the current one. A run takes over an ended or expired lease by creating the next
+number (see lease_files.py), so nothing has to be deleted first. (Renaming the old file instead could remove the lease
+that a faster run has just created from it.) A catalog that the tables are in has a lease of its own, in the folder of
+its schema: runs with other warehouses may write to it, too.
+
+Whether a holder lives is not judged by its clock, which may be wrong, but by whether its lease changes.
 """
 
 import json
@@ -13,13 +16,12 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from typing import Any
-
-import fsspec
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 
 from recspark.errors import DataError
+from recspark.warehouse.lease_files import LeaseFolder, open_folder
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +29,9 @@ FOLDER = "_lease"
 EXPIRES_S = 60.0
 HEARTBEAT_S = 15.0
 LOOK_S = 2.0  # between looks at a lease that may be expired
-KEPT = 3  # the newest lease files that are not deleted: enough for a run that listed the folder just before
+KEPT = 3  # the newest numbers whose files are not deleted: enough for a run that listed the folder just before
+HUNG_AFTER_S = 6 * 3600.0
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -40,80 +44,147 @@ class Lease:
     since: float
     alive: float  # the last heartbeat
     ended: bool = False
+    nonce: str = ""  # of this acquisition
+    beat: int = 0  # heartbeats so far: a lease changes even if its clock stands still
+    stage: str = ""
+    idle_s: float = 0.0  # at the last heartbeat, since the last progress, by the holder's steady clock
 
-    def is_gone(self) -> bool:
+    def is_free(self) -> bool:
         """Ended, or held by a process of this machine that no longer runs."""
         return self.ended or (self.machine == machine() and not _runs(self.pid))
-
-    def is_free(self, now: float) -> bool:
-        """Gone, or held by a process of this machine that has sent no heartbeat for EXPIRES_S."""
-        return self.is_gone() or (self.machine == machine() and now - self.alive > EXPIRES_S)
 
     def may_be_gone(self, now: float) -> bool:
         """By the clocks, which may differ between machines: no heartbeat for EXPIRES_S, or one from the future."""
         return not 0 <= now - self.alive <= EXPIRES_S
 
+    def to_bytes(self) -> bytes:
+        """The content of its file."""
+        return json.dumps(asdict(self)).encode()
+
 
 class Held:
     """A lease that this run holds: `start` begins the heartbeat, `check` verifies the lease, `end` gives it back.
 
-    `taken_over`: the run before has not given it back and its process may still be writing.
+    `taken_over`: the run before has not given it back, and its process may still be writing.
     """
 
-    def __init__(
-        self, fs: fsspec.AbstractFileSystem, folder: str, number: int, lease: Lease, taken_over: bool = False
-    ) -> None:
-        self._fs, self._folder, self.number, self._lease = fs, folder, number, lease
-        self.taken_over = taken_over
-        self._stop = threading.Event()
+    def __init__(self, folder: LeaseFolder, number: int, path: str, lease: Lease, taken_over: bool = False) -> None:
+        self.number, self.taken_over = number, taken_over
+        self.hung_after_s = HUNG_AFTER_S
+        self._folder, self._path, self._lease = folder, path, lease
+        self._moved = time.monotonic()
+        self._stop, self._writing = threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
+        self._with: list[Held] = []
 
     def check(self) -> None:
         """Verify that the lease is still this run's.
 
         Raises: DataError when another run has taken it over, for example after this machine was suspended.
         """
-        if newest(self._fs, self._folder) != self.number:
-            raise DataError(
-                f"run {self._lease.run_id} lost the lease of {self._folder} to another run, since it sent no heartbeat "
-                f"for {EXPIRES_S:.0f} s; start it again when the other run has ended"
-            )
+        for held in (self, *self._with):
+            found = held._folder.files()
+            if (held.number, held._path) not in found or found[-1][0] != held.number:
+                raise DataError(
+                    f"run {self._lease.run_id} lost the lease of {held._folder.path} to another run, since it sent no "
+                    f"heartbeat for {EXPIRES_S:.0f} s; start it again when the other run has ended"
+                )
+
+    def join(self, other: "Held") -> None:
+        """Treat another lease of this run, that of the catalog, like this one in `check`, `at` and `moved`."""
+        self._with.append(other)
+        self.taken_over |= other.taken_over
+
+    def at(self, stage: str) -> None:
+        """Say in the lease which stage begins."""
+        for held in (self, *self._with):
+            held.moved()
+            held._lease = replace(held._lease, stage=stage)
+            held._try_to_write(ended=False)
+
+    def moved(self) -> None:
+        """Say that there is progress: without any for `hung_after_s`, the heartbeat stops and the lease expires."""
+        for held in (self, *self._with):
+            held._moved = time.monotonic()
 
     def start(self) -> None:
         """Begin the heartbeat, in a thread."""
         self._thread.start()
 
     def end(self) -> None:
-        """Give the lease back; its file stays, marked as ended, so that no number is used twice."""
+        """Give the lease back; its file stays, marked as ended, so that no number is used twice.
+
+        A storage that fails here changes nothing of the run: the lease expires.
+        """
         self._stop.set()
         self._thread.join(timeout=HEARTBEAT_S)
-        self._write(ended=True)
+        self._try_to_write(ended=True)
 
     def _beat(self) -> None:
+        was_hung = False
         while not self._stop.wait(HEARTBEAT_S):
-            try:
-                self._write(ended=False)
-            except Exception as error:  # any, of any storage's client: the next one may succeed
-                log.warning("lease: heartbeat failed: %s", error)
+            idle, hung = time.monotonic() - self._moved, self.is_hung()
+            if not hung:
+                self._try_to_write(ended=False)
+            elif not was_hung:
+                log.error(
+                    "lease: no progress in %s for %.0f s: this run counts as hung, another may take the lease over",
+                    self._lease.stage or "the run",
+                    idle,
+                )
+            was_hung = hung
 
-    def _write(self, ended: bool) -> None:
-        self._lease = replace(self._lease, alive=time.time(), ended=ended)
-        _overwrite(self._fs, _path(self._folder, self.number), self._lease)
+    def is_hung(self) -> bool:
+        """Has there been no progress for `hung_after_s`?"""
+        return time.monotonic() - self._moved > self.hung_after_s
+
+    def _try_to_write(self, ended: bool) -> None:
+        try:
+            with self._writing:
+                now, idle = time.time(), time.monotonic() - self._moved
+                lease = replace(self._lease, alive=now, ended=ended, idle_s=idle, beat=self._lease.beat + 1)
+                self._lease = lease
+                self._folder.overwrite(self._path, lease.to_bytes())
+        except Exception as error:  # any, of any storage's client: the next one may succeed
+            log.warning("lease: heartbeat failed: %s", error)
 
 
 @contextmanager
-def hold(warehouse: str, run_id: str, wait_s: float = 0.0) -> Iterator[Held]:
+def hold(
+    warehouse: str,
+    run_id: str,
+    wait_s: float = 0.0,
+    catalog: str | None = None,
+    hung_after_s: float = HUNG_AFTER_S,
+) -> Iterator[Held]:
     """Hold the warehouse while the block runs; waits up to `wait_s` for another run to end.
 
-    Raises: DataError naming the holder when the warehouse is in use.
+    `catalog`: the folder of the catalog's schema, which is held too.
+
+    Raises: DataError naming the holder when one of the two is in use.
     """
     deadline = time.monotonic() + wait_s
-    held = acquire(warehouse, run_id)
+    with ExitStack() as stack:
+        held = stack.enter_context(_hold_one(f"warehouse {warehouse}", warehouse, run_id, deadline, hung_after_s))
+        # always the warehouse first: two runs that wait for each other's second lease cannot be
+        if catalog is not None and open_folder(catalog, FOLDER).path != held._folder.path:
+            held.join(stack.enter_context(_hold_one(f"catalog at {catalog}", catalog, run_id, deadline, hung_after_s)))
+        yield held
+
+
+@contextmanager
+def _hold_one(name: str, place: str, run_id: str, deadline: float, hung_after_s: float) -> Iterator[Held]:
+    held = acquire(place, run_id)
+    waited_for = ""
     while isinstance(held, Lease):
         if time.monotonic() >= deadline:
-            raise DataError(_taken(warehouse, held))
+            raise DataError(_taken(name, held))
+        if held.run_id != waited_for:
+            log.info("lease: waiting for run %s (%s) to end", held.run_id, held.stage or "starting")
+            waited_for = held.run_id
         time.sleep(min(1.0, max(0.05, deadline - time.monotonic())))
-        held = acquire(warehouse, run_id)
+        held = acquire(place, run_id)
+    held.hung_after_s = hung_after_s
     held.start()
     try:
         yield held
@@ -121,125 +192,92 @@ def hold(warehouse: str, run_id: str, wait_s: float = 0.0) -> Iterator[Held]:
         held.end()
 
 
-def acquire(warehouse: str, run_id: str) -> Held | Lease:
-    """This run's lease, or that of the run that holds the warehouse."""
-    fs, folder = _folder(warehouse)
-    last, taken_over = newest(fs, folder), False
-    if last:
-        holder = _read(fs, _path(folder, last))
-        if not holder.is_free(time.time()) and not (
-            holder.may_be_gone(time.time()) and _is_unchanged(fs, folder, last)
-        ):
-            return _read(fs, _path(folder, newest(fs, folder)))
-        taken_over = not holder.is_gone()
-    now = time.time()
-    mine = Lease(run_id, machine(), os.getpid(), since=now, alive=now)
-    try:
-        _create(fs, _path(folder, last + 1), mine)
-    except FileExistsError:
-        return _read(fs, _path(folder, last + 1))
-    found = newest(fs, folder)
-    if found != last + 1:  # the listing was so old that this number had been used and deleted
-        fs.rm_file(_path(folder, last + 1))
-        return _read(fs, _path(folder, found))
-    _clear(fs, folder, last + 1 - KEPT)
-    return Held(fs, folder, last + 1, mine, taken_over)
+def acquire(place: str, run_id: str) -> Held | Lease:
+    """This run's lease, or that of the run that holds the warehouse or catalog."""
+    folder = open_folder(place, FOLDER)
+    last = folder.newest()
+    holders = leases(folder, last)
+    if taken_over := not _all_free(holders):
+        may_be_gone = all(one.is_free() or one.may_be_gone(time.time()) for one in holders)
+        if not may_be_gone or not _is_unchanged(folder, last):
+            return _holder(folder, folder.newest())
+    now, nonce = time.time(), uuid.uuid4().hex
+    mine = Lease(run_id, machine(), os.getpid(), since=now, alive=now, nonce=nonce)
+    number = last + 1
+    path = folder.path_of(number, nonce)
+    if not folder.create(path, mine.to_bytes()):
+        return _read(folder, path)
+    # a higher number: the listing was so old that this one had been used and deleted
+    before = folder.rival(number, path)
+    if before is not None:
+        return _read(folder, before)
+    folder.clear(number - KEPT)
+    return Held(folder, number, path, mine, taken_over)
 
 
-def _folder(warehouse: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system and the folder of the leases, which is made.
+def leases(folder: LeaseFolder, number: int) -> tuple[Lease, ...]:
+    """The leases with a number: one, or several while two runs that created it at once settle which one has it."""
+    return tuple(_read(folder, path) for found, path in folder.files() if found == number)
 
-    Raises: DataError if the warehouse cannot be written.
+
+def _all_free(holders: tuple[Lease, ...]) -> bool:
+    return all(one.is_free() for one in holders)
+
+
+def _holder(folder: LeaseFolder, number: int) -> Lease:
+    found = leases(folder, number)
+    return next(
+        (one for one in found if not one.is_free()), found[0] if found else Lease(UNKNOWN, UNKNOWN, 0, 0.0, 0.0)
+    )
+
+
+def _is_unchanged(folder: LeaseFolder, number: int) -> bool:
+    """Does a lease stay as it is for EXPIRES_S, by this machine's own steady clock?
+
+    A pause of this process between two looks counts as two looks at most: if the holder was suspended together with
+    it, its heartbeat needs time to come back.
     """
-    try:
-        fs, root = fsspec.core.url_to_fs(warehouse)
-        folder = f"{root.rstrip('/')}/{FOLDER}"
-        fs.makedirs(folder, exist_ok=True)
-    except (OSError, ValueError, ImportError) as error:
-        raise DataError(
-            f"warehouse {warehouse} cannot be written: {error}; give a folder or an URL that can"
-        ) from error
-    return fs, folder
-
-
-def _is_unchanged(fs: fsspec.AbstractFileSystem, folder: str, number: int) -> bool:
-    """Does a lease of another machine stay as it is for EXPIRES_S, by this machine's own steady clock?"""
-    before, until = _read(fs, _path(folder, number)), time.monotonic() + EXPIRES_S
-    log.warning("lease: watching that of run %s for %.0f s, whether it is still alive", before.run_id, EXPIRES_S)
-    while time.monotonic() < until:
-        time.sleep(min(LOOK_S, EXPIRES_S / 4))
-        now = _read(fs, _path(folder, number))
-        if now.ended:
-            return True
-        if now != before or newest(fs, folder) != number:
+    before = leases(folder, number)
+    if not before:
+        return False
+    last_look, watched = time.monotonic(), 0.0
+    log.warning("lease: watching that of run %s for %.0f s, whether it is still alive", before[0].run_id, EXPIRES_S)
+    pause = min(LOOK_S, EXPIRES_S / 4)
+    while watched < EXPIRES_S:
+        time.sleep(pause)
+        began = time.monotonic()
+        now = leases(folder, number)
+        if folder.newest() != number:
             return False
+        if _all_free(now):
+            return True
+        if now != before:
+            return False
+        watched += min(began - last_look, 2 * pause)
+        last_look = began
     return True
 
 
 def machine() -> str:
-    """Where a process id is unique: the host and, if there is one, the process namespace."""
+    """Where a process id is unique: the host, its boot, and the process namespace, which exists twice in two boots."""
     try:
-        return f"{socket.gethostname()}/{os.readlink('/proc/self/ns/pid')}"
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{socket.gethostname()}/{boot}/{os.readlink('/proc/self/ns/pid')}"
     except OSError:
-        return socket.gethostname()
+        return f"{socket.gethostname()}/{uuid.getnode()}"
 
 
-def newest(fs: fsspec.AbstractFileSystem, folder: str) -> int:
-    """The highest number, 0 if there is none."""
-    fs.invalidate_cache(folder)
-    return max(_numbers(fs, folder), default=0)
-
-
-def _numbers(fs: fsspec.AbstractFileSystem, folder: str) -> list[int]:
-    names = (path.rsplit("/", 1)[-1] for path in fs.ls(folder, detail=False))
-    return [int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit()]
-
-
-def _path(folder: str, number: int) -> str:
-    return f"{folder}/{number:08d}.json"
-
-
-def _clear(fs: fsspec.AbstractFileSystem, folder: str, up_to: int) -> None:
-    for number in _numbers(fs, folder):
-        if number <= up_to:
-            fs.rm_file(_path(folder, number))
-
-
-def _is_local(fs: fsspec.AbstractFileSystem) -> bool:
-    return "file" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)
-
-
-def _create(fs: fsspec.AbstractFileSystem, path: str, lease: Lease) -> None:
-    """Write a file that must not exist, as one step of the storage. Raises FileExistsError."""
-    data = json.dumps(asdict(lease)).encode()
-    if not _is_local(fs):
-        fs.pipe_file(path, data, mode="create")  # a conditional PUT on S3, GCS and Azure
-        return
-    with open(path, "xb") as file:  # for a run that reads it while still empty it counts as held: see _read
-        file.write(data)
-
-
-def _overwrite(fs: fsspec.AbstractFileSystem, path: str, lease: Lease) -> None:
-    data = json.dumps(asdict(lease)).encode()
-    if not _is_local(fs):
-        fs.pipe_file(path, data)  # object stores replace as a whole
-        return
-    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
-    with open(temporary, "wb") as file:
-        file.write(data)
-    os.replace(temporary, path)
-
-
-def _read(fs: fsspec.AbstractFileSystem, path: str) -> Lease:
-    """A file that cannot be read counts as held since it was written."""
+def _read(folder: LeaseFolder, path: str) -> Lease:
+    """A file that cannot be read counts as held since it was written; keys of other versions are left out."""
+    content = folder.read(path)
+    if content is None:  # the run that created it has given way and removed it
+        return Lease(UNKNOWN, "", 0, 0.0, 0.0, ended=True)
     try:
-        content: dict[str, Any] = json.loads(fs.cat_file(path))
-        return Lease(**content)
-    except FileNotFoundError:  # the run that created it has removed it: see acquire
-        return Lease("unknown", "", 0, 0.0, 0.0, ended=True)
-    except (ValueError, TypeError):
-        written = fs.modified(path).timestamp()
-        return Lease("unknown", "unknown", 0, written, written)
+        known = {field.name for field in fields(Lease)}
+        return Lease(**{key: value for key, value in json.loads(content).items() if key in known})
+    except (ValueError, TypeError, AttributeError):
+        written = folder.written(path)
+        return Lease(UNKNOWN, UNKNOWN, 0, written, written)
 
 
 def _runs(pid: int) -> bool:
@@ -252,10 +290,11 @@ def _runs(pid: int) -> bool:
     return True
 
 
-def _taken(warehouse: str, lease: Lease) -> str:
-    age = time.time() - lease.alive
+def _taken(name: str, lease: Lease) -> str:
+    since = max(0.0, time.time() - lease.alive)  # by two clocks, so it is given apart from what one clock measured
+    stage = f"at stage {lease.stage}" if lease.stage else "starting"
     return (
-        f"warehouse {warehouse} is in use by run {lease.run_id} (process {lease.pid} on {lease.machine.split('/')[0]}, "
-        f"last heartbeat {age:.0f} s ago); wait until it ends. If it has died, its lease expires {EXPIRES_S:.0f} s "
-        "after that heartbeat"
+        f"{name} is in use by run {lease.run_id} (process {lease.pid} on {lease.machine.split('/')[0]}, {stage}, last "
+        f"progress {lease.idle_s:.0f} s before its last heartbeat, which was {since:.0f} s ago); wait until it ends "
+        f"(--wait SECONDS). If it has died, its lease expires {EXPIRES_S:.0f} s after that heartbeat"
     )

@@ -72,7 +72,7 @@ class Feed:
     weight (all 1 without it); `decay`: of weights with age; `filters`: a row counts if every one of them counts it.
 
     Raises: DataError when a file is gone or no row is left, SchemaError on a missing column, ConfigError when the
-    reader is petastorm and it is not installed.
+    reader is petastorm and it is not installed, or cannot read the files.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Feed:
         self._weight = self._floats.index(weight) if weight else None
         self._filters, self._pool_rows = tuple(filters), pool_rows
         self._decay = decay
-        self.reader = _choose(reader)
+        self.reader = _choose(reader, self._files)
         self._groups = row_groups(self._files, [*self._ints, *self._floats], filters)
         self.num_rows = sum(group.rows for group in self._groups)
         if self.num_rows == 0:
@@ -244,11 +244,15 @@ class Feed:
             )
 
 
-def _choose(reader: Reader) -> Literal["petastorm", "arrow"]:
+def _choose(reader: Reader, files: Sequence[str]) -> Literal["petastorm", "arrow"]:
+    """petastorm opens files of an object store by a call that pyarrow no longer has."""
     installed = importlib.util.find_spec("petastorm") is not None
+    remote = next((file for file in files if "://" in file), None)
+    if reader == "petastorm" and remote is not None:
+        raise ConfigError(f"`training.reader` is petastorm, which cannot read {remote}; set the key to arrow or auto")
     if reader == "petastorm" and not installed:
         raise ConfigError("`training.reader` is petastorm, which is not installed; install it, or set the key to arrow")
-    return "petastorm" if installed and reader != "arrow" else "arrow"
+    return "petastorm" if installed and remote is None and reader != "arrow" else "arrow"
 
 
 def _petastorm_groups(
@@ -264,7 +268,7 @@ def _petastorm_groups(
     from petastorm import make_batch_reader
 
     order = list(dict.fromkeys(group.file for group in groups))
-    urls = [paths[file] if "://" in paths[file] else f"file://{paths[file]}" for file in order]
+    urls = [f"file://{paths[file]}" for file in order]
     fields = [f"^{re.escape(name)}$" for name in names]
     reader = make_batch_reader(
         urls, schema_fields=fields, reader_pool_type="thread", workers_count=1, results_queue_size=2,
