@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 STAGES = {
     "interactions": "recspark.stages.interactions",
     "items": "recspark.stages.items",
+    "night_statistics": "recspark.stages.night_statistics",
     "item_facts": "recspark.stages.item_facts",
     "time_scales": "recspark.stages.time_scales",
     "text_adapter": "recspark.stages.text_adapter",
@@ -37,7 +38,9 @@ STAGES = {
 MAINTENANCE = {"maintenance": "recspark.stages.maintenance"}
 
 # these read no time-scale, and write the events that the time-scales come from
-BEFORE_TIME_SCALES = ("interactions", "items", "item_facts", "time_scales")
+BEFORE_TIME_SCALES = ("interactions", "items", "night_statistics", "item_facts", "time_scales")
+# these hold a night whose figures are unlike those of earlier nights, unless they are accepted
+HOLDING = ("night_statistics", "recommendations")
 
 Advance = Callable[[str], None]  # called with the name of each stage when it begins
 Finished = Callable[[Summary, float], None]  # called with a stage's summary and its seconds when it has ended
@@ -65,10 +68,11 @@ def execute(
     advance: Advance,
     finished: Finished,
     wait_s: float = 0.0,
+    accept: bool = False,
 ) -> None:
     """Run the stages in order while holding the warehouse's lease. If one raises an error, earlier ones are kept.
 
-    `wait_s`: how long another run may take to give the lease back.
+    `wait_s`: how long another run may take to give the lease back. `accept`: figures that would hold the night pass.
     """
     spark, owned = get_session(config.spark)
     from recspark.stages import recommendations, time_scales
@@ -92,7 +96,8 @@ def execute(
                 if name not in BEFORE_TIME_SCALES:
                     config = time_scales.settle(store, config, run_date)
                 module = importlib.import_module({**STAGES, **MAINTENANCE}[name])
-                summary = replace(module.refresh(store, config, run_date, force), stage=name)
+                options = {"accept": accept} if name in HOLDING else {}
+                summary = replace(module.refresh(store, config, run_date, force, **options), stage=name)
                 finished(summary, time.monotonic() - began)
     finally:
         if owned:  # a session of a notebook or a test is not stopped here
