@@ -1,7 +1,7 @@
 """uv run python jobs/nightly.py --config conf/online_retail.yaml [--run-date D] [--set dotted.key=value ...]
 
 All stages of a night, in order. A stage whose inputs have not changed is skipped, so a restart is the same command.
-[--force] [--from STAGE] [--only STAGE]
+[--force] [--from STAGE] [--only STAGE] [--accept]
 """
 
 from recspark import cli, pipeline

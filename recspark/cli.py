@@ -49,8 +49,9 @@ def main(*stages: str) -> None:
         wait: Annotated[
             float, typer.Option("--wait", help="seconds to wait for another run of the warehouse or catalog")
         ] = 0.0,
+        accept: Annotated[bool, typer.Option("--accept", help="let figures pass once that hold a night")] = False,
     ) -> int:
-        return run(stages, config, run_date, tuple(set_ or ()), force, from_, only, wait)
+        return run(stages, config, run_date, tuple(set_ or ()), force, from_, only, wait, accept)
 
     call(command, f"recspark: {', '.join(stages)}")
 
@@ -81,6 +82,7 @@ def run(
     from_: str | None = None,
     only: str | None = None,
     wait_s: float = 0.0,
+    accept: bool = False,
 ) -> int:
     """Run the stages, print the report and return the exit code."""
     console = Console(stderr=True)
@@ -105,7 +107,7 @@ def run(
 
         # a program reads standard output: what libraries and trainings print there belongs to the log
         with redirect_stdout(sys.stderr), _progress(console, len(chosen)) as advance:
-            pipeline.execute(chosen, config, night, run_id, force, advance, finished, wait_s)
+            pipeline.execute(chosen, config, night, run_id, force, advance, finished, wait_s, accept)
         state["status"], code = "done", 0
     except Exception as error:
         state["error"], code = cause(error)

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 STAGES = {
     "interactions": "recspark.stages.interactions",
     "items": "recspark.stages.items",
+    "night_statistics": "recspark.stages.night_statistics",
     "item_facts": "recspark.stages.item_facts",
     "time_scales": "recspark.stages.time_scales",
     "text_adapter": "recspark.stages.text_adapter",
@@ -37,8 +38,10 @@ STAGES = {
 }
 OTHERS = {"maintenance": "recspark.stages.maintenance", "unpublish": "recspark.stages.unpublish"}
 
-# these read no time-scale; the first three write the events and items that the time-scales come from
-WITHOUT_TIME_SCALES = ("interactions", "items", "item_facts", "time_scales", "unpublish")
+# these read no time-scale; the first two write the events and items that the time-scales come from
+WITHOUT_TIME_SCALES = ("interactions", "items", "night_statistics", "item_facts", "time_scales", "unpublish")
+# these hold a night whose figures are unlike those of earlier nights, unless they are accepted
+HOLDING = ("night_statistics", "recommendations")
 
 Advance = Callable[[str], None]  # called with the name of each stage when it begins
 Finished = Callable[[Summary, float], None]  # called with a stage's summary and its seconds when it has ended
@@ -66,16 +69,15 @@ def execute(
     advance: Advance,
     finished: Finished,
     wait_s: float = 0.0,
+    accept: bool = False,
 ) -> None:
     """Run the stages in order while holding the warehouse's lease. If one raises an error, earlier ones are kept.
 
-    `wait_s`: how long another run may take to give the lease back.
+    `wait_s`: how long another run may take to give the lease back. `accept`: figures that would hold the night pass.
     """
     spark, owned = get_session(config.spark, s3=config.is_on_s3)
-    from recspark.stages import recommendations, time_scales
+    from recspark.stages import time_scales
     from recspark.stages.check import configuration, expressions_of_sources
-    from recspark.tables import training_examples
-    from recspark.tables.reference import TABLES
     from recspark.warehouse import catalog, unfinished
     from recspark.warehouse.lease import hold
     from recspark.warehouse.store import Store
@@ -88,10 +90,7 @@ def execute(
         place = catalog.place(spark, config.catalog) if config.catalog else None
         with hold(config.warehouse, run_id, wait_s, place, config.lease.hung_after_s) as held, watch(spark, held.moved):
             store = Store(spark, config, run_id, held)
-            if held.taken_over:
-                store.fence((*TABLES, training_examples.table(config.training_examples.tasks)))
-            recommendations.repair(store)
-            _warn_of_rebuilds_after_upgrade(store)
+            _begin(store, config, held.taken_over)
             if is_night := len(stages) > 1:
                 unfinished.begin(config.warehouse, run_date)
             for name in stages:
@@ -102,7 +101,8 @@ def execute(
                 if name not in WITHOUT_TIME_SCALES:
                     config = time_scales.settle(store, config, run_date)
                 module = importlib.import_module({**STAGES, **OTHERS}[name])
-                summary = replace(module.refresh(store, config, run_date, force), stage=name)
+                options = {"accept": accept} if name in HOLDING else {}
+                summary = replace(module.refresh(store, config, run_date, force, **options), stage=name)
                 store.save_states()
                 finished(summary, time.monotonic() - began)
             if is_night:
@@ -128,6 +128,18 @@ def check(config: Config, run_date: date) -> Iterator[str]:
     finally:
         if owned:
             spark.stop()
+
+
+def _begin(store: "Store", config: Config, taken_over: bool) -> None:
+    """End what the run before may still be writing, if it has lost the lease; correct what a crash has left."""
+    from recspark.stages import recommendations
+    from recspark.tables import training_examples
+    from recspark.tables.reference import TABLES
+
+    if taken_over:
+        store.fence((*TABLES, training_examples.table(config.training_examples.tasks)))
+    recommendations.repair(store)
+    _warn_of_rebuilds_after_upgrade(store)
 
 
 def _warn_of_rebuilds_after_upgrade(store: "Store") -> None:

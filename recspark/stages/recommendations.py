@@ -20,7 +20,7 @@ from recspark.config.schema import Config
 from recspark.errors import DataError, PublishError
 from recspark.histories import ranges
 from recspark.sources import users
-from recspark.stages import item_rules, lists
+from recspark.stages import item_rules, lists, night_statistics
 from recspark.stages.lists import batches_by_user
 from recspark.stages.ranker import scorer
 from recspark.stages.ranker.modes import PUBLISHED
@@ -48,11 +48,13 @@ ROWS_A_FILE = 2_000_000
 TOP_NAMES = [part.split()[0] for part in TOP.split(", ")]
 
 
-def refresh(store: Store, config: Config, run_date: date, force: bool = False) -> Summary:
+def refresh(store: Store, config: Config, run_date: date, force: bool = False, accept: bool = False) -> Summary:
     """Publish the lists of one night, unless they were already published from the same inputs.
 
-    Raises: DataError without candidates or metrics; PublishError if a check fails: the table stays as it was, and
-    published_runs has the status `held` with the reason.
+    `accept`: lists unlike those of earlier nights are published too.
+
+    Raises: DataError without candidates or metrics; PublishError if a check fails, or if the lists are unlike earlier
+    ones: the table stays as it was, and published_runs has the status `held` with the reason.
     """
     stamps = [store.stamp(candidates.TABLE, as_of=run_date), store.stamp(model_metrics.TABLE, run_date=run_date)]
     for found, job in zip(stamps, ("candidates", "model_metrics"), strict=True):
@@ -78,7 +80,7 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
         models={mode: scoring.folders(mode) for mode in sorted(set(modes.values()) - set(RETRIEVERS))},
         inputs={t.noun: store.token(t) for t in (INTERACTIONS, ITEMS, candidates.TABLE, model_metrics.TABLE)},
     )
-    return publish(store, config, run_date, staged(store, top, run_date), fingerprint, versions)
+    return publish(store, config, run_date, staged(store, top, run_date), fingerprint, versions, accept)
 
 
 def repair(store: Store) -> None:
@@ -216,7 +218,13 @@ def _in_order(rows: DataFrame, num_files: int) -> DataFrame:
 
 
 def publish(
-    store: Store, config: Config, run_date: date, rows: DataFrame, fingerprint: str, versions: published_runs.Versions
+    store: Store,
+    config: Config,
+    run_date: date,
+    rows: DataFrame,
+    fingerprint: str,
+    versions: published_runs.Versions,
+    accept: bool,
 ) -> Summary:
     """Check `rows` (of TABLE), replace the night in one commit, then record it in published_runs."""
     events = store.events(INTERACTIONS, None, run_date)
@@ -236,6 +244,8 @@ def publish(
                 f"recommendations of {run_date} held: {checked.reason}; readers keep the previous night. The "
                 "lists come from candidates and ranker: rebuild them with --force --from candidates"
             )
+        figures, unlike = night_statistics.compare_lists(store, run_date, kept)
+        accepted = night_statistics.settle(store, config, run_date, "lists", unlike, accept)
         stamp = {artifacts.FINGERPRINT: fingerprint, "run_date": str(run_date), **versions.metadata()}
         where = f"{c.RUN_DATE} = '{run_date}'"
         if links is not None:  # before the lists, so that whoever reads them finds their facts
@@ -245,6 +255,7 @@ def publish(
     finally:
         for frame in (kept, made, expected):
             frame.unpersist()
-    reason = f"{checked.num_rows:,} rows, {checked.num_lists:,} lists of {k}"
+    night_statistics.write_lists(store, run_date, figures)
+    reason = f"{checked.num_rows:,} rows, {checked.num_lists:,} lists of {k}" + (accepted and f"; {accepted}")
     published_runs.write(store, run_date, published_runs.PUBLISHED, reason, versions)
     return Summary("recommendations", rows_out=checked.num_rows, note=f"published: {reason}", version=version)

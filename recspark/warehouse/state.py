@@ -15,7 +15,7 @@ from typing import Any
 from recspark import columns as c
 from recspark import model_folder
 
-SLICES = (c.AS_OF, c.RUN_DATE)  # keys in a commit's metadata that name the slice it wrote; without one: the whole table
+SLICES = (c.AS_OF, c.RUN_DATE, "kind")  # keys in a commit's metadata that name its slice; without one: the whole table
 DROPPED = "dropped"  # in a commit's metadata: the slices whose rows it deleted
 FORMAT, WRITTEN_FORMAT = "format", 2  # of fingerprints and model folders; commits of the first version have none
 WHOLE = ""
