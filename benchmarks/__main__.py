@@ -27,6 +27,10 @@ BENCHMARKS = {
             "a night with 1 % new events against the same night from nothing, on 16 copies of Online Retail",
             "90 min",
         ),
+        "kills": (
+            "what is lost or half after SIGKILL at every commit and renamed file of a small night; resumable; no data",
+            "2 min a kill",
+        ),
         "night": (
             "seconds and memory of a first night against the bare work in it, on 1, 4 and 16 copies of Online Retail",
             "60 min",

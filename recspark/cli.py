@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
-from datetime import date, datetime, timezone
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -198,16 +198,30 @@ def cause(error: Exception) -> tuple[str, int]:
 
 
 def parse_run_date(given: str | None, config: Config) -> date:
-    """The run date: of --run-date, else of the configuration, else today in UTC.
+    """The run date: of --run-date, else of the configuration, else today in UTC. Shortly after midnight it is that of a
+    night which was begun before and has not ended well.
 
-    Raises: ConfigError if --run-date is not a date.
+    Raises: ConfigError if --run-date is not a date, or if the date lies after tomorrow: lists of a mistyped year would
+    hide those of every night until then.
     """
-    if given is None:
-        return config.run_date or datetime.now(timezone.utc).date()
+    now = datetime.now(timezone.utc)
+    tomorrow = now.date() + timedelta(days=1)
     try:
-        return date.fromisoformat(given)
+        night = date.fromisoformat(given) if given is not None else config.run_date or _tonight(config, now)
     except ValueError:
         raise ConfigError(f"--run-date {given} is not a date; expected YYYY-MM-DD such as 2011-12-10") from None
+    if night > tomorrow:
+        raise ConfigError(f"run_date: found {night}, expected at most tomorrow ({tomorrow}, UTC)")
+    return night
+
+
+def _tonight(config: Config, now: datetime) -> date:
+    from recspark.warehouse import unfinished
+
+    begun = unfinished.of(config.warehouse, now)
+    if begun is not None:
+        log.info("the night of %s has not ended: going on with it; --run-date %s begins the next", begun, now.date())
+    return begun or now.date()
 
 
 def _line(summary: Summary, seconds: float) -> str:

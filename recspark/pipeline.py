@@ -35,10 +35,10 @@ STAGES = {
     "model_metrics": "recspark.stages.model_metrics.stage",
     "recommendations": "recspark.stages.recommendations",
 }
-MAINTENANCE = {"maintenance": "recspark.stages.maintenance"}
+OTHERS = {"maintenance": "recspark.stages.maintenance", "unpublish": "recspark.stages.unpublish"}
 
-# these read no time-scale, and write the events that the time-scales come from
-BEFORE_TIME_SCALES = ("interactions", "items", "item_facts", "time_scales")
+# these read no time-scale; the first three write the events and items that the time-scales come from
+WITHOUT_TIME_SCALES = ("interactions", "items", "item_facts", "time_scales", "unpublish")
 
 Advance = Callable[[str], None]  # called with the name of each stage when it begins
 Finished = Callable[[Summary, float], None]  # called with a stage's summary and its seconds when it has ended
@@ -74,11 +74,12 @@ def execute(
     spark, owned = get_session(config.spark, s3=config.is_on_s3)
     from recspark.stages import recommendations, time_scales
     from recspark.stages.check import configuration, expressions_of_sources
-    from recspark.warehouse import catalog
+    from recspark.tables import training_examples
+    from recspark.tables.reference import TABLES
+    from recspark.warehouse import catalog, unfinished
     from recspark.warehouse.lease import hold
     from recspark.warehouse.store import Store
 
-    store = Store(spark, config, run_id)
     try:
         if len(stages) > 1:
             configuration(spark, config)  # a mistake that would be found after minutes of other stages
@@ -86,18 +87,26 @@ def execute(
             expressions_of_sources(spark, config, run_date)
         place = catalog.place(spark, config.catalog) if config.catalog else None
         with hold(config.warehouse, run_id, wait_s, place, config.lease.hung_after_s) as held, watch(spark, held.moved):
+            store = Store(spark, config, run_id, held)
+            if held.taken_over:
+                store.fence((*TABLES, training_examples.table(config.training_examples.tasks)))
             recommendations.repair(store)
             _warn_of_rebuilds_after_upgrade(store)
+            if is_night := len(stages) > 1:
+                unfinished.begin(config.warehouse, run_date)
             for name in stages:
                 advance(name)
                 held.at(name)
-                held.check()  # if this machine was suspended, another run may have taken the lease
+                held.check()  # commits check it themselves; model folders are written without
                 began = time.monotonic()
-                if name not in BEFORE_TIME_SCALES:
+                if name not in WITHOUT_TIME_SCALES:
                     config = time_scales.settle(store, config, run_date)
-                module = importlib.import_module({**STAGES, **MAINTENANCE}[name])
+                module = importlib.import_module({**STAGES, **OTHERS}[name])
                 summary = replace(module.refresh(store, config, run_date, force), stage=name)
+                store.save_states()
                 finished(summary, time.monotonic() - began)
+            if is_night:
+                unfinished.end(config.warehouse, run_date)
     finally:
         if owned:  # a session of a notebook or a test is not stopped here
             spark.stop()
@@ -124,7 +133,7 @@ def check(config: Config, run_date: date) -> Iterator[str]:
 def _warn_of_rebuilds_after_upgrade(store: "Store") -> None:
     """Log one line in the first run on a warehouse that an earlier version wrote."""
     from recspark.tables import candidates
-    from recspark.warehouse.store import FORMAT
+    from recspark.warehouse.state import FORMAT
 
     stamp = store.stamp(candidates.TABLE)
     if stamp is not None and FORMAT not in stamp:

@@ -24,7 +24,7 @@ JOBS = sorted((ROOT / "jobs").glob("*.py"))
 NOT_IMPORTED_BY_NAME = {"linear", "content", "popular"}
 # Modules that import others by a name made at run time, and all names that this can give.
 IMPORTED_BY_NAME = {
-    "recspark.pipeline": {*pipeline.STAGES.values(), *pipeline.MAINTENANCE.values()},
+    "recspark.pipeline": {*pipeline.STAGES.values(), *pipeline.OTHERS.values()},
     "recspark.stages.item_embeddings.embed": {
         f"recspark.encoders.{modality}" for modality in get_args(Encoder.model_fields["modality"].annotation)
     },
@@ -74,6 +74,7 @@ TESTED_BY = {
     "sources/catalogue.py": "tests/tables/test_items.py",
     "sources/events.py": "tests/stages/test_interactions.py",
     "sources/users.py": "tests/stages/test_interactions.py",
+    "stages/unpublish.py": "tests/stages/test_recommendations.py",
     "stages/candidates/scores.py": "tests/stages/candidates/test_stage.py",
     "stages/item_embeddings/compact.py": "tests/stages/item_embeddings/test_stage.py",
     "stages/item_embeddings/embed.py": "tests/stages/item_embeddings/test_stage.py",
@@ -253,7 +254,7 @@ def test_every_module_has_its_test_file() -> None:
 
 
 def test_every_artefact_has_its_job() -> None:
-    assert {file.stem for file in JOBS} == {*pipeline.STAGES, *pipeline.MAINTENANCE, "nightly"}
+    assert {file.stem for file in JOBS} == {*pipeline.STAGES, *pipeline.OTHERS, "nightly"}
     for file in JOBS:
         text = file.read_text(encoding="utf-8")
         assert len(text.splitlines()) <= 25

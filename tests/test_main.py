@@ -13,7 +13,7 @@ def recspark(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("args", (("check",), ("run",), ("stage", "ranker"), ("maintain",)))
+@pytest.mark.parametrize("args", (("check",), ("run",), ("stage", "ranker"), ("maintain",), ("unpublish",)))
 def test_a_command_is_a_job(tmp_path: Path, args: tuple[str, ...]) -> None:
     done = recspark(tmp_path, *args, "--config", "missing.yaml")
     assert done.returncode == 2
@@ -48,5 +48,5 @@ def test_a_wrong_name_is_one_line_with_the_nearest(tmp_path: Path) -> None:
     assert done.stderr == "error: stage `rankr` is not known; did you mean ranker?\n"
     assert (
         recspark(tmp_path, "fly").stderr
-        == "error: command `fly` is not known; expected one of init, check, describe, run, maintain, stage\n"
+        == "error: command `fly` is not known; expected one of init, check, describe, run, maintain, unpublish, stage\n"
     )

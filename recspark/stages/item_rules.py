@@ -51,7 +51,8 @@ def refresh(store: Store, config: Config, run_date: date) -> str | None:
     keys = keys_of(config)
     if not keys:
         return None
-    named = artifacts.fingerprint(NOUN, config, sorted(keys), run_date, store.digest(ITEMS, c.FIRST_SEEN, run_date))
+    items = store.digest(ITEMS, c.FIRST_SEEN, run_date)
+    named = artifacts.fingerprint(NOUN, config, sorted(keys), run_date, items, index.numbering(store, index.ITEM_INDEX))
     path = artifacts.folder(store, NOUN, f"{run_date}-{named}")
     if not model_folder.exists(path):
         kinds = {kind: [sql for one, sql in keys if one == kind] for kind in ("where", "of")}

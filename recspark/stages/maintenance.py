@@ -11,11 +11,13 @@ import fsspec
 from pyspark.sql import functions as F
 
 from recspark import columns as c
+from recspark import model_folder
 from recspark.config.schema import Config
 from recspark.model_folder import MANIFEST
 from recspark.summary import Summary
 from recspark.tables import candidates, item_embeddings, training_examples
 from recspark.tables.reference import TABLES
+from recspark.warehouse.state import slice_of
 from recspark.warehouse.store import Store, Table
 
 log = logging.getLogger(__name__)
@@ -70,7 +72,7 @@ def drop_dates(store: Store, table: Table, run_date: date, config: Config) -> in
     dates = [row[0] for row in store.read(table).select(c.AS_OF).distinct().collect()]
     old = expired(dates, run_date, config)
     if old:
-        store.delta(table).delete(F.col(c.AS_OF).isin(old))
+        store.delete(table, F.col(c.AS_OF).isin(old), [slice_of({c.AS_OF: day}) for day in old])
     return len(old)
 
 
@@ -96,9 +98,7 @@ def drop_models(store: Store, run_date: date, config: Config) -> int:
         if fs.isfile(path):
             fs.rm_file(path)
             continue
-        if fs.exists(f"{path}/{MANIFEST}"):  # first: without it an incomplete folder counts as missing
-            fs.rm_file(f"{path}/{MANIFEST}")
-        fs.rm(path, recursive=True)
+        model_folder.remove(fs.unstrip_protocol(path))
     return sum(not path.endswith(".txt") for path in gone)
 
 
@@ -111,7 +111,7 @@ def drop_embeddings(store: Store, run_date: date, config: Config) -> int:
     unused = sorted(gone - kept)
     if not unused or not kept or not store.exists(item_embeddings.TABLE):
         return 0
-    store.delta(item_embeddings.TABLE).delete(F.col(c.ENCODER).isin(unused))
+    store.delete(item_embeddings.TABLE, F.col(c.ENCODER).isin(unused))
     return len(unused)
 
 

@@ -57,7 +57,10 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     stamps = [store.stamp(candidates.TABLE, as_of=run_date), store.stamp(model_metrics.TABLE, run_date=run_date)]
     for found, job in zip(stamps, ("candidates", "model_metrics"), strict=True):
         if found is None:
-            raise DataError(f"the table {job} has no rows for {run_date}; run jobs/{job}.py or jobs/nightly.py first")
+            raise DataError(
+                f"the table {job} has no rows for {run_date}, or others have changed it since; run jobs/{job}.py or "
+                "jobs/nightly.py first"
+            )
     items = store.digest(ITEMS, c.FIRST_SEEN, run_date)
     facts = store.token(ITEM_FACTS) if reasons_of(config) else None
     made_from = [found[artifacts.FINGERPRINT] for found in stamps if found]
@@ -79,9 +82,10 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
 
 
 def repair(store: Store) -> None:
-    """Add the published_runs rows that are missing after a crash right after publication; called first in every run."""
+    """Correct published_runs after a crash right after lists were published or taken back; called first in every
+    run."""
     for run_id in published_runs.repair(store, TABLE):
-        log.warning("published_runs: run %s was published but not recorded; added from its commit", run_id)
+        log.warning("published_runs: the row of run %s was missing or old; corrected from the commits", run_id)
 
 
 def top_lists(

@@ -1,5 +1,7 @@
 """item_index, user_index, scenario_index: a dense number for every id; append-only, no number is ever reused."""
 
+import hashlib
+import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +10,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recspark import columns as c
+from recspark import model_folder
 from recspark.errors import DataError
 from recspark.warehouse.store import Store, Table
 
@@ -84,6 +87,38 @@ def refresh(store: Store, table: Table, ids: DataFrame) -> int:
         if count or existing is None:
             store.append(table, rows)
     return count
+
+
+def numbering(store: Store, *tables: Table) -> str:
+    """A name of the numbers that ids have, in these indices or in all three.
+
+    It stays when new ids are added, and changes when an id that had a number has another one or none, as after a table
+    was made again. What holds numbers is named by it, to be made again too.
+
+    Raises: DataError for an index in which an id or a number stands twice.
+    """
+    return "-".join(_numbering(store, table) for table in tables or (ITEM_INDEX, USER_INDEX, SCENARIO_INDEX))
+
+
+def _numbering(store: Store, table: Table) -> str:
+    """Of one index. It is read only if it has changed since the last look, which a small file remembers."""
+    file, token = f"{store.warehouse}/_state/{table.noun}.numbers.json", store.token(table)
+    known = json.loads(model_folder.read_file(file) or "{}")
+    if known.get("token") == token:
+        return str(known["name"])
+    rows = store.read(table)
+    require_unique(table, rows, store.name(table.noun))
+    hashed = F.xxhash64(*table.columns).cast("decimal(38,0)")
+    was_there = F.col(table.columns[1]) < known.get("next", 0)
+    found = rows.agg(F.sum(F.when(was_there, hashed)), F.sum(hashed), F.max(table.columns[1])).collect()[0]
+    before, now, last = found[0], found[1], found[2]
+    name = (
+        known["name"] if known and str(before) == known["hash"] else hashlib.sha256(str(now).encode()).hexdigest()[:8]
+    )
+    model_folder.write_file(
+        file, json.dumps({"token": token, "name": name, "hash": str(now), "next": 0 if last is None else last + 1})
+    )
+    return str(name)
 
 
 def require_unique(table: Table, rows: DataFrame, place: str) -> None:

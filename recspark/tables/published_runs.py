@@ -7,6 +7,7 @@ from datetime import date, datetime, timezone
 from typing import Any
 
 from recspark import columns as c
+from recspark.warehouse.state import metadata_of
 from recspark.warehouse.store import Store, Table
 
 TABLE = Table(
@@ -25,7 +26,7 @@ TABLE = Table(
     },
     checks=(("known_status", "status IN ('published', 'held', 'withdrawn')"),),
 )
-PUBLISHED, HELD = "published", "held"
+PUBLISHED, HELD, WITHDRAWN = "published", "held", "withdrawn"  # the last also in a commit's metadata: its run_ids
 RUNS = "runs"  # in the metadata of a commit: the published run_ids that it wrote
 
 
@@ -48,15 +49,26 @@ def write(store: Store, run_date: date, status: str, reason: str, versions: Vers
     _merge(store, [row])
 
 
+def withdraw(store: Store, run_ids: list[str]) -> list[str]:
+    """Mark runs whose lists were taken back; returns those that were not marked yet."""
+    if not store.exists(TABLE):
+        return []
+    rows = store.read(TABLE)
+    found = rows.where(rows[c.RUN_ID].isin(run_ids) & (rows["status"] == PUBLISHED)).collect()
+    if found:
+        _merge(store, [tuple({**row.asDict(), "status": WITHDRAWN}.values()) for row in found])
+    return sorted(row[c.RUN_ID] for row in found)
+
+
 def repair(store: Store, published: Table) -> list[str]:
-    """Add the rows that are missing since a run crashed after its commit on the table `published`; returns their
-    run_ids.
+    """Add the rows that are missing since a run crashed after its commit on the table `published`, and mark those whose
+    lists were taken back; returns their run_ids.
 
     Reads the commit logs of both tables (Delta keeps 30 days of them), and rows only where this one's log is too short.
     """
     if not store.exists(published):
         return []
-    commits = [(row, json.loads(row.userMetadata)) for row in store.history(published) if row.userMetadata]
+    commits = [(row, metadata_of(row.userMetadata)) for row in store.history(published)]
     stamped = {found[c.RUN_ID]: (row, found) for row, found in commits if c.RUN_DATE in found}
     known = _logged(store) if store.exists(TABLE) else set()
     if store.exists(TABLE) and not known.issuperset(stamped):
@@ -64,17 +76,19 @@ def repair(store: Store, published: Table) -> list[str]:
     missing = {run_id: commit for run_id, commit in stamped.items() if run_id not in known}
     if missing:
         _merge(store, [_row(row, found) for row, found in missing.values()])
-    return sorted(missing)
+    taken_back = [run_id for _, found in commits for run_id in found.get(WITHDRAWN, ())]
+    marked = withdraw(store, taken_back) if taken_back else []
+    return sorted({*missing, *marked})
 
 
 def _logged(store: Store) -> set[str]:
     """The published runs named in the metadata of this table's commits; no row is read."""
-    stamps = (json.loads(row.userMetadata) for row in store.history(TABLE) if row.userMetadata)
+    stamps = (metadata_of(row.userMetadata) for row in store.history(TABLE))
     return {run_id for stamp in stamps for run_id in json.loads(stamp.get(RUNS, "[]"))}
 
 
 def _known(store: Store, run_ids: list[str]) -> set[str]:
-    rows = store.read(TABLE).where(f"status = '{PUBLISHED}'").select(c.RUN_ID)
+    rows = store.read(TABLE).select(c.RUN_ID)
     return {row[0] for row in rows.where(rows[c.RUN_ID].isin(run_ids)).collect()}
 
 

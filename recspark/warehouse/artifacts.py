@@ -14,9 +14,15 @@ from recspark import model_folder
 from recspark.config.schema import Config
 from recspark.errors import DataError
 from recspark.warehouse.code import code_hash
-from recspark.warehouse.store import WRITTEN_FORMAT, Store, Table
+from recspark.warehouse.state import WRITTEN_FORMAT
+from recspark.warehouse.store import Store, Table
 
 FINGERPRINT = "fingerprint"  # in a commit's metadata
+# Settings of Spark's SQL for speed and places, which change no row: `spark.sql.<one of these>...`
+NOT_MEANING = (
+    "adaptive.", "auto", "broadcast", "catalog", "codegen.", "debug.", "execution.", "extensions", "files.", "inMemory",
+    "shuffle.", "sources.", "streaming.", "ui.", "warehouse.dir",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -87,8 +93,20 @@ def fingerprint(artifact: str, config: Config, *inputs: object, modules: tuple[s
     """
     spec = ARTIFACTS[artifact]
     code = code_hash((*spec.modules, *modules))
-    parts = [WRITTEN_FORMAT, code, config.digest(*spec.keys), *map(str, inputs)]
+    parts = [
+        WRITTEN_FORMAT,
+        code,
+        config.digest(*spec.keys),
+        *map(str, inputs),
+        *sorted(_spark_settings(config).items()),
+    ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _spark_settings(config: Config) -> dict[str, str]:
+    """The settings of Spark's SQL that the configuration names and that may change what an expression means."""
+    sql = {key: value for key, value in config.spark.items() if key.startswith("spark.sql.")}
+    return {key: value for key, value in sql.items() if not key.removeprefix("spark.sql.").startswith(NOT_MEANING)}
 
 
 def is_fresh(store: Store, table: Table, day: date, expected: str) -> bool:

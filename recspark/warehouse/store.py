@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -10,22 +11,21 @@ from typing import Any
 
 from delta.tables import DeltaTable
 from pyspark.errors import AnalysisException
-from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
+from pyspark.sql import Column, DataFrame, DataFrameWriter, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from recspark import columns as c
 from recspark.config.schema import Config
 from recspark.errors import DataError, SchemaError
+from recspark.warehouse import state
+from recspark.warehouse.lease import Held
+from recspark.warehouse.state import FORMAT, WRITTEN_FORMAT, Commit, TableState
 
+log = logging.getLogger(__name__)
+
+LEASE = "lease"  # in a commit's metadata: the number of the lease that its run held
 USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
-# Version of fingerprints and model folders, in a commit's metadata; commits of the first version have none.
-FORMAT, WRITTEN_FORMAT = "format", 2
-# Operations that change no row: maintenance must not change a fingerprint.
-HOUSEKEEPING = (
-    "OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "FSCK", "COMPUTE STATS", "ADD CONSTRAINT",
-    "DROP CONSTRAINT", "CHANGE COLUMN", "CHANGE COLUMNS",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,16 @@ class Table:
 class Store:
     """The tables of one warehouse, as folders or in a catalog."""
 
-    def __init__(self, spark: SparkSession, config: Config, run_id: str) -> None:
+    def __init__(self, spark: SparkSession, config: Config, run_id: str, held: Held | None = None) -> None:
+        """`held`: the lease of the run, without which nothing is committed; None for a reader."""
         self.spark = spark
         self.run_id = run_id
+        self._held = held
         self.warehouse = config.warehouse.rstrip("/")
         self._catalog = config.catalog
         self._names = config.tables
-        self._history: dict[str, list[Any]] = {}
+        self._states: dict[str, TableState] = {}  # as far as this run has looked
+        self._stored: dict[str, TableState | None] = {}  # as they are in their files
         self._digests: dict[tuple[str, int, tuple[str, ...]], dict[str, str]] = {}
 
     # -- locations ---------------------------------------------------------------------------------------------------
@@ -82,6 +85,9 @@ class Store:
         """`catalog.schema.table`; without a catalog, the table's folder."""
         table = self._names.get(noun, noun)
         return f"{self._catalog}.{table}" if self._catalog else f"{self.warehouse}/{table}"
+
+    def _sql_name(self, table: Table) -> str:
+        return self.name(table.noun) if self._catalog else f"delta.`{self.name(table.noun)}`"
 
     def models(self, noun: str) -> str:
         """The folder of all model folders of one artefact."""
@@ -167,8 +173,20 @@ class Store:
         merging = self.delta(table).alias("old").merge(rows.select(table.columns).alias("new"), matched)
         with self._stamped(metadata):
             merging.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
-        self._history.pop(table.noun, None)
-        return self.version(table)
+        return self._look(table).changed
+
+    def delete(
+        self,
+        table: Table,
+        condition: Column,
+        slices: Sequence[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Delete rows in one commit. `slices`: those that are gone with them, as `state.slice_of` names them."""
+        dropped = {state.DROPPED: sorted(slices)} if slices else {}
+        with self._stamped({**dropped, **(metadata or {})}):
+            self.delta(table).delete(condition)
+        self._look(table)
 
     def _writer(self, table: Table, rows: DataFrame) -> DataFrameWriter:
         found = [(f.name, f.dataType.simpleString()) for f in rows.schema]
@@ -191,22 +209,41 @@ class Store:
         found = {field.name: field.metadata.get("comment", "") for field in self.read(table).schema}
         if found == {name: table.comment(name) for name in table.columns}:
             return False
-        place = self.name(table.noun) if self._catalog else f"delta.`{self.name(table.noun)}`"
         texts = {name: table.comment(name).replace("\\", "\\\\").replace("'", "\\'") for name in table.columns}
         changes = ", ".join(f"`{name}` COMMENT '{text}'" for name, text in texts.items())
-        self.spark.sql(f"ALTER TABLE {place} ALTER COLUMN {changes}")
+        self.spark.sql(f"ALTER TABLE {self._sql_name(table)} ALTER COLUMN {changes}")
         return True
 
     @contextmanager
     def _stamped(self, metadata: Mapping[str, Any] | None) -> Iterator[None]:
-        """Add the metadata to the commits inside. Set on the session: saveAsTable drops the option for a new table."""
-        values = {c.RUN_ID: self.run_id, FORMAT: WRITTEN_FORMAT, **(metadata or {})}
-        stamp = json.dumps(values, sort_keys=True, default=str)
-        self.spark.conf.set(USER_METADATA, stamp)
+        """Add the metadata to the commits inside. Set on the session: saveAsTable drops the option for a new table.
+
+        Raises: DataError if this run has lost the lease, before the commit or by the time it failed or was made.
+        """
+        lease = {} if self._held is None else {LEASE: self._held.number}
+        values = {c.RUN_ID: self.run_id, FORMAT: WRITTEN_FORMAT, **lease, **(metadata or {})}
+        self._require_lease()
+        self.spark.conf.set(USER_METADATA, json.dumps(values, sort_keys=True, default=str))
         try:
             yield
         finally:
             self.spark.conf.unset(USER_METADATA)
+            self._require_lease()  # where the commit failed, this is the cause
+
+    def _require_lease(self) -> None:
+        if self._held is not None:
+            self._held.check()
+
+    def fence(self, tables: Sequence[Table]) -> None:
+        """End what a run before has begun to write and not yet committed: Delta refuses a commit if the table's
+        properties have changed since it was begun. For a run that has taken the lease over from one that may still be
+        alive, such as a machine that slept."""
+        for table in tables:
+            if self._held is not None and self.exists(table):
+                sql = (
+                    f"ALTER TABLE {self._sql_name(table)} SET TBLPROPERTIES ('recspark.lease' = '{self._held.number}')"
+                )
+                self.spark.sql(sql)
 
     def _commit(self, table: Table, writer: DataFrameWriter, metadata: Mapping[str, Any] | None) -> int:
         name = self.name(table.noun)
@@ -223,41 +260,73 @@ class Store:
                     f"({', '.join(table.columns)}); use a new warehouse, or move the table away and rebuild it"
                 ) from error
             raise
-        self._history.pop(table.noun, None)
-        return self.version(table)
+        return self._look(table).changed
 
     # -- versions and fingerprints -----------------------------------------------------------------------------------
 
     def history(self, table: Table) -> list[Any]:
-        """Commits that changed rows, newest first: (version, operation, userMetadata, timestamp)."""
-        if table.noun not in self._history:
-            rows = self.delta(table).history().select("version", "operation", "userMetadata", "timestamp").collect()
-            self._history[table.noun] = [row for row in rows if row.operation not in HOUSEKEEPING]
-        return self._history[table.noun]
+        """The commits that the log still has, newest first: (version, operation, userMetadata, timestamp)."""
+        return list(self.delta(table).history().select("version", "operation", "userMetadata", "timestamp").collect())
+
+    def _look(self, table: Table) -> TableState:
+        """Bring what is known of a table up to date with its log."""
+        handle = self.delta(table)
+        if table.noun not in self._states:
+            stored = self._stored[table.noun] = state.read(self.warehouse, table.noun)
+            table_id = str(handle.detail().select("id").first()[0])
+            is_same = stored is not None and stored.table_id == table_id
+            self._states[table.noun] = stored if stored is not None and is_same else TableState(table_id)
+        known = self._states[table.noun]
+        newest = handle.history(1).select("version", "operation", "userMetadata").collect()
+        missing = newest[0].version - known.seen
+        if missing < 0:  # the table was put back, with its log, from a copy
+            known, missing = TableState(known.table_id), newest[0].version + 1
+        if missing > 1:
+            newest = handle.history(missing).select("version", "operation", "userMetadata").collect()
+        commits = [Commit(*row) for row in newest]
+        foreign = [one for one in commits if one.version > known.seen >= 0 and state.is_foreign(one)]
+        for one in foreign:
+            log.warning(
+                "%s: version %d (%s) is not by recspark; what was made from this table before it is made again",
+                self.name(table.noun),
+                one.version,
+                one.operation,
+            )
+        self._states[table.noun] = state.after(known, commits)
+        return self._states[table.noun]
+
+    def _state(self, table: Table) -> TableState:
+        return self._states[table.noun] if table.noun in self._states else self._look(table)
+
+    def save_states(self) -> None:
+        """Write down what is known of the tables, for the next run. Only a run that holds the warehouse may."""
+        self._require_lease()
+        for noun, known in self._states.items():
+            if known != self._stored.get(noun):
+                state.write(self.warehouse, noun, known)
+                self._stored[noun] = known
 
     def version(self, table: Table) -> int:
         """The newest version that changed rows."""
-        return int(self.history(table)[0].version)
+        return self._state(table).changed
 
     def token(self, table: Table) -> str:
         """A name of the table's present content: its id and newest version with changed rows; `absent` without it."""
         if not self.exists(table):
             return "absent"
-        return f"{self.delta(table).detail().select('id').first()[0]}@{self.version(table)}"
+        return f"{self._state(table).table_id}@{self.version(table)}"
 
-    def stamp(self, table: Table, **values: object) -> dict[str, Any] | None:
-        """Metadata of the newest commit whose metadata has all these values, and its `version`."""
+    def stamp(self, table: Table, **slice_: object) -> dict[str, Any] | None:
+        """Metadata of the newest commit on a slice (`as_of=...`), or on the table, and its `version`; None if there is
+        none, or if others have changed the table since."""
         if not self.exists(table):
             return None
-        for row in self.history(table):
-            found = json.loads(row.userMetadata) if row.userMetadata else {}
-            if all(found.get(key) == str(value) for key, value in values.items()):
-                return {**found, "version": int(row.version)}
-        return None
+        found = self._state(table).stamps.get(state.slice_of(slice_))
+        return None if found is None else dict(found)
 
     def is_fresh(self, table: Table, fingerprint: str, **slice_: object) -> bool:
         """Has the newest commit of this slice the same fingerprint (inputs, code and configuration)?"""
-        newest = self.stamp(table, **slice_) if slice_ else self.stamp(table)
+        newest = self.stamp(table, **slice_)
         return newest is not None and newest.get("fingerprint") == fingerprint
 
     def digest(self, table: Table, date_column: str, before: date, without: tuple[str, ...] = ()) -> str:

@@ -6,14 +6,15 @@ Half of them are told before Spark starts; for those the session is taken away, 
 import json
 import re
 import threading
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from recspark import cli, pipeline
-from recspark.warehouse import lease
+from recspark.config import load
+from recspark.warehouse import lease, unfinished
 
 BASE = """
 warehouse: {folder}/warehouse
@@ -170,3 +171,25 @@ def test_a_run_can_wait_for_the_other(spark: Any, tmp_path: Path, capsys: Any) -
 
 def test_there_are_thirty() -> None:
     assert len(BEFORE_SPARK) + len(WITH_SPARK) + 1 >= 30
+
+
+def test_a_night_of_the_far_future_would_hide_all_others(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    """Tomorrow is allowed: a clock may be behind, and the night of the next day may be made in the evening."""
+    monkeypatch.setattr(pipeline, "get_session", lambda *_: pytest.fail("Spark was started"))
+    tomorrow = datetime.now(timezone.utc).date() + timedelta(days=1)
+    after = tomorrow + timedelta(days=1)
+    code, line, _ = run(tmp_path, [f"run_date={after}"], capsys)
+    assert code == 2 and line == f"error: run_date: found {after}, expected at most tomorrow ({tomorrow}, UTC)"
+    config = load.load(f"{tmp_path}/shop.yaml", ())
+    assert cli.parse_run_date(str(tomorrow), config) == tomorrow
+
+
+def test_a_restart_after_midnight_is_of_the_night_that_was_begun(tmp_path: Path, monkeypatch: Any) -> None:
+    write(tmp_path)
+    (tmp_path / "shop.yaml").write_text(BASE.replace("run_date: 2024-03-01", "").format(folder=tmp_path))
+    config = load.load(f"{tmp_path}/shop.yaml", ())
+    yesterday = datetime.now(timezone.utc).date() - timedelta(days=1)
+    monkeypatch.setattr(unfinished, "of", lambda warehouse, now: yesterday if warehouse == config.warehouse else None)
+    assert cli.parse_run_date(None, config) == yesterday
+    assert cli.parse_run_date("2024-01-15", config) == datetime(2024, 1, 15).date()
+    assert cli.parse_run_date(None, config.model_copy(update={"run_date": yesterday.replace(year=2020)})).year == 2020

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from recspark import columns as c
 from recspark.errors import DataError, PublishError
 from recspark.stages import item_rules as rules
-from recspark.stages import lists, recommendations
+from recspark.stages import lists, recommendations, unpublish
 from recspark.stages.ranker import scorer
 from recspark.tables import candidates, model_metrics, published_runs
 from recspark.tables.item_facts import TABLE as ITEM_FACTS
@@ -145,7 +145,7 @@ def test_the_same_inputs_are_skipped_and_force_is_a_new_run(spark, warehouse):
 
 def test_a_failed_check_holds_the_night(spark, warehouse):
     store = Store(spark, hand_made.config(warehouse), "breaker")
-    store.delta(candidates.TABLE).delete(F.expr(f"as_of = '{TONIGHT}' AND user_idx = 0"))
+    store.delete(candidates.TABLE, F.expr(f"as_of = '{TONIGHT}' AND user_idx = 0"))
     with pytest.raises(PublishError, match="held: 1 eligible users without a list; readers keep") as error:
         publish(spark, warehouse, "run2", force=True)
     assert error.value.exit_code == 3
@@ -182,9 +182,54 @@ def test_killed_between_commit_and_row(spark, built, tmp_path, monkeypatch):
     assert set(runs(spark, warehouse)) == {"run1"}
 
 
+def test_a_night_is_taken_back(spark, warehouse):
+    """Readers of the newest night see the one before; the same night can be run again; repair leaves the rest alone."""
+    earlier = Store(spark, hand_made.config(warehouse), "run0")
+    rows = earlier.read(TABLE).withColumn("run_date", F.lit(date(2024, 2, 29))).withColumn("run_id", F.lit("run0"))
+    stamp = {"run_date": "2024-02-29", "config_hash": "h"}
+    earlier.replace(TABLE, rows.localCheckpoint(), where="run_date = '2024-02-29'", metadata=stamp)
+    recommendations.repair(earlier)
+    store = Store(spark, hand_made.config(warehouse), "back")
+    commits = store.history(TABLE)[0].version
+    summary = unpublish.refresh(store, hand_made.config(warehouse), TONIGHT)
+    assert summary.rows_in == (len(hand_made.USERS) + 2) * hand_made.K
+    assert summary.note == f"lists of {TONIGHT} taken back, of run1; readers of the newest lists see 2024-02-29"
+    assert store.history(TABLE)[0].version == commits + 1
+    assert {r[0] for r in table(spark, warehouse, "recommendations").select("run_id").distinct().collect()} == {"run0"}
+    assert {name: row.status for name, row in runs(spark, warehouse).items()} == {
+        "run0": "published", "run1": "withdrawn",
+    }  # fmt: skip
+    recommendations.repair(Store(spark, hand_made.config(warehouse), "later"))
+    assert runs(spark, warehouse)["run1"].status == "withdrawn"
+    assert not publish(spark, warehouse, "run2").skipped
+    assert {name: row.status for name, row in runs(spark, warehouse).items()} == {
+        "run0": "published", "run1": "withdrawn", "run2": "published",
+    }  # fmt: skip
+
+
+def test_killed_while_a_night_is_taken_back(spark, warehouse, monkeypatch):
+    """The lists are gone and the row still says published: the next run corrects it, from the commit."""
+    monkeypatch.setattr(published_runs, "withdraw", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        unpublish.refresh(Store(spark, hand_made.config(warehouse), "back"), hand_made.config(warehouse), TONIGHT)
+    monkeypatch.undo()
+    assert runs(spark, warehouse)["run1"].status == "published"
+    recommendations.repair(Store(spark, hand_made.config(warehouse), "later"))
+    assert runs(spark, warehouse)["run1"].status == "withdrawn"
+
+
+def test_a_night_that_is_not_there_is_named(spark, warehouse):
+    store = Store(spark, hand_made.config(warehouse), "back")
+    with pytest.raises(DataError, match=rf"no lists of 2024-03-07 in .*; the newest nights there: {TONIGHT}; name"):
+        unpublish.refresh(store, hand_made.config(warehouse), date(2024, 3, 7))
+
+
 def test_without_candidates_or_metrics_it_says_which_job_to_run(spark, published):
     config = hand_made.config(published[0])
-    with pytest.raises(DataError, match=r"candidates has no rows for 2024-03-02; run jobs/candidates.py"):
+    with pytest.raises(
+        DataError,
+        match=r"candidates has no rows for 2024-03-02, or others have changed it since; run jobs/candidates.py",
+    ):
         recommendations.refresh(Store(spark, config, "run1"), config, date(2024, 3, 2))
 
 

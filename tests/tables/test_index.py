@@ -71,3 +71,42 @@ def test_a_doubled_index_is_refused(spark, tmp_path, row):
     store.append(index.USER_INDEX, spark.createDataFrame([row], index.USER_INDEX.ddl))
     with pytest.raises(DataError, match=r"user_index: found 3 rows with \d ids and \d numbers, .*RESTORE TABLE"):
         index.refresh(store, index.USER_INDEX, ids(spark, "c"))
+
+
+def store_of(spark, tmp_path):
+    source = {"format": "csv", "paths": ["x"], "scenario": "s", "user_id": "u", "item_id": "i", "event_time": "t"}
+    return Store(spark, Config.model_validate({"warehouse": str(tmp_path), "source": {"interactions": source}}), "run")
+
+
+def test_numbers_have_a_name_that_new_ids_do_not_change(spark, tmp_path):
+    """As long as every id keeps its number, what holds numbers stays valid; afterwards it must be made again."""
+    first = store_of(spark, tmp_path / "a")
+    for table in (index.ITEM_INDEX, index.USER_INDEX, index.SCENARIO_INDEX):
+        index.refresh(first, table, ids(spark, "a", "b", table=table))
+    name = index.numbering(first)
+    index.refresh(first, index.USER_INDEX, ids(spark, "0"))  # numbered 2, after the others
+    assert index.numbering(store_of(spark, tmp_path / "a")) == name
+
+    same = store_of(spark, tmp_path / "b")  # another warehouse, the same numbers
+    for table in (index.ITEM_INDEX, index.USER_INDEX, index.SCENARIO_INDEX):
+        index.refresh(same, table, ids(spark, "b", "a", table=table))
+    assert index.numbering(same) == name
+
+    spark.sql(f"UPDATE delta.`{first.name('user_index')}` SET user_idx = 3 - user_idx")  # 3, 2 and 1
+    assert index.numbering(store_of(spark, tmp_path / "a")) != name
+
+
+def test_numbers_that_others_took_away_are_noticed(spark, tmp_path):
+    """After a RESTORE the next user gets a number that somebody else had in models made meanwhile."""
+    store = store_of(spark, tmp_path)
+    for table in (index.ITEM_INDEX, index.USER_INDEX, index.SCENARIO_INDEX):
+        index.refresh(store, table, ids(spark, "a", "b", table=table))
+    index.refresh(store, index.USER_INDEX, ids(spark, "c"))
+    name = index.numbering(store)
+    spark.sql(f"RESTORE TABLE delta.`{store.name('user_index')}` TO VERSION AS OF 0")
+    later = store_of(spark, tmp_path)
+    index.refresh(later, index.USER_INDEX, ids(spark, "d"))
+    assert index.numbering(later) != name
+    spark.sql(f"INSERT INTO delta.`{store.name('user_index')}` VALUES ('a', 7)")
+    with pytest.raises(DataError, match=r"user_index: found 4 rows with 3 ids and 4 numbers"):
+        index.numbering(store_of(spark, tmp_path))

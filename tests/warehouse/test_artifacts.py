@@ -84,6 +84,18 @@ def test_a_new_key_that_is_off_moves_nothing(monkeypatch: pytest.MonkeyPatch) ->
     assert {name: fingerprint(name, config()) for name in ARTIFACTS} == before
 
 
+def test_settings_of_spark_that_change_the_meaning_of_sql_count() -> None:
+    everything = set(ARTIFACTS)
+    assert moved_by(spark={"spark.sql.ansi.enabled": "true"}) == everything
+    assert moved_by(spark={"spark.sql.caseSensitive": "true"}) == everything
+    only_speed = {
+        "spark.driver.memory": "8g",
+        "spark.sql.shuffle.partitions": "9",
+        "spark.sql.adaptive.enabled": "false",
+    }
+    assert moved_by(spark=only_speed) == set()
+
+
 def test_inputs_move_a_fingerprint() -> None:
     assert fingerprint("items", config(), "a", 1) == fingerprint("items", config(), "a", 1)
     assert len({fingerprint("items", config(), *inputs) for inputs in (("a", 1), ("a", 2), ("a",), ())}) == 4

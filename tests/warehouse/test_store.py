@@ -1,6 +1,9 @@
 """Locations of tables, replaced slices, versions, fingerprints and content digests."""
 
 import json
+import shutil
+import threading
+import time
 from datetime import date, datetime
 
 import pytest
@@ -8,17 +11,17 @@ from pyspark.sql import functions as F
 
 from recspark.config.schema import Config
 from recspark.errors import DataError, SchemaError
+from recspark.warehouse import lease
 from recspark.warehouse.store import Store, Table, day_digests, row_hash
 
 THINGS = Table("things", "day date, id string, n int", ("id",), ("day",))
 FIRST = [(date(2024, 1, 1), "a", 1), (date(2024, 1, 2), "b", 2)]
 
 
-def make(spark, tmp_path, **more):
+def make(spark, tmp_path, held=None, **more):
     source = {"format": "csv", "paths": ["x"], "scenario": "s", "user_id": "u", "item_id": "i", "event_time": "t"}
-    return Store(
-        spark, Config.model_validate({"warehouse": f"{tmp_path}/", "source": {"interactions": source}, **more}), "r1"
-    )
+    config = Config.model_validate({"warehouse": f"{tmp_path}/", "source": {"interactions": source}, **more})
+    return Store(spark, config, "r1", held)
 
 
 def rows(spark, values):
@@ -175,3 +178,134 @@ def test_row_hash_takes_nested_columns_of_any_name(spark):
         F.struct("id").alias("odd `name`"), F.create_map(F.lit("k"), F.array("id")).alias("m")
     )
     assert len({r[0] for r in frame.select(row_hash(frame)).collect()}) == 2
+
+
+def looked_at(spark, tmp_path):
+    """A new run that has read the state of THINGS."""
+    store = make(spark, tmp_path)
+    store.token(THINGS)
+    return store
+
+
+def two_days(spark, tmp_path):
+    """A store with a slice for each of two days; what is known of it is written down."""
+    store = make(spark, tmp_path)
+    for day, row in zip(("2024-01-01", "2024-01-02"), FIRST, strict=True):
+        store.replace(
+            THINGS, rows(spark, [row]), where=f"day = DATE'{day}'", metadata={"as_of": day, "fingerprint": day}
+        )
+    store.save_states()
+    return store
+
+
+def test_rows_that_others_deleted_are_made_again(spark, tmp_path):
+    """The slice of a DELETE by hand is not fresh any more, nor is any other of its table: nobody knows which it was."""
+    store = two_days(spark, tmp_path)
+    assert looked_at(spark, tmp_path).is_fresh(THINGS, "2024-01-01", as_of="2024-01-01")
+    spark.sql(f"DELETE FROM delta.`{store.name('things')}` WHERE day = DATE'2024-01-01'")
+    later = looked_at(spark, tmp_path)
+    assert not later.is_fresh(THINGS, "2024-01-01", as_of="2024-01-01") and later.stamp(THINGS) is None
+    assert later.version(THINGS) == 2 and later.token(THINGS) != store.token(THINGS)
+
+
+def test_our_own_delete_leaves_the_other_slices_fresh(spark, tmp_path):
+    store = two_days(spark, tmp_path)
+    store.delete(THINGS, F.col("day") == F.lit(date(2024, 1, 1)), ["as_of=2024-01-01"])
+    for found in (store, looked_at(spark, tmp_path)):
+        assert found.stamp(THINGS, as_of="2024-01-01") is None
+        assert found.is_fresh(THINGS, "2024-01-02", as_of="2024-01-02")
+    assert ids(store.read(THINGS)) == ["b"]
+
+
+def test_a_table_whose_log_was_cleaned_is_still_known(spark, tmp_path):
+    """Delta removes commits after thirty days, when a checkpoint has what they say. A table that changed no row since
+    has no commit that says how it was made; the first version of recspark ended with an IndexError there."""
+    store = two_days(spark, tmp_path)
+    token, log = store.token(THINGS), tmp_path / "things" / "_delta_log"
+    spark.sql(f"ALTER TABLE delta.`{store.name('things')}` SET TBLPROPERTIES ('note' = 'quiet')")
+    looked_at(spark, tmp_path).save_states()  # as every night does
+    spark._jvm.org.apache.spark.sql.delta.DeltaLog.forTable(spark._jsparkSession, store.name("things")).checkpoint()
+    assert list(log.glob("*2.checkpoint*.parquet"))
+    for version in range(2):
+        (log / f"{version:020d}.json").unlink()
+        (log / f".{version:020d}.json.crc").unlink(missing_ok=True)
+    later = looked_at(spark, tmp_path)
+    assert later.token(THINGS) == token and later.is_fresh(THINGS, "2024-01-01", as_of="2024-01-01")
+    for file in (tmp_path / "_state").iterdir():  # without what was written down: all is made again, and no error
+        file.unlink()
+    unknown = looked_at(spark, tmp_path)
+    assert unknown.stamp(THINGS, as_of="2024-01-01") is None and unknown.token(THINGS) != token
+
+
+def test_a_table_that_was_made_again_is_another_one(spark, tmp_path):
+    token = two_days(spark, tmp_path).token(THINGS)
+    shutil.rmtree(tmp_path / "things")
+    store = make(spark, tmp_path)
+    store.append(THINGS, rows(spark, FIRST))
+    assert looked_at(spark, tmp_path).stamp(THINGS, as_of="2024-01-01") is None
+    assert looked_at(spark, tmp_path).token(THINGS) != token
+
+
+def held_by(warehouse, run_id):
+    """A lease of the warehouse, without its heartbeat."""
+    held = lease.acquire(str(warehouse), run_id)
+    assert isinstance(held, lease.Held)
+    return held
+
+
+def test_a_run_that_lost_its_lease_commits_nothing_more(spark, tmp_path, monkeypatch):
+    """Each kind of commit; the table, and what is written down of it, stay as the new holder knows them."""
+    old = make(spark, tmp_path, held=held_by(tmp_path, "r1"))
+    old.append(THINGS, rows(spark, FIRST), {"fingerprint": "f"})
+    assert old.stamp(THINGS)["lease"] == 1
+    monkeypatch.setattr(lease, "_runs", lambda pid: False)  # its process seems to be gone
+    new = make(spark, tmp_path, held=held_by(tmp_path, "r2"))
+    attempts = {
+        "append": lambda: old.append(THINGS, rows(spark, FIRST)),
+        "replace": lambda: old.replace(THINGS, rows(spark, FIRST[:1])),
+        "merge": lambda: old.merge(THINGS, rows(spark, [(date(2024, 1, 1), "a", 10)])),
+        "delete": lambda: old.delete(THINGS, F.col("id") == F.lit("a")),
+        "states": old.save_states,
+    }
+    for name, attempt in attempts.items():
+        with pytest.raises(DataError, match=r"run r1 lost the lease of .* to another run"):
+            attempt()
+        assert new.history(THINGS)[0].version == 0 and not (tmp_path / "_state").exists(), name
+    new.append(THINGS, rows(spark, []))
+
+
+def test_a_write_that_began_before_the_lease_was_lost_fails_at_its_commit(spark, tmp_path, monkeypatch):
+    """The machine of the old run slept in the middle of a long write; the new one has the warehouse when it wakes."""
+    old = make(spark, tmp_path, held=held_by(tmp_path, "r1"))
+    old.append(THINGS, rows(spark, FIRST))
+    begun = tmp_path / "begun"
+
+    def slow(batches):
+        begun.touch()
+        while not (tmp_path / "fenced").exists():
+            time.sleep(0.05)
+        yield from batches
+
+    failed = []
+
+    def write():
+        try:
+            old.append(THINGS, rows(spark, FIRST).mapInArrow(slow, THINGS.ddl))
+        except DataError as error:
+            failed.append(str(error))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while not begun.exists():
+        time.sleep(0.05)
+    monkeypatch.setattr(lease, "EXPIRES_S", -1.0)  # no heartbeat since, though its process runs
+    held = held_by(tmp_path, "r2")
+    assert held.taken_over
+    new = make(spark, tmp_path, held=held)
+    new.fence([THINGS, Table("never_made", "id string", ("id",))])
+    (tmp_path / "fenced").touch()
+    writer.join()
+    assert len(failed) == 1 and "run r1 lost the lease" in failed[0]
+    assert ids(new.read(THINGS)) == ["a", "b"] and new.version(THINGS) == 0
+    monkeypatch.setattr(lease, "_runs", lambda pid: False)
+    assert not held_by(tmp_path, "r3").taken_over  # a killed process writes nothing

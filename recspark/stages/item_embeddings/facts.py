@@ -58,11 +58,13 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
         store, FACT_MODEL, f"{version}-{artifacts.fingerprint(FACT_MODEL, config, present['content'])}"
     )
     log.info("item_facts: training on %s facts", f"{present[NUM_FACTS]:,}")
-    model_folder.remove(store.models(FACT_MODEL))  # also those of other configurations and of interrupted trainings
+    if force:
+        model_folder.remove(path)
     fact_job.write_facts(path, *_numbered(facts))
     job = fact_job.FactsJob(path, settings, config.seed, about={NUM_FACTS: present[NUM_FACTS]})
     figures = launch(store.spark, ITEM_FACTS.noun, fact_job.train, job, num_processes=1, use_gpu=False)
     artifacts.point(store, config, FACT_MODEL, run_date, path)
+    _keep_only(store, path)
     return f"trained, MRR of held-out facts {figures['mrr']:.3f}"
 
 
@@ -124,6 +126,15 @@ def _numbered(facts: DataFrame) -> tuple[dict[str, pa.DictionaryArray], Array]:
     owner = pc.list_parent_indices(cells).cast(pa.int32())
     columns["item"] = pa.DictionaryArray.from_arrays(owner, items[c.ITEM_ID].combine_chunks())
     return columns, items[DIGEST].to_numpy()
+
+
+def _keep_only(store: Store, path: str) -> None:
+    """Remove the other models, which this one replaces, and what interrupted trainings have left."""
+    fs, root = fsspec.core.url_to_fs(store.models(FACT_MODEL))
+    fs.invalidate_cache(root)
+    for found in fs.ls(root, detail=False):
+        if fs.isdir(found) and artifacts.name_of(str(found)) != artifacts.name_of(path):
+            model_folder.remove(artifacts.folder(store, FACT_MODEL, artifacts.name_of(str(found))))
 
 
 def _trained(store: Store, version: str) -> str | None:

@@ -109,7 +109,10 @@ def _input(store: Store, config: Config, run_date: date) -> MetricsInput:
 def _fingerprint(store: Store, config: Config, night: MetricsInput) -> str:
     stamp = store.stamp(candidates.TABLE, as_of=night.run_date)
     if stamp is None:
-        raise DataError(f"no candidates as of {night.run_date}; run jobs/candidates.py or jobs/nightly.py first")
+        raise DataError(
+            f"no candidates as of {night.run_date}, or others have changed the table since; run jobs/candidates.py or "
+            "jobs/nightly.py first"
+        )
     events = store.digest(INTERACTIONS, c.EVENT_DATE, night.run_date)
     windows = [_window_fingerprint(store, config, night, window) for window in night.scorers]
     inputs = (night.run_date, stamp[artifacts.FINGERPRINT], events, *windows, night.earlier)

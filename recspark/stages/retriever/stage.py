@@ -16,7 +16,7 @@ from recspark.stages.item_embeddings.encoders import NightEncoder, encoders_of
 from recspark.stages.retriever import trained as trained_retrievers
 from recspark.stages.retriever.bundle import build_bundle
 from recspark.summary import Summary
-from recspark.tables import histories
+from recspark.tables import histories, index
 from recspark.tables.histories import Group
 from recspark.tables.interactions import TABLE as INTERACTIONS
 from recspark.tables.items import TABLE as ITEMS
@@ -38,7 +38,8 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     settings = config.training_examples
     encoders = encoders_of(store, config, run_date)
     dates = as_ofs(run_date, settings.label_days, settings.num_windows)
-    folders = {as_of: _folder(store, config, encoders, as_of) for as_of in dates}
+    numbers = index.numbering(store)
+    folders = {as_of: _folder(store, config, encoders, as_of, numbers) for as_of in dates}
     missing = [as_of for as_of in dates if force or not model_folder.exists(folders[as_of])]
     found = histories.groups_of(store, config, missing) if missing else {}
     tonight = found[run_date] if run_date in found else histories.groups_in(folders[run_date])
@@ -71,13 +72,13 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     return Summary(NOUN, rows_out=len(built), skipped=not built and not num_trained, note=note)
 
 
-def _folder(store: Store, config: Config, encoders: tuple[NightEncoder, ...], as_of: date) -> str:
+def _folder(store: Store, config: Config, encoders: tuple[NightEncoder, ...], as_of: date, numbers: str) -> str:
     """The folder of a date's bundle. Its name holds a hash of all inputs, so later nights find it again."""
     # Only rules read attributes: a stock that changes every night must not rebuild the past, unless it is embedded.
     unread = () if any(one.settings.input for one in encoders) else (c.ATTRIBUTES,)
     items = store.digest(ITEMS, c.FIRST_SEEN, as_of, without=unread)
     events = store.digest(INTERACTIONS, c.EVENT_DATE, as_of)
-    inputs = (*(one.version for one in encoders), as_of, events, items)
+    inputs = (*(one.version for one in encoders), as_of, events, items, numbers)
     return artifacts.folder(
         store, NOUN, f"{as_of}-{artifacts.fingerprint(NOUN, config.of_past_dates(), *inputs, modules=_modules(config))}"
     )

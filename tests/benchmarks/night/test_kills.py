@@ -1,0 +1,84 @@
+"""What the kills are judged by: rows of Delta's files, differences, and a reader that notices half a night."""
+
+import json
+import time
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from benchmarks.night import delta_files, kills
+
+
+def commit(table: Path, version: int, add: dict[str, list[dict[str, object]]], remove: tuple[str, ...] = ()) -> None:
+    """A commit of hand-made files, all of the partition run_date, which stands before the first `_` of their names."""
+    (table / "_delta_log").mkdir(parents=True, exist_ok=True)
+    actions: list[dict[str, object]] = [{"remove": {"path": name}} for name in remove]
+    for name, rows in add.items():
+        pq.write_table(pa.Table.from_pylist(rows), table / name)
+        actions.append({"add": {"path": name, "partitionValues": {"run_date": name.split("_")[0]}}})
+    text = "\n".join(map(json.dumps, actions))
+    (table / "_delta_log" / f"{version:020d}.json").write_text(text)
+
+
+def lists(run_id: str, size: int = 2) -> list[dict[str, object]]:
+    return [{"user_id": f"u{n}", "run_id": run_id} for n in range(size)]
+
+
+def test_the_newest_version_is_read(tmp_path: Path) -> None:
+    commit(tmp_path, 0, {f"{kills.FIRST}_a.parquet": lists("r1")})
+    commit(tmp_path, 1, {f"{kills.FIRST}_b.parquet": lists("r2", 3)}, (f"{kills.FIRST}_a.parquet",))
+    found = delta_files.read(tmp_path)
+    assert found.to_dict("list") == {
+        "user_id": ["u0", "u1", "u2"], "run_id": ["r2"] * 3, "run_date": [kills.FIRST] * 3,
+    }  # fmt: skip
+    assert list(delta_files.read(tmp_path, ["run_date"]).columns) == ["run_date"]
+
+
+def seen(table: Path, calm: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setattr(kills, "LOOK_S", 0.01)
+    reader = kills.Reader(table, calm)
+    reader.thread.start()
+    while reader.looks < 3 and not reader.bad:
+        time.sleep(0.01)
+    reader.stop.set()
+    reader.thread.join()
+    return reader.bad
+
+
+def test_a_reader_notices_half_a_night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in ("calm", "whole", "half", "two", "gone"):
+        commit(tmp_path / place, 0, {f"{kills.FIRST}_a.parquet": lists("r1")})
+    for place in ("calm", "whole"):
+        commit(tmp_path / place, 1, {f"{kills.TONIGHT}_a.parquet": lists("r2", 4)})
+    commit(tmp_path / "half", 1, {f"{kills.TONIGHT}_a.parquet": lists("r2", 3)})
+    commit(tmp_path / "two", 1, {f"{kills.TONIGHT}_a.parquet": [*lists("r2"), *lists("r3")]})
+    commit(tmp_path / "gone", 1, {f"{kills.TONIGHT}_a.parquet": lists("r2", 4)}, (f"{kills.FIRST}_a.parquet",))
+    found = {
+        place: seen(tmp_path / place, tmp_path / "calm", monkeypatch) for place in ("whole", "half", "two", "gone")
+    }
+    assert found["whole"] == [] and all(found[place] for place in ("half", "two", "gone"))
+
+
+def test_differences_by_hand() -> None:
+    left = pd.DataFrame(
+        {"k": ["b", "a"], "x": [1.0, 2.0], "run_id": ["r", "r"], "map": [[("p", "1"), ("q", "2")], None]}
+    )
+    same = pd.DataFrame(
+        {"k": ["a", "b"], "x": [2.0, 1.0 + 1e-9], "run_id": ["s", "s"], "map": [None, [("q", "2"), ("p", "1")]]}
+    )
+    one, other = (kills.ordered(rows, ("k",)) for rows in (left, same))
+    assert kills.differences(one, other) == []
+    assert kills.differences(one, other.assign(x=[2.0, 1.1])) == ["x differs in 1 rows"]
+    assert kills.differences(one, other.assign(k=["a", "c"])) == ["k differs in 1 rows"]
+    assert kills.differences(one, other[:1]) == ["2 rows, 1 after the kill"]
+
+
+def test_every_point_and_every_time_is_tried() -> None:
+    found = [(place, bool(share)) for _, place, share in kills.kills(7, 1, quick=False)]
+    assert sorted(place for place, share in found if not share) == [1, 2, 3, 4, 5, 6, 7]
+    assert sum(share for _, share in found) == kills.RANDOM
+    assert len({name for name, *_ in kills.kills(7, 2, quick=False)}) == 7 + 2 * kills.RANDOM
+    assert len(list(kills.kills(7, 1, quick=True))) == 6
