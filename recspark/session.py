@@ -49,7 +49,6 @@ AWS_SDK = "2.24.12"
 AWS_MODULES = ("s3", "s3-transfer-manager", "sts", "apache-client")
 AWS_BUNDLE = "software.amazon.awssdk:bundle"
 S3_CLASS = "org.apache.hadoop.fs.s3a.S3AFileSystem"
-S3 = {"spark.hadoop.fs.s3.impl": S3_CLASS, "spark.jars.excludes": AWS_BUNDLE}  # s3:// is what s3a:// is
 
 
 def get_session(
@@ -97,7 +96,7 @@ def _build(settings: dict[str, str], app_name: str, s3: bool) -> "SparkSession":
     master = settings.get("spark.master") or submitted.get("spark.master")
     if master is None or master.startswith("local"):
         builder = builder.master(master or "local[*]")
-        for key, value in {**LOCAL, **(S3 if s3 else {})}.items():
+        for key, value in {**LOCAL, **(_s3_settings() if s3 else {})}.items():
             if not submitted.contains(key):
                 builder = builder.config(key, value)
     if not submitted.contains("spark.jars.packages") and not submitted.contains("spark.jars"):
@@ -141,6 +140,12 @@ def delta_package() -> str:
     """The Maven coordinate of the Delta jars that fit the installed pyspark and delta-spark."""
     spark_minor = ".".join(version("pyspark").split(".")[:2])
     return f"io.delta:delta-spark_{spark_minor}_2.13:{version('delta-spark')}"
+
+
+def _s3_settings() -> dict[str, str]:
+    """s3:// is what s3a:// is. A store other than AWS has no host name for each bucket."""
+    own_store = {"spark.hadoop.fs.s3a.path.style.access": "true"} if "AWS_ENDPOINT_URL" in os.environ else {}
+    return {"spark.hadoop.fs.s3.impl": S3_CLASS, "spark.jars.excludes": AWS_BUNDLE, **own_store}
 
 
 def s3_packages() -> list[str]:

@@ -17,11 +17,11 @@ class ObjectStore:
         logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it would print every request
         self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
         self._server.start()
-        host, port = self._server.get_host_and_port()
-        request = urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST")
+        url = f"http://localhost:{self._server.get_host_and_port()[1]}"  # a name, as other stores have
+        request = urllib.request.Request(f"{url}/moto-api/reset", method="POST")
         urllib.request.urlopen(request, timeout=30).close()  # the objects outlive the server that they came by
         fsspec.get_filesystem_class("s3").clear_instance_cache()  # one of them knows the server before
-        self.environment = {**SECRETS, "AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL": f"http://{host}:{port}"}
+        self.environment = {**SECRETS, "AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL": url}
         return self
 
     def __exit__(

@@ -193,7 +193,10 @@ def _hold_one(name: str, place: str, run_id: str, deadline: float, hung_after_s:
 
 
 def acquire(place: str, run_id: str) -> Held | Lease:
-    """This run's lease, or that of the run that holds the warehouse or catalog."""
+    """This run's lease, or that of the run that holds the warehouse or catalog.
+
+    Raises: DataError if nothing can be written there.
+    """
     folder = open_folder(place, FOLDER)
     last = folder.newest()
     holders = leases(folder, last)
@@ -205,7 +208,11 @@ def acquire(place: str, run_id: str) -> Held | Lease:
     mine = Lease(run_id, machine(), os.getpid(), since=now, alive=now, nonce=nonce)
     number = last + 1
     path = folder.path_of(number, nonce)
-    if not folder.create(path, mine.to_bytes()):
+    try:
+        is_mine = folder.create(path, mine.to_bytes())
+    except PermissionError as error:
+        raise DataError(f"{place} cannot be written: {error}; give this user the right to write there") from error
+    if not is_mine:
         return _read(folder, path)
     # a higher number: the listing was so old that this one had been used and deleted
     before = folder.rival(number, path)

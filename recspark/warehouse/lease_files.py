@@ -51,12 +51,16 @@ class LeaseFolder:
         """Does creating a file that exists fail, as one step of the storage?"""
         if self._is_local():
             return not self.path.startswith(MOUNTED)
-        if not CONDITIONAL & set(self._protocols()):
+        if not self.may_have_conditions():
             return False
         place = self.fs.unstrip_protocol(self.path)
         if place not in _tried:
             _tried[place] = self._refuses_to_create_twice()
         return _tried[place]
+
+    def may_have_conditions(self) -> bool:
+        """Is it an object store that can create a file only if it does not exist?"""
+        return bool(CONDITIONAL & set(self._protocols()))
 
     def create(self, path: str, data: bytes) -> bool:
         """Write a file that must not exist; False if another run has created it.
@@ -186,8 +190,13 @@ def open_folder(place: str, name: str) -> LeaseFolder:
     """
     try:
         fs, root = fsspec.core.url_to_fs(place)
-        folder = f"{root.rstrip('/')}/{name}"
-        fs.makedirs(folder, exist_ok=True)
-    except (OSError, ValueError, ImportError) as error:
+        folder = LeaseFolder(fs, f"{root.rstrip('/')}/{name}")
+        if folder.may_have_conditions():
+            folder.is_exclusive()  # writes; makedirs would create a bucket whose name is mistyped
+        else:
+            fs.makedirs(folder.path, exist_ok=True)
+    except Exception as error:
+        if not isinstance(error, (OSError, ValueError, ImportError)) and "Credentials" not in type(error).__name__:
+            raise
         raise DataError(f"warehouse {place} cannot be written: {error}; give a folder or an URL that can") from error
-    return LeaseFolder(fs, folder)
+    return folder

@@ -35,7 +35,6 @@ def test_two_configurations_of_one_catalog_do_not_write_at_once(
         last = refused.stderr.splitlines()[-1]
         assert last.startswith(f"error: catalog at {tmp_path}/busy.db is in use by run the-first (process ")
         assert spark.catalog.listTables("busy") == []
-        assert run_night(tmp_path / "second", *settings, only="interactions").code == 0
     finally:
         spark.sql("DROP SCHEMA busy CASCADE")
 

@@ -14,8 +14,10 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from recspark.errors import DataError
 from recspark.warehouse import lease, lease_files
 from recspark.warehouse.lease_files import LeaseFolder
+from tests.object_store import SECRETS, ObjectStore
 
 
 class Conditional(MemoryFileSystem):
@@ -108,6 +110,18 @@ def test_a_put_that_failed_is_an_error_and_leaves_nothing(monkeypatch: pytest.Mo
     with pytest.raises(OSError, match="No space"):
         lease.acquire("s3://w", "mine")
     assert found.newest() == 0
+
+
+def test_a_folder_of_another_user_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Denied(Conditional):
+        def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
+            if path.endswith("1.json"):
+                raise PermissionError(13, "Permission denied", path)
+            super().pipe_file(path, value, mode)
+
+    folder(Denied(), monkeypatch)
+    with pytest.raises(DataError, match=r"s3://w cannot be written: .*Permission denied.*; give this user the right"):
+        lease.acquire("s3://w", "mine")
 
 
 def test_a_full_disk_leaves_no_empty_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,8 +239,6 @@ def test_one_of_many_under_pauses(kind: type[MemoryFileSystem], monkeypatch: pyt
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A bucket of a server on this machine; credentials and place come from the environment, as in a night."""
-    from tests.object_store import ObjectStore
-
     with ObjectStore() as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
@@ -258,3 +270,21 @@ def test_on_s3_a_lease_is_created_by_a_conditional_put(
     fs, _ = fsspec.core.url_to_fs(place)
     left = json.loads(fs.cat_file(f"{bucket}/recs/_lease/00000002.json"))
     assert left["ended"] and left["run_id"] == "third"
+
+
+def test_a_bucket_that_does_not_exist_is_one_line_and_is_not_made(bucket: str) -> None:
+    with pytest.raises(
+        DataError, match=r"^warehouse s3://mistyped/recs cannot be written: .*; give a folder or an URL"
+    ):
+        lease.acquire("s3://mistyped/recs", "run")
+    assert not fsspec.filesystem("s3").exists("mistyped")
+
+
+def test_missing_credentials_are_one_line(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in SECRETS:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")  # where a machine of AWS would find its role's
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    with pytest.raises(DataError, match=r"^warehouse s3://leases/recs cannot be written: Unable to locate credentials"):
+        lease.acquire(f"s3://{bucket}/recs", "run")
