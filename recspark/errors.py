@@ -5,9 +5,21 @@ import re
 # of Spark: another type or another header in one of the files
 DIFFERING = re.compile(
     r"(Encountered error while reading file .*?actual Parquet type:? \w+)"
-    r"|(CSV header does not conform to the schema.*?CSV file: \S+)",
+    r"|(CSV header does not conform to the schema.*?CSV file: \S+)"
+    r"|(Number of column in CSV header is not equal.*?CSV file: \S+)",
     re.DOTALL,
 )
+HEADER = re.compile(r"Header: (.*?)\s*Schema: .*CSV file: (\S+)", re.DOTALL)
+# of Spark: a file that ends too early, or whose bytes are not those of its format; other causes may pass
+DAMAGE = (
+    "Unexpected end of input stream|not a gzip file|is not a Parquet file|can not read class org.apache.parquet"
+    "|ParquetDecodingException|EOFException|ZipException|incorrect header check|incorrect data check|invalid code"
+    "|invalid distance|invalid stored|invalid block|invalid bit|unknown compression method|Could not decompress"
+    "|FAILED_TO_UNCOMPRESS|TProtocolException"
+)
+DAMAGED = re.compile(rf"Encountered error while reading file (?P<file>.*?)\.\s.*?(?P<why>{DAMAGE})", re.DOTALL)
+
+COLON = re.compile(r"Relative path in absolute URI: [.]?(\S+?)(?:[.]crc)?(?:\s|$)")  # of local files, and in patterns
 
 
 class RecsparkError(Exception):
@@ -41,8 +53,21 @@ class PublishError(RecsparkError):
 
 
 def differing_file(text: str) -> str | None:
-    """One line, if Spark's message is about a file whose columns are not those of the first one."""
+    """One line, if Spark's message is about a file that is damaged, or whose columns are not those of the first one."""
+    header = HEADER.search(text)
+    names = header[1].lower().split(", ") if header else []
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if header is not None and twice is not None:
+        return f"{header[2]} has two columns named {twice} (capital letters do not count); rename one of them"
     found = DIFFERING.search(text)
-    if found is None:
-        return None
-    return f"{' '.join(found[0].split())[:400]}; write the files alike, or name those that belong together in `paths`"
+    if found is not None:
+        what = " ".join(found[0].split())[:400]
+        return f"{what}; write the files alike, or name those that belong together in `paths`"
+    colon = COLON.search(text)
+    if colon is not None:
+        return f"the name {colon[1]} has a colon, which Hadoop does not read here; rename the file"
+    damaged = DAMAGED.search(text)
+    if damaged is not None:
+        what = f"{damaged['file']} is damaged, cut off or of another format ({damaged['why']})"
+        return f"{' '.join(what.split())}; deliver it again, or take it out of `paths`"
+    return None

@@ -18,7 +18,13 @@ FAILURES = (PySparkException, Py4JJavaError)  # the latter when a task cannot op
 
 Kind = Literal["id", "text", "texts", "media", "time", "number", "condition"]
 
-CORRUPT = "_corrupt_record"  # Spark's name for the text of a row that is not as the others
+CORRUPT = "_malformed_row"  # the text of a row that is not as the others; Spark's own name may be a column's
+UNDECODED = "\ufffd"  # stands where the bytes of a text were not UTF-8
+# Blanks of any script, control characters, and the marks without width that files begin with.
+BLANKS = "".join(map(chr, (*range(33), *range(127, 161), 0x1680, *range(0x2000, 0x200C), 0x2028, 0x2029, 0x202F)))
+BLANKS += "\u205f\u2060\u3000\ufeff"
+WITH_DATE = r"^\s*[+-]?\d{4}"  # Spark reads 10:00 as that hour of the present day
+PROGRAM_NUMBER = r"[0-9.][dDfF]\s*$|0[xX]"  # Java reads 5d, 5f and 0x1p3 as numbers
 WORD = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
 INTEGERS = (T.ByteType, T.ShortType, T.IntegerType, T.LongType, T.DecimalType)
 NUMBERS = (*INTEGERS, T.FloatType, T.DoubleType)
@@ -69,10 +75,37 @@ def column(rows: DataFrame, sql: str, kind: Kind, key: str, where: str) -> Colum
         return F.concat(F.lit("data:;base64,"), F.base64(F.expr(sql)))
     if kind == "id":
         return _id(F.expr(sql), found)
-    value = (F.array(F.expr(sql)) if kind == "texts" and element is None else F.expr(sql)).cast(target)
-    if kind == "time":  # Spark reads "20713" as a year, which Python cannot represent
-        return F.when(F.year(value).between(1, 9999), value)
-    return value
+    if kind == "time":
+        value = (_text_of(sql, WITH_DATE) if isinstance(found, STRINGS) else _tried(sql, found)).cast(target)
+        return F.when(F.year(value).between(1, 9999), value)  # Spark reads "20713" as a year, Python has no such
+    if kind == "number" and isinstance(found, STRINGS):
+        return F.when(~F.expr(sql).rlike(PROGRAM_NUMBER), F.expr(sql)).cast(target)
+    if kind in ("text", "media") and isinstance(found, STRINGS):
+        return F.make_valid_utf8(F.expr(sql))
+    return (F.array(F.expr(sql)) if kind == "texts" and element is None else F.expr(sql)).cast(target)
+
+
+def unparsable(rows: DataFrame, sql: str, typed: Column) -> Column:
+    """Has the expression a value, not blank, of which `column` made null? Also if it cannot be evaluated at all, as
+    timestamp_seconds of 10^18."""
+    sql = named(rows, sql)
+    found = rows.select(F.expr(sql)).schema[0].dataType
+    if isinstance(found, STRINGS):
+        return (F.trim(F.expr(sql), F.lit(BLANKS)) != "") & typed.isNull()
+    if isinstance(found, (T.TimestampType, T.TimestampNTZType)):
+        failed = _tried(f"coalesce({sql}, TIMESTAMP '1970-01-01')", found).isNull()
+        return failed | (_tried(sql, found).isNotNull() & typed.isNull())
+    return F.expr(sql).isNotNull() & typed.isNull()
+
+
+def _text_of(sql: str, pattern: str) -> Column:
+    return F.when(F.expr(sql).rlike(pattern), F.expr(sql))
+
+
+def _tried(sql: str, found: T.DataType) -> Column:
+    """The expression, null where it fails: `try_add` is the way to say so in SQL."""
+    times = isinstance(found, (T.TimestampType, T.TimestampNTZType))
+    return F.expr(f"try_add({sql}, INTERVAL 0 SECOND)") if times else F.expr(sql)
 
 
 def named(rows: DataFrame, sql: str) -> str:
@@ -83,9 +116,15 @@ def named(rows: DataFrame, sql: str) -> str:
 
 
 def _id(value: Column, found: T.DataType) -> Column:
-    """An id as text, without blanks around it; a decimal without a fraction is a whole number (17850.00 is 17850)."""
-    text = F.trim(value.cast("string"))
+    """An id as text, without blanks around it; a decimal without a fraction is a whole number (17850.00 is 17850). What
+    is not UTF-8 is UNDECODED: two ids may then look alike, so `is_decoded` is false."""
+    text = F.trim(F.make_valid_utf8(value.cast("string")), F.lit(BLANKS))
     return F.regexp_replace(text, r"[.]0+$", "") if isinstance(found, T.DecimalType) else text
+
+
+def is_decoded(value: Column) -> Column:
+    """Were all bytes of the id UTF-8?"""
+    return ~value.contains(UNDECODED)
 
 
 def text_map(values: Sequence[tuple[str, Column]]) -> Column:

@@ -21,9 +21,13 @@ if TYPE_CHECKING:  # importing pyspark starts nothing, but PYSPARK_PYTHON must b
 
 DELTA_CLASS = "io.delta.sql.DeltaSparkSessionExtension"
 
-# Settings that change what is in the tables: source expressions run in UTC, and a bad cast gives null (a rejected row)
-# instead of ending the job.
-MEANING = {"spark.sql.session.timeZone": "UTC", "spark.sql.ansi.enabled": "false"}
+# Settings that change what is in the tables: source expressions run in UTC, a bad cast gives null (a rejected row)
+# instead of ending the job, and the names of folders are texts (user=007 is not 7).
+MEANING = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.ansi.enabled": "false",
+    "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
+}
 
 # For speed on one machine; never applied to a session that was configured elsewhere.
 LOCAL = {

@@ -27,6 +27,8 @@ class Source(Section):
             raise ValueError(
                 "format `table` needs `table: catalog.schema.name`; every other format needs `paths: [...]`"
             )
+        if any(not path.strip() for path in self.paths):
+            raise ValueError("an empty path would be the working directory; give the file, the folder or the pattern")
         return self
 
 

@@ -39,7 +39,8 @@ def known(spark: SparkSession, config: Config, run_date: date) -> Iterator[DataF
 def parse(rows: DataFrame, source: ItemSource, run_date: date) -> DataFrame:
     """Catalogue rows before run_date, typed: item_id, text, attributes (values as an array), media, event_time.
 
-    Rows without an item_id are left out, and those with another number of values than the header.
+    Rows without an item_id are left out, those whose item_id is not UTF-8, and those with another number of values than
+    the header.
 
     Raises: SchemaError and ConfigError for wrong expressions.
     """
@@ -62,7 +63,7 @@ def parse(rows: DataFrame, source: ItemSource, run_date: date) -> DataFrame:
         time.alias(c.EVENT_TIME),
     )
     in_time = F.col(c.EVENT_TIME).isNull() | (F.to_date(c.EVENT_TIME) < F.lit(run_date))
-    return found.where((F.trim(c.ITEM_ID) != "") & in_time)
+    return found.where((F.col(c.ITEM_ID) != "") & expressions.is_decoded(F.col(c.ITEM_ID)) & in_time)
 
 
 def newest(parsed: DataFrame, source: ItemSource) -> DataFrame:

@@ -23,7 +23,7 @@ OK, LATER = "ok", "later"  # states of a raw row; any other state is the reason 
 STATE, WHOLE, BAD_TIME, BAD_VALUE, ROWS = "_state", "_whole", "_bad_time", "_bad_value", "_rows"
 MALFORMED = "_malformed"
 FIRST_DAY = date(1900, 1, 1)  # older ones stand for "no time": 0001-01-01 in .NET, 1753-01-01 in SQL Server
-MAX_FLOAT = 3.4e38  # labels are float32
+MAX_VALUE = 1e30  # labels are float32, which end at 3.4e38, also of a million rows that are summed
 COPIES, DISTINCT = "_copies", "_distinct"  # the number of raw rows of a key, and of different ones
 
 
@@ -70,8 +70,7 @@ def _typed(rows: DataFrame, source: InteractionSource) -> list[Column]:
         return expressions.column(rows, getattr(source, name), kind, f"{SECTION}.{name}", where)
 
     def unparsable(name: str, kind: expressions.Kind) -> Column:
-        sql = expressions.named(rows, getattr(source, name))
-        return F.expr(sql).isNotNull() & typed(name, kind).isNull()
+        return expressions.unparsable(rows, getattr(source, name), typed(name, kind))
 
     context = [
         expressions.column(rows, sql, "text", f"{SECTION}.{c.CONTEXT}.{name}", where)
@@ -95,6 +94,8 @@ def _state(run_date: date, unknown_item: Column) -> Column:
     state = F.when(F.col(MALFORMED), "malformed row").when(F.to_date(c.EVENT_TIME) >= F.lit(run_date), LATER)
     for name in (c.USER_ID, c.ITEM_ID, c.SCENARIO, c.EVENT):
         state = state.when(F.col(name).isNull() | (F.trim(name) == ""), f"null {name}")
+    for name in IDS:
+        state = state.when(~expressions.is_decoded(F.col(name)), f"unreadable {name}")
     for name, reserved in c.RESERVED.items():
         state = state.when(F.col(name) == reserved, f"reserved {name}")
     state = state.when(F.col(BAD_TIME), f"unparsable {c.EVENT_TIME}")
@@ -102,7 +103,7 @@ def _state(run_date: date, unknown_item: Column) -> Column:
     state = state.when(F.to_date(c.EVENT_TIME) < F.lit(FIRST_DAY), f"{c.EVENT_TIME} before 1900")
     state = state.when(F.col(BAD_VALUE), f"unparsable {c.VALUE}")
     state = state.when(F.isnan(value) | (F.abs(value) == float("inf")), f"non-finite {c.VALUE}")
-    state = state.when(F.abs(value) > MAX_FLOAT, f"out of range {c.VALUE}")
+    state = state.when(F.abs(value) > MAX_VALUE, f"out of range {c.VALUE}")
     return state.when(unknown_item, "unknown item").otherwise(OK)
 
 

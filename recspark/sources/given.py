@@ -15,10 +15,12 @@ from recspark.warehouse.store import Store
 
 SECTION = "candidates.source"
 KEY = (c.SCENARIO, c.USER_ID, c.ITEM_ID)
+MALFORMED = "_malformed"
 
 
 def read(store: Store, config: Config) -> DataFrame:
-    """(scenario, user_id, item_id), distinct; null or blank where a row has none.
+    """(scenario, user_id, item_id), null or blank where a row has none, and whether its number of values is not that of
+    the header; distinct.
 
     Raises: SchemaError and ConfigError for wrong expressions, DataError when the source is empty.
     """
@@ -29,15 +31,18 @@ def read(store: Store, config: Config) -> DataFrame:
     ids = (
         expressions.column(rows, getattr(source, name), "id", f"{SECTION}.{name}", place).alias(name) for name in KEY
     )
-    return rows.select(*ids).distinct()
+    return rows.select(*ids, raw.malformed(rows).alias(MALFORMED)).distinct()
 
 
 def with_reason(rows: DataFrame, known: DataFrame) -> DataFrame:
-    """`rows` with a `reason`: null where the row can be ranked. `known` (item_id, unique): the items of tonight."""
+    """The key of `rows` with a `reason`: null where the row can be ranked. `known` (item_id, unique): items of tonight."""
     marked = rows.join(known.select(c.ITEM_ID, F.lit(True).alias("_known")), on=c.ITEM_ID, how="left")
     reason = F.lit(None).cast("string")
+    for name in KEY:
+        reason = F.when(~expressions.is_decoded(F.col(name)), f"candidate: unreadable {name}").otherwise(reason)
     for name in reversed(KEY):
         reason = F.when(F.col(name).isNull() | (F.trim(name) == ""), f"candidate: null {name}").otherwise(reason)
+    reason = F.when(F.col(MALFORMED), "candidate: malformed row").otherwise(reason)
     reserved = F.col(c.USER_ID) == c.DEFAULT_USER
     unknown = F.when(F.col("_known").isNull(), "candidate: unknown item")
     reason = F.coalesce(reason, F.when(reserved, f"candidate: reserved {c.USER_ID}"), unknown)

@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from delta.tables import DeltaTable
@@ -18,11 +19,13 @@ from recspark.columns import quoted
 from recspark.config.sources import Source
 from recspark.errors import ConfigError, DataError, RecsparkError, differing_file
 from recspark.expressions import CORRUPT, FAILURES, first_line
+from recspark.sources import json_values
+from recspark.sources.paths import hidden, left_out, list_files, literal, resolved
 
 ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".tgz", ".tar.gz", ".xlsx", ".xls")
 # Quotes are doubled inside quotes, as spreadsheets write them; each file's header is compared with the first one's; all
 # columns are parsed, since else a row of another width is not noticed.
-CSV = {"escape": '"', "enforceSchema": "false", "columnNameOfCorruptRecord": CORRUPT, "columnPruning": "false"}
+CSV = {"escape": '"', "enforceSchema": "false", "columnPruning": "false"}
 ITEMS = "source.items"  # its texts may hold line breaks; files that are read so cannot be split, which events must be
 PACKED = 5  # a text is about this many times smaller in gzip
 
@@ -91,14 +94,14 @@ def fingerprint(spark: SparkSession, source: Source, section: str) -> str:
         if source.format == "table":
             return _table_version(spark, str(source.table))
         if source.format == "delta":
-            return " ".join(_delta_version(DeltaTable.forPath(spark, p)) for p in _resolved(spark, source))
+            return " ".join(_delta_version(DeltaTable.forPath(spark, p)) for p in resolved(spark, source))
     except AnalysisException as error:
         raise _unreadable(source, section, error) from error
-    listed = [_list(spark, path) for path in _resolved(spark, source)]
+    listed = [list_files(spark, path) for path in resolved(spark, source)]
     for path, files in zip(source.paths, listed, strict=True):
         if not files:
             raise ConfigError(_missing(path, section))
-    return " ".join(sorted(file for files in listed for file in files))
+    return " ".join(sorted(file.state for files in listed for file in files))
 
 
 def first_file(spark: SparkSession, source: Source, section: str) -> tuple[str, ...]:
@@ -106,10 +109,10 @@ def first_file(spark: SparkSession, source: Source, section: str) -> tuple[str, 
 
     Raises: ConfigError if there is none.
     """
-    listed = sorted(file for path in _resolved(spark, source) for file in _list(spark, path))
+    listed = sorted(file.path for path in resolved(spark, source) for file in list_files(spark, path))
     if not listed:
         raise ConfigError(_missing(place(source), section))
-    return (listed[0].rsplit(":", 2)[0],)
+    return (listed[0],)
 
 
 def about_rows(spark: SparkSession, source: Source, section: str) -> int | None:
@@ -122,10 +125,10 @@ def about_rows(spark: SparkSession, source: Source, section: str) -> int | None:
         return _load(spark, source, section).count()
     if source.format == "table":
         return None
-    files = [file.rsplit(":", 2) for path in _resolved(spark, source) for file in _list(spark, path)]
-    lines = spark.read.text(list(first_file(spark, source, section))).limit(1000)
+    files = [file for path in resolved(spark, source) for file in list_files(spark, path)]
+    lines = spark.read.text([literal(spark, path) for path in first_file(spark, source, section)]).limit(1000)
     length = lines.agg(F.avg(F.length("value"))).collect()[0][0] or 1.0
-    size = sum(int(size) * (PACKED if path.endswith(".gz") else 1) for path, size, _ in files)
+    size = sum(int(file.state.rsplit(":", 2)[1]) * (PACKED if file.path.endswith(".gz") else 1) for file in files)
     return round(size / (length + 1))
 
 
@@ -136,55 +139,77 @@ def _load(spark: SparkSession, source: Source, section: str) -> DataFrame:
     try:
         if source.format == "table":
             return spark.table(str(source.table))
-        options = {**(CSV if source.format == "csv" else {}), **source.options}
-        if source.format == "csv" and section == ITEMS:
-            options.setdefault("multiLine", "true")
-        reader = spark.read.format(source.format).options(**options)
-        rows = reader.load(_paths(spark, source))
-        if source.format == "csv":  # again, with the text of each row whose number of values is another
-            schema = T.StructType([*rows.schema.fields, T.StructField(CORRUPT, T.StringType())])
-            rows = reader.schema(schema).load(_paths(spark, source))
+        paths = resolved(spark, source)
+        if source.format != "delta":
+            _require_all_read(spark, source, section, paths)
+        rows = _rows(spark, source, section, paths)
+        if source.format == "json":
+            json_values.require_one_value(spark, paths, source.options, section)
     except FAILURES as error:
         raise _unreadable(source, section, error) from error
-    if rows.columns == [CORRUPT]:
-        hint = 'a file that is one list of objects needs `options: {multiLine: "true"}`'
-        raise DataError(f"{section}: {place(source)} has no row of JSON with one object a line; {hint}")
+    if source.format == "json":
+        _require_json(source, section, rows)
+    if source.format == "csv":
+        _require_text(source, section, rows)
     return rows
 
 
-def _paths(spark: SparkSession, source: Source) -> Any:
-    paths = _resolved(spark, source)
-    return paths[0] if len(paths) == 1 else paths  # delta takes one path only
+def _rows(spark: SparkSession, source: Source, section: str, paths: Sequence[str]) -> DataFrame:
+    where: Any = paths[0] if len(paths) == 1 else list(paths)  # delta takes one path only
+    options = {**(CSV if source.format == "csv" else {}), "columnNameOfCorruptRecord": CORRUPT, **source.options}
+    if source.format == "csv" and section == ITEMS:
+        options.setdefault("multiLine", "true")
+    reader = spark.read.format(source.format).options(**options)
+    rows = reader.load(where)
+    if source.format == "csv":  # again, with the text of each row whose number of values is another
+        rows = reader.schema(T.StructType([*rows.schema.fields, T.StructField(CORRUPT, T.StringType())])).load(where)
+    return rows
 
 
-def _resolved(spark: SparkSession, source: Source) -> list[str]:
-    """Relative local paths start at the working directory of this process, which may not be the JVM's."""
-    local = str(spark.sparkContext._jsc.hadoopConfiguration().get("fs.defaultFS")).startswith("file:")
-    return [os.path.abspath(p) if local and ":" not in p.split("/")[0] else p for p in source.paths]
+def _require_all_read(spark: SparkSession, source: Source, section: str, paths: Sequence[str]) -> None:
+    """Raises ConfigError if Spark would read only some of the files that lie below a path."""
+    for path in paths:
+        lost = left_out(source, list_files(spark, path))
+        if lost:
+            more = f" and {len(lost) - 1} more files" if len(lost) > 1 else ""
+            raise ConfigError(
+                f"{section}.paths: {lost[0]}{more} would not be read: Spark reads either the files of a folder or "
+                "those in its folders key=value; name the folders that hold files, or set "
+                '`options: {recursiveFileLookup: "true"}`'
+            )
 
 
-def _list(spark: SparkSession, pattern: str) -> list[str]:
-    """`path:size:mtime` of every file below a path or glob, through Hadoop, so any URL that Spark can read."""
-    context = spark.sparkContext
-    jvm = context._jvm
-    assert jvm is not None  # None only before the context has started
-    path = jvm.org.apache.hadoop.fs.Path(pattern)
-    system = path.getFileSystem(context._jsc.hadoopConfiguration())
-    found = []
-    for root in system.globStatus(path) or ():
-        files = system.listFiles(root.getPath(), True)
-        while files.hasNext():
-            file = files.next()
-            if not file.getPath().getName().startswith(("_", ".")):  # Spark does not read those either
-                found.append(f"{file.getPath()}:{file.getLen()}:{file.getModificationTime()}")
-    return found
+def _require_json(source: Source, section: str, rows: DataFrame) -> None:
+    """Raises DataError where no line is an object, and where a file that is read as a whole is broken."""
+    if CORRUPT not in rows.columns:
+        return
+    if source.options.get("multiLine", "").lower() == "true":
+        raise DataError(
+            f"{section}: a file of {place(source)} is not one list of JSON objects, or is cut off, and none of its "
+            "rows can be read; deliver it again, or take it out of `paths`"
+        )
+    if rows.columns == [CORRUPT]:
+        hint = 'a file that is one list of objects needs `options: {multiLine: "true"}`'
+        raise DataError(f"{section}: {place(source)} has no row of JSON with one object a line; {hint}")
+
+
+def _require_text(source: Source, section: str, rows: DataFrame) -> None:
+    """Raises DataError if the first line cannot be the names of columns, or there is none."""
+    names = "".join(rows.columns)
+    if rows.columns == [CORRUPT]:
+        raise DataError(f"{section}: {place(source)} is empty (no line in it), expected at least one row")
+    if "\x00" in names or ("\ufffd" in names and re.search(r"[\x01-\x1f]", names)):
+        raise DataError(
+            f"{section}: {place(source)} is not text in UTF-8; check `format`, give a gzip file a name that ends in "
+            ".gz, and another encoding as `options: {encoding: ...}`"
+        )
 
 
 def _table_version(spark: SparkSession, name: str) -> str:
     try:
         return _delta_version(DeltaTable.forName(spark, name))
     except AnalysisException:  # a table of another format, or a view
-        files = [status for uri in spark.table(name).inputFiles() for status in _list(spark, uri)]
+        files = [file.state for uri in spark.table(name).inputFiles() for file in list_files(spark, uri)]
         return " ".join((*sorted(files), _plan(spark, name))) if files else f"{name}:{time.time_ns()}"
 
 
@@ -199,23 +224,47 @@ def _delta_version(table: DeltaTable) -> str:
 
 
 def _missing(path: str, section: str) -> str:
+    if hidden(_name(path)):
+        return f"{section}.paths: Spark does not read {path}, since its name begins with _ or .; rename it"
     return (
-        f"{section}.paths: {path} does not exist (working directory {os.getcwd()}); "
+        f"{section}.paths: {path} does not exist or holds no file (working directory {os.getcwd()}); "
         f"fix it in the YAML file or give --set {section}.paths=[...]"
     )
 
 
+def _name(path: str) -> str:
+    return path.rstrip("/").rsplit("/", 1)[-1]
+
+
 def _unreadable(source: Source, section: str, error: PySparkException | Py4JJavaError) -> RecsparkError:
     """What went wrong while opening a source, as one line; the full message is chained as its cause."""
-    condition = (error.getCondition() if isinstance(error, PySparkException) else None) or ""
-    if "PATH_NOT_FOUND" in condition or "MISSING_TABLE" in condition or "PATH_DOES_NOT_EXIST" in condition:
-        return ConfigError(_missing(place(source), section))
-    if "TABLE_OR_VIEW_NOT_FOUND" in condition:
-        return ConfigError(f"{section}.table: {source.table} does not exist; expected catalog.schema.name of a table")
-    if "UNABLE_TO_INFER_SCHEMA" in condition:
-        return DataError(f"{section}: {place(source)} holds no {source.format} file; check the path and `format`")
+    known = _of_condition(source, section, error) if isinstance(error, PySparkException) else None
+    if known is not None:
+        return known
     differing = differing_file(str(error))
     if differing is not None:
         return DataError(f"{section}: {differing}")
     found = f"{section}: {place(source)} cannot be read as {source.format} ({first_line(error)})"
     return DataError(f"{found}; check `format` and `options`")
+
+
+def _of_condition(source: Source, section: str, error: PySparkException) -> RecsparkError | None:
+    """Of the conditions that Spark has a name for."""
+    condition, parameters = error.getCondition() or "", error.getMessageParameters() or {}
+    if "PATH_NOT_FOUND" in condition or "MISSING_TABLE" in condition or "PATH_DOES_NOT_EXIST" in condition:
+        return ConfigError(_missing(place(source), section))
+    if "TABLE_OR_VIEW_NOT_FOUND" in condition:
+        return ConfigError(f"{section}.table: {source.table} does not exist; expected catalog.schema.name of a table")
+    if "UNABLE_TO_INFER_SCHEMA" in condition:
+        unread = [_missing(path, section) for path in source.paths if hidden(_name(path))]
+        no_file = f"{section}: {place(source)} holds no {source.format} file; check the path and `format`"
+        return DataError(unread[0] if unread else no_file)
+    what = None
+    if "COLUMN_ALREADY_EXISTS" in condition:
+        name = parameters.get("columnName", "?").strip("`")
+        what = f"has two columns named {name} (capital letters do not count); rename one of them"
+    if "PARQUET_TYPE_ILLEGAL" in condition:
+        kind = parameters.get("parquetType", "?")
+        what = f"has a column of type {kind}, which Spark does not read; write it as another type: times in "
+        what += "microseconds (pandas: coerce_timestamps='us')"
+    return DataError(f"{section}: {place(source)} {what}") if what else None

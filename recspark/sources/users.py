@@ -1,7 +1,7 @@
 """source.users: who gets a list although they may have no event."""
 
 from functools import reduce
-from operator import or_
+from operator import and_, or_
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -16,7 +16,8 @@ SECTION = "source.users"
 
 
 def eligible_users(store: Store, config: Config) -> DataFrame:
-    """(scenario, user_id), distinct, of source.users; rows without either are left out, and those with reserved ids."""
+    """(scenario, user_id), distinct, of source.users. Left out are rows without either, with reserved ids or ids that
+    are not UTF-8, and those with another number of values than the header."""
     return _given(store, config).where(~is_reserved()).distinct()
 
 
@@ -34,7 +35,10 @@ def _given(store: Store, config: Config) -> DataFrame:
         expressions.column(rows, getattr(source, name), "id", f"{SECTION}.{name}", place).alias(name)
         for name in (c.SCENARIO, c.USER_ID)
     ]
-    return rows.select(*ids).where(" AND ".join(f"{n} <> ''" for n in (c.SCENARIO, c.USER_ID)))
+    found = rows.where(~raw.malformed(rows)).select(*ids)
+    return found.where(
+        reduce(and_, ((F.col(name) != "") & expressions.is_decoded(F.col(name)) for name in found.columns))
+    )
 
 
 def is_reserved() -> Column:

@@ -8,6 +8,7 @@ import pytest
 from recspark import cli, expressions
 from recspark.config.sources import Source
 from recspark.errors import ConfigError, DataError, SchemaError
+from recspark.expressions import CORRUPT
 from recspark.sources import raw
 
 PEOPLE = "name,age,Country\nann,31,France\nbob,x,Spain\n"
@@ -65,7 +66,7 @@ def test_empty_source(spark, tmp_path, people):
 
 
 def test_another_format_than_configured(spark, people):
-    with pytest.raises(DataError, match="cannot be read as parquet"):
+    with pytest.raises(DataError, match=r"people\.csv is damaged, cut off or of another format \(is not a Parquet file\)"):
         raw.read(spark, Source(format="parquet", paths=people.paths), "source.x")
 
 
@@ -161,7 +162,7 @@ def test_a_csv_is_read_as_spreadsheets_write_it(spark, tmp_path):
     rows = raw.read(spark, source, "source.items").select("id", "text").orderBy("id").collect()
     assert [row.text for row in rows] == ['7" tablet, black', "ends with \\", "two\nlines"]
     split = raw.read(spark, source, "source.interactions")
-    assert [row["_corrupt_record"] for row in split.collect() if row["_corrupt_record"]] == ['lines"']
+    assert [row[CORRUPT] for row in split.collect() if row[CORRUPT]] == ['lines"']
     assert raw.num_malformed(split) == 1 and raw.num_malformed(spark.range(1)) == 0
 
 

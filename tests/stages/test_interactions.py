@@ -10,6 +10,7 @@ from recspark import columns as c
 from recspark.config.schema import Config
 from recspark.config.sources import InteractionSource
 from recspark.errors import ConfigError, DataError, RecsparkError, SchemaError
+from recspark.expressions import CORRUPT
 from recspark.sources import events
 from recspark.stages import interactions as stage
 from recspark.stages.interactions import building, refresh
@@ -185,7 +186,7 @@ def test_a_row_of_another_width_is_rejected_with_its_text(spark, tmp_path):
     write(tmp_path / "raw.csv", [GOOD, wide, "fr,bob,i1", '"a, b",eve,i2,2024-01-01 10:00:00,buy,1,1'])
     summary, store = run_stage(spark, tmp_path)
     assert summary.rejected == {"malformed row": 2} and summary.rows_in == 4
-    texts = [json.loads(row.raw)["_corrupt_record"] for row in store.read(REJECTED).collect()]
+    texts = [json.loads(row.raw)[CORRUPT] for row in store.read(REJECTED).collect()]
     assert sorted(texts) == sorted([wide, "fr,bob,i1"])
     assert {row.scenario for row in store.read(TABLE).collect()} == {"fr", "a, b"}
 
