@@ -20,6 +20,8 @@ def checked(number: int, at: float) -> dict[str, object]:
         ([held(1, 0.0), held(1, 0.5)], 1),  # two holders of one number
         ([held(1, 0.0), held(2, 2.0), checked(1, 2.5)], 1),  # passed a check after it had lost the lease
         ([held(1, 0.0), held(3, 2.0), checked(1, 1.9), checked(1, 2.1), checked(1, 2.2)], 2),
+        ([held(1, 0.0), held(2, 1.0), held(3, 2.0), checked(1, 1.5)], 1),  # the next holder counts, not the last
+        ([held(1, 0.0), held(2, 3.0), held(3, 2.0), checked(1, 2.5)], 1),  # whichever of them was seen first
         ([{"what": "over"}], 0),
     ],
 )
