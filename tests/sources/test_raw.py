@@ -66,7 +66,9 @@ def test_empty_source(spark, tmp_path, people):
 
 
 def test_another_format_than_configured(spark, people):
-    with pytest.raises(DataError, match=r"people\.csv is damaged, cut off or of another format \(is not a Parquet file\)"):
+    with pytest.raises(
+        DataError, match=r"people\.csv is damaged, cut off or of another format \(is not a Parquet file\)"
+    ):
         raw.read(spark, Source(format="parquet", paths=people.paths), "source.x")
 
 
