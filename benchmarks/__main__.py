@@ -23,6 +23,10 @@ FOLDERS = {
 # folder -> name of the module in it -> (what it measures, what it takes on 2 cores)
 BENCHMARKS = {
     "night": {
+        "bad_rows": (
+            "damaged raw rows that became something else than they must, 100 draws in six formats; no data; --seeds DRAWS",
+            "90 min",
+        ),
         "increment": (
             "a night with 1 % new events against the same night from nothing, on 16 copies of Online Retail",
             "90 min",

@@ -183,7 +183,7 @@ def _require_json(source: Source, section: str, rows: DataFrame) -> None:
     """Raises DataError where no line is an object, and where a file that is read as a whole is broken."""
     if CORRUPT not in rows.columns:
         return
-    if source.options.get("multiLine", "").lower() == "true":
+    if json_values.is_whole(source.options):
         raise DataError(
             f"{section}: a file of {place(source)} is not one list of JSON objects, or is cut off, and none of its "
             "rows can be read; deliver it again, or take it out of `paths`"
