@@ -24,7 +24,7 @@ FOLDERS = {
 BENCHMARKS = {
     "night": {
         "bad_rows": (
-            "damaged raw rows that became something else than they must, 100 draws in six formats; no data; --seeds DRAWS",
+            "damaged raw rows that became something else than they must, in six formats; no data; --seeds: draws (100)",
             "90 min",
         ),
         "increment": (
