@@ -34,6 +34,7 @@ EXPIRES_S, HEARTBEAT_S = 0.6, 0.1
 PAUSES_S = (0.0, 0.0, 0.0, 0.002, 0.02)
 LONG_S = 1.5  # a stop that outlasts a lease
 SKEW_S = 3600.0
+GO = "go"
 FAILS = 0.02  # of the requests
 
 
@@ -92,8 +93,11 @@ def with_faults(folder: lease_files.LeaseFolder) -> lease_files.LeaseFolder:
     return folder
 
 
-def work(storage: str, place: str, seed: int, until: float, log: str) -> None:
-    """One process: take the lease, check it a few times, give it back; write what happened to the log."""
+def work(storage: str, place: str, seconds: float, seed: int, log: str) -> None:
+    """One process: take the lease, check it a few times, give it back; write what happened to the log.
+
+    It waits for the file `go`, so that all begin at once.
+    """
     random.seed(seed)
     lease.EXPIRES_S, lease.HEARTBEAT_S, lease.LOOK_S = EXPIRES_S, HEARTBEAT_S, 0.05
     lease_files.SETTLE_S = 0.02
@@ -106,6 +110,9 @@ def work(storage: str, place: str, seed: int, until: float, log: str) -> None:
     folder = with_faults(lease_files.LeaseFolder(fs, f"{place}/_lease"))
     lease.open_folder = lambda *_: folder
     with open(log, "a", encoding="utf-8", buffering=1) as out:
+        while not Path(log).with_name(GO).exists():
+            time.sleep(0.01)
+        until = time.monotonic() + seconds
         while time.monotonic() < until:
             try:
                 for line in one_turn(place):
@@ -133,14 +140,16 @@ def race(storage: str, processes: int, seconds: float, seed: int) -> dict[str, A
     """One round; returns its counts."""
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
-        until = time.monotonic() + seconds + 2  # until they have started
-        command = [sys.executable, "-m", "benchmarks.night.lease_races", storage, f"{folder}/w", str(until)]
+        command = [sys.executable, "-m", "benchmarks.night.lease_races", storage, f"{folder}/w", str(seconds)]
         logs = [Path(folder) / f"{n}.log" for n in range(processes)]
         running = [
             subprocess.Popen([*command, str(seed * 100 + n), str(log)], stderr=subprocess.DEVNULL)
             for n, log in enumerate(logs)
         ]
-        stops = 0
+        while not all(log.exists() for log in logs) and all(one.poll() is None for one in running):
+            time.sleep(0.01)
+        (Path(folder) / GO).touch()
+        stops, until = 0, time.monotonic() + seconds
         while time.monotonic() < until:
             time.sleep(chance.uniform(0.05, 0.3))
             one = chance.choice(running)
@@ -171,11 +180,11 @@ def faults(lines: list[dict[str, Any]]) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.night.lease_races")
-    for name, kind in (("storage", str), ("place", str), ("until", float), ("seed", int), ("log", str)):
+    for name, kind in (("storage", str), ("place", str), ("seconds", float), ("seed", int), ("log", str)):
         parser.add_argument(name, type=kind)
     given = parser.parse_args()
     fsspec.register_implementation("plain", Plain, clobber=True)
-    work(given.storage, given.place, given.seed, given.until, given.log)
+    work(given.storage, given.place, given.seconds, given.seed, given.log)
 
 
 if __name__ == "__main__":
