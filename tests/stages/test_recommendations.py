@@ -132,6 +132,55 @@ def test_a_shared_fact_is_the_reason_and_its_path_is_kept(spark, warehouse):
     assert table(spark, warehouse, "recommendation_facts").count() == 0
 
 
+def test_lists_and_their_facts_are_seen_together(spark, warehouse, monkeypatch):
+    """After every commit of a night that is published again a reader that joins by run_id finds u0's fact."""
+    store = Store(spark, hand_made.config(warehouse), "facts")
+    store.replace(ITEM_FACTS, spark.createDataFrame([("i0", "maker", "A"), ("i6", "maker", "A")], ITEM_FACTS.schema))
+    facts_section = {"relations": {"maker": "item_id"}, "reasons": {"maker": "by {entity}, as {item}"}}
+    config = hand_made.config(warehouse, item_facts=facts_section)
+    recommendations.refresh(store, config, TONIGHT)
+    seen = []
+
+    def look(name):
+        real = getattr(Store, name)
+
+        def looking(self, *args, **options):
+            made = real(self, *args, **options)
+            lists, facts = (table(spark, warehouse, noun) for noun in ("recommendations", "recommendation_facts"))
+            both = lists.join(facts, on=["run_date", "scenario", "user_id", "item_id", "run_id"], how="inner")
+            runs = sorted(row[0] for row in facts.where("user_id = 'u0'").select("run_id").collect())
+            seen.append((both.where("user_id = 'u0'").count(), runs))
+            return made
+
+        monkeypatch.setattr(Store, name, looking)
+
+    look("replace")
+    look("delete")
+    recommendations.refresh(Store(spark, config, "again"), config, TONIGHT, force=True)
+    monkeypatch.undo()
+    assert seen[:3] == [(1, ["again", "facts"]), (1, ["again", "facts"]), (1, ["again"])]
+
+
+def test_what_is_committed_is_what_was_checked(spark, warehouse, monkeypatch):
+    """Of rows that differ whenever Spark computes them, as after a lost executor, those in the files count for both."""
+    real, checked = recommendations.table.check, []
+
+    def check(rows, *args):
+        checked.extend(row.score for row in rows.collect())
+        return real(rows, *args)
+
+    def random_scores(*args):
+        return real_staged(*args).withColumn("score", 1 / F.col("rank") + F.rand() * 1e-6)  # in the order of ranks
+
+    real_staged = recommendations.staged
+    monkeypatch.setattr(recommendations, "staged", random_scores)
+    monkeypatch.setattr(recommendations.table, "check", check)
+    monkeypatch.setattr(recommendations.night_statistics, "settle", lambda *args: "")
+    publish(spark, warehouse, "run2", force=True)
+    committed = sorted(row.score for row in table(spark, warehouse, "recommendations").collect())
+    assert committed == sorted(checked) and not any((warehouse / "_staged").iterdir())
+
+
 def test_the_same_inputs_are_skipped_and_force_is_a_new_run(spark, warehouse):
     before = len(list((warehouse / "recommendations/_delta_log").glob("*.json")))
     assert publish(spark, warehouse, "run2").skipped
