@@ -174,10 +174,11 @@ def limits(errors: Array, names: Array) -> dict[tuple[str, int], float]:
             largest |= {(name, side): np.nanmax(side * of, axis=1) for side in (-1, 1)}
     tails = {key: _tail(found) for key, found in largest.items()}
     moving = [shape for _, excess, shape, _ in tails.values() if excess > 0]  # the others were never wrong
-    shape = float(np.clip(np.median(moving or [0.0]), 0.05, 0.5))
+    common = float(np.median(moving or [0.0]))
     chance = FALSE_STOPS / max(len(moving), 1)
     found = {}
-    for key, (start, excess, _, part) in tails.items():
+    for key, (start, excess, own, part) in tails.items():
+        shape = float(np.clip((own + common) / 2, 0.01, 0.5))  # one tail says little about its shape
         beyond = excess * (1 - shape) / shape * ((part / chance) ** shape - 1)
         found[key] = max(start + beyond, float(stats.norm.isf(chance)))
     return found
