@@ -23,6 +23,10 @@ FOLDERS = {
 # folder -> name of the module in it -> (what it measures, what it takes on 2 cores)
 BENCHMARKS = {
     "night": {
+        "bad_rows": (
+            "damaged raw rows that became something else than they must, in six formats; no data; --seeds: draws (100)",
+            "90 min",
+        ),
         "increment": (
             "a night with 1 % new events against the same night from nothing, on 16 copies of Online Retail",
             "90 min",
@@ -38,6 +42,10 @@ BENCHMARKS = {
         "nightly": (
             "seconds of a first night, the same again, and the night after",
             "10 min",
+        ),
+        "night_holds": (
+            "false stops in 30 clean nights, and faults that hold a night, 20 draws of each; any data set with a YAML",
+            "20 min",
         ),
         "night_modes": (
             "NDCG@10 of nights with each body and each transfer of the torch ranker, and by default; any data set",
@@ -171,7 +179,9 @@ def main() -> None:
     parser.add_argument("--data", default="data/online-retail", help="folder of the data set")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="a smaller version, to try it out")
-    parser.add_argument("--dates", help="night_quality: how many run dates, or dates with commas between them")
+    parser.add_argument(
+        "--dates", help="night_quality: how many run dates, or dates with commas between them; night_holds: the end"
+    )
     parser.add_argument("--horizon", type=int, help="night_quality: days after the night in which users are watched")
     parser.add_argument("--keep", help="night_quality, races: a folder for what is not run again")
     parser.add_argument("--set", action="append", help="night_quality: KEY=VALUE, as for the jobs")

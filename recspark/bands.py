@@ -156,14 +156,11 @@ def predictions(data: Panel) -> tuple[Array, Array]:
 
 def _usual(size: Array, seen: Array, group: Array) -> Array:
     """The usual error of each entry (E,), from its own squared errors and those of all scenarios."""
-    own = np.log(np.maximum(np.nan_to_num(size), 1e-12))
-    out = np.array(own)
-    for one in range(group.max() + 1):
-        of = np.flatnonzero(group == one)
-        old = of[seen[of] >= WARM]
-        if len(old):
-            out[of] = (seen[of] * own[of] + BORROWED * np.median(own[old])) / (seen[of] + BORROWED)
-    return np.asarray(np.exp(0.5 * out))
+    own, old = np.log(np.maximum(np.nan_to_num(size), 1e-12)), seen >= WARM
+    number = np.bincount(group, weights=old)[group]
+    pooled = np.bincount(group, weights=old * own)[group] / np.maximum(number, 1)
+    shrunk = (seen * own + BORROWED * pooled) / (seen + BORROWED)
+    return np.asarray(np.exp(0.5 * np.where(number > 0, shrunk, own)))
 
 
 def limits(errors: Array, names: Array) -> dict[tuple[str, int], float]:

@@ -18,8 +18,8 @@ DAMAGE = (
     "|FAILED_TO_UNCOMPRESS|TProtocolException"
 )
 DAMAGED = re.compile(rf"Encountered error while reading file (?P<file>.*?)\.\s.*?(?P<why>{DAMAGE})", re.DOTALL)
-
-COLON = re.compile(r"Relative path in absolute URI: [.]?(\S+?)(?:[.]crc)?(?:\s|$)")  # of local files, and in patterns
+# of local files, and of any in a pattern
+COLON = re.compile(r"Relative path in absolute URI: [.]?(.+?)(?:[.]crc)?$", re.MULTILINE)
 
 
 class RecsparkError(Exception):

@@ -138,6 +138,7 @@ def _begin(store: "Store", config: Config, taken_over: bool) -> None:
 
     if taken_over:
         store.fence((*TABLES, training_examples.table(config.training_examples.tasks)))
+    store.clear_staged()
     recommendations.repair(store)
     _warn_of_rebuilds_after_upgrade(store)
 

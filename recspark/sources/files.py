@@ -3,8 +3,9 @@
 Without Spark, so that it takes seconds: at most FIRST_ROWS rows of FIRST_FILES files are read, and the start of a text.
 """
 
+import codecs
 import csv
-import io
+import itertools
 import json
 import logging
 import re
@@ -32,6 +33,8 @@ FORMATS = {
     "json": "json",
     "jsonl": "json",
 }
+csv.field_size_limit(FIRST_BYTES)
+NEXT = re.compile(r"[\s,]*")
 NUMBER = re.compile(r"^-?\d+([.]\d+)?$")
 
 
@@ -141,11 +144,9 @@ def read(path: str, kind: str) -> Group | None:
             fs, root = fsspec.core.url_to_fs(path)
             data = sorted(file for file in fs.find(root) if file.endswith(".parquet") and "_delta_log" not in file)
             return Group(kind, (path,), parquet_rows(fs.unstrip_protocol(data[-1]))) if data else None
-        if kind == "json":
-            return json_rows(path)
-    except (ValueError, OSError) as error:
+        return json_rows(path) if kind == "json" else text_rows(path)
+    except (ValueError, OSError, EOFError, csv.Error) as error:  # EOFError: a gzip file that is cut off
         raise DataError(f"{path} cannot be read as {kind}: {str(error).splitlines()[0]:.120}") from error
-    return text_rows(path)
 
 
 def parquet_rows(path: str) -> pd.DataFrame:
@@ -163,12 +164,32 @@ def parquet_rows(path: str) -> pd.DataFrame:
 def json_rows(path: str) -> Group:
     """An object a line, or one list of objects in the file."""
     text, _ = start_of(path)
-    if text.lstrip().startswith("["):
-        return Group("json", (path,), pd.read_json(io.StringIO(text)), {"multiLine": "true"})
-    rows = [row for line in text.splitlines()[:FIRST_ROWS] if isinstance(row := json_of(line), dict)]
+    is_list = text.lstrip().startswith("[")
+    found = elements(text) if is_list else map(json_of, text.splitlines())
+    rows = [plain(row) for row in itertools.islice(found, FIRST_ROWS) if isinstance(row, dict)]
     if not rows:
         raise ValueError("no line is an object, and the file is no list of them")
-    return Group("json", (path,), pd.DataFrame(rows))
+    return Group("json", (path,), pd.DataFrame(rows), {"multiLine": "true"} if is_list else {})
+
+
+def elements(text: str) -> Iterator[Any]:
+    """The elements of a list in JSON, of which only the start may be there."""
+    decoder, at = json.JSONDecoder(), text.index("[") + 1
+    while True:
+        at = NEXT.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing as well
+        try:
+            value, at = decoder.raw_decode(text, at)
+        except ValueError:
+            return
+        yield value
+
+
+def plain(row: dict[str, Any]) -> dict[str, Any]:
+    """As Spark reads it: half of a surrogate pair, which is no letter, is `?`."""
+    return {
+        name: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+        for name, value in row.items()
+    }
 
 
 def json_of(line: str) -> Any:
@@ -184,9 +205,9 @@ def start_of(path: str) -> tuple[str, str]:
     with fsspec.open(path, "rb", compression="infer") as file:
         data: bytes = file.read(FIRST_BYTES)
     if len(data) == FIRST_BYTES:
-        data = data[: data.rfind(b"\n") + 1]
+        data = data[: data.rfind(b"\n") + 1] or data
     try:
-        return data.decode("utf-8-sig"), "UTF-8"
+        return codecs.getincrementaldecoder("utf-8-sig")().decode(data), "UTF-8"  # the last letter may be cut off
     except UnicodeDecodeError:
         return data.decode("latin-1"), "ISO-8859-1"
 
@@ -243,29 +264,35 @@ def has_header(rows: Sequence[list[str]]) -> bool:
 
 
 def whole_column(group: Group, column: str) -> pd.Series | None:
-    """A column of all rows; None if the files are too large for that, or of a format that is not read so."""
+    """A column of all rows; None if the files are too large for that, of a format that is not read so, or damaged after
+    their first rows."""
     if group.format not in ("parquet", "csv"):
         return None
     fs = fsspec.core.url_to_fs(group.paths[0])[0]
     if sum(fs.size(path) for path in group.paths) > WHOLE_BYTES:
         return None
-    parts = []
-    for path in group.paths:
-        with fsspec.open(path, "rb", compression="infer") as file:
-            if group.format == "parquet":
-                parts.append(pq.read_table(file, columns=[column]).to_pandas()[column])
-                continue
-            separator = group.options.get("sep", ",")
-            found = pd.read_csv(
-                file,
-                sep=separator,
-                engine="c" if len(separator) == 1 else "python",
-                header=0 if "header" in group.options else None,
-                usecols=[list(group.rows.columns).index(column)],
-                dtype=str,
-                encoding=group.options.get("encoding", "utf-8"),
-                encoding_errors="replace",
-                on_bad_lines="skip",
-            )
-            parts.append(found.iloc[:, 0])
-    return pd.concat(parts, ignore_index=True)
+    try:
+        return pd.concat([column_of(path, group, column) for path in group.paths], ignore_index=True)
+    except (ValueError, OSError, EOFError) as error:
+        log.warning("%s: only the first rows were read: %s", group.names[0], error)
+        return None
+
+
+def column_of(path: str, group: Group, column: str) -> pd.Series:
+    """A column of one file."""
+    with fsspec.open(path, "rb", compression="infer") as file:
+        if group.format == "parquet":
+            return pq.read_table(file, columns=[column]).to_pandas()[column]
+        separator = group.options.get("sep", ",")
+        found = pd.read_csv(
+            file,
+            sep=separator,
+            engine="c" if len(separator) == 1 else "python",
+            header=0 if "header" in group.options else None,
+            usecols=[list(group.rows.columns).index(column)],
+            dtype=str,
+            encoding=group.options.get("encoding", "utf-8"),
+            encoding_errors="replace",
+            on_bad_lines="skip",
+        )
+        return found.iloc[:, 0]

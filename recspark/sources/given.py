@@ -35,7 +35,7 @@ def read(store: Store, config: Config) -> DataFrame:
 
 
 def with_reason(rows: DataFrame, known: DataFrame) -> DataFrame:
-    """The key of `rows` with a `reason`: null where the row can be ranked. `known` (item_id, unique): items of tonight."""
+    """The key and a `reason`, null where the row can be ranked. `known` (item_id, unique): tonight's items."""
     marked = rows.join(known.select(c.ITEM_ID, F.lit(True).alias("_known")), on=c.ITEM_ID, how="left")
     reason = F.lit(None).cast("string")
     for name in KEY:

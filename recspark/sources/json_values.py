@@ -12,8 +12,8 @@ TWO = r"(?s)[}\]]\s*[{\[]"  # one value after another without a comma, or a text
 
 def require_one_value(spark: SparkSession, paths: list[str], options: dict[str, str], where: str) -> None:
     """Raises DataError if a line has more than one value, or with `multiLine` a file."""
-    whole = options.get("multiLine", "").lower() == "true"
-    texts = spark.read.text(paths, wholetext=whole, lineSep=options.get("lineSep"))
+    whole = is_whole(options)
+    texts = spark.read.text(paths, wholetext=whole, lineSep=_lower(options).get("linesep"))
     more = F.udf(has_more, "boolean")
     found = texts.where(F.col("value").rlike(TWO)).where(more("value")).select("_metadata.file_path").first()
     if found is None:
@@ -27,6 +27,16 @@ def require_one_value(spark: SparkSession, paths: list[str], options: dict[str, 
         f"{where}: a line of {found[0]} has more than one JSON value, of which Spark reads the first; "
         "write one object a line"
     )
+
+
+def is_whole(options: dict[str, str]) -> bool:
+    """Is a file read as one value?"""
+    return _lower(options).get("multiline", "").lower() == "true"
+
+
+def _lower(options: dict[str, str]) -> dict[str, str]:
+    """Capital letters in names of options do not count for Spark."""
+    return {name.lower(): value for name, value in options.items()}
 
 
 def has_more(text: str) -> bool:

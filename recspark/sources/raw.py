@@ -27,6 +27,7 @@ ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".tgz", ".tar.gz", ".xlsx", ".xls")
 # columns are parsed, since else a row of another width is not noticed.
 CSV = {"escape": '"', "enforceSchema": "false", "columnPruning": "false"}
 ITEMS = "source.items"  # its texts may hold line breaks; files that are read so cannot be split, which events must be
+RELATION = "LogicalRelation"  # Spark's name of a table in a plan
 PACKED = 5  # a text is about this many times smaller in gzip
 
 
@@ -183,7 +184,7 @@ def _require_json(source: Source, section: str, rows: DataFrame) -> None:
     """Raises DataError where no line is an object, and where a file that is read as a whole is broken."""
     if CORRUPT not in rows.columns:
         return
-    if source.options.get("multiLine", "").lower() == "true":
+    if json_values.is_whole(source.options):
         raise DataError(
             f"{section}: a file of {place(source)} is not one list of JSON objects, or is cut off, and none of its "
             "rows can be read; deliver it again, or take it out of `paths`"
@@ -209,13 +210,22 @@ def _table_version(spark: SparkSession, name: str) -> str:
     try:
         return _delta_version(DeltaTable.forName(spark, name))
     except AnalysisException:  # a table of another format, or a view
-        files = [file.state for uri in spark.table(name).inputFiles() for file in list_files(spark, uri)]
-        return " ".join((*sorted(files), _plan(spark, name))) if files else f"{name}:{time.time_ns()}"
+        rows = spark.table(name)
+        files = [file.state for uri in rows.inputFiles() for file in list_files(spark, uri)]
+        return " ".join((*sorted(files), _plan(rows), *_deltas(rows))) if files else f"{name}:{time.time_ns()}"
 
 
-def _plan(spark: SparkSession, name: str) -> str:
+def _deltas(rows: DataFrame) -> list[str]:
+    """The versions of the Delta tables under a view: a row may be deleted there without a change of its file."""
+    leaves = rows._jdf.queryExecution().analyzed().collectLeaves()
+    relations = [leaf.relation() for n in range(leaves.size()) if (leaf := leaves.apply(n)).nodeName() == RELATION]
+    paths = {one.location().path().toString() for one in relations if ".delta." in one.getClass().getName()}
+    return [f"{path}@{_delta_version(DeltaTable.forPath(rows.sparkSession, path))}" for path in sorted(paths)]
+
+
+def _plan(rows: DataFrame) -> str:
     """Hash of what a view does to its files, without the numbers that Spark gives to columns."""
-    text = spark.table(name)._jdf.queryExecution().analyzed().toString()
+    text = rows._jdf.queryExecution().analyzed().toString()
     return hashlib.sha256(re.sub(r"#\d+L?", "", text).encode()).hexdigest()[:16]
 
 

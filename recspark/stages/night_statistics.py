@@ -62,9 +62,8 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False, a
     closed = [day for day, digest in stored.digests.items() if digest == CLOSED]
     sizes = (one.size if one else None for one in (listing, old_listing))
     delivery = Delivery(run_date, fresh, past, gone if same_settings else (), closed, *sizes)
-    reasons, note = (
-        holds.judge(delivery) if stored.digests else ([], f"first night: {len(changed)} days to compare with")
-    )
+    first = f"first night: nothing to compare with; {len(changed)} days kept for the next ones"
+    reasons, note = holds.judge(delivery) if stored.digests else ([], first)
     accepted = settle(store, config, run_date, "input", reasons, accept)
     rows = [(EVENTS, day, name, digests[day] if name == ALL else None, dict(x)) for (day, name), x in now.items()]
     rows += [(EVENTS, day, ALL, CLOSED, {"raw": 0.0}) for day in free]

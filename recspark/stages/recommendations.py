@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from datetime import date
 from functools import partial
 
@@ -202,19 +203,17 @@ def reasons_of(config: Config) -> dict[str, str]:
 
 
 def with_facts(
-    store: Store, config: Config, run_date: date, rows: DataFrame, events: DataFrame
+    store: Store, config: Config, run_date: date, rows: DataFrame, events: DataFrame, files: ExitStack
 ) -> tuple[DataFrame, DataFrame | None]:
-    """`rows` with reasons from facts, persisted, and the facts used; `rows` unchanged and None without such reasons."""
+    """`rows` with reasons from facts, and the facts used, both in files; `rows` and None without such reasons."""
     reasons = reasons_of(config)
     if not reasons:
         return rows, None
-    links = recommendation_facts.build(rows, events, store.read(ITEM_FACTS), reasons, run_date, store.run_id)
+    built = recommendation_facts.build(rows, events, store.read(ITEM_FACTS), reasons, run_date, store.run_id)
+    links = files.enter_context(store.staged(LINKS, built))
     names = store.read(ITEMS).select(c.ITEM_ID, table.name_of_item().alias("name"))
-    return recommendation_facts.explained(rows, links, names, reasons).persist(), links
-
-
-def _in_order(rows: DataFrame, num_files: int) -> DataFrame:
-    return rows.repartition(num_files, c.USER_ID).sortWithinPartitions(c.SCENARIO, c.USER_ID, c.RANK)
+    explained = recommendation_facts.explained(rows, links, names, reasons)
+    return files.enter_context(store.staged(TABLE, explained)), links
 
 
 def publish(
@@ -226,36 +225,49 @@ def publish(
     versions: published_runs.Versions,
     accept: bool,
 ) -> Summary:
-    """Check `rows` (of TABLE), replace the night in one commit, then record it in published_runs."""
+    """Write `rows` (of TABLE) to files, check what lies there, replace the night by it in one commit, and record it in
+    published_runs."""
     events = store.events(INTERACTIONS, None, run_date)
     expected = expected_lists(store, config, run_date, events).persist()
     k = config.recommendations.k
     num_files = max(1, math.ceil(expected.count() * k / ROWS_A_FILE))
-    # persisted: the published rows must be the checked ones
-    made = _in_order(rows, num_files).persist()
-    kept, links = with_facts(store, config, run_date, made, events)
     try:
-        seen = events.select(c.USER_ID, c.ITEM_ID).distinct()
-        items = store.read(ITEMS).where(F.col(c.FIRST_SEEN) < F.lit(run_date))
-        checked = table.check(kept, expected, seen, items, config.scenarios, k, run_date)
-        if checked.failures:
-            published_runs.write(store, run_date, published_runs.HELD, checked.reason, versions)
-            raise PublishError(
-                f"recommendations of {run_date} held: {checked.reason}; readers keep the previous night. The "
-                "lists come from candidates and ranker: rebuild them with --force --from candidates"
-            )
-        figures, unlike = night_statistics.compare_lists(store, run_date, kept)
-        accepted = night_statistics.settle(store, config, run_date, "lists", unlike, accept)
-        stamp = {artifacts.FINGERPRINT: fingerprint, "run_date": str(run_date), **versions.metadata()}
-        where = f"{c.RUN_DATE} = '{run_date}'"
-        if links is not None:  # before the lists, so that whoever reads them finds their facts
-            store.replace(LINKS, links.coalesce(num_files), where=where)
-            kept = _in_order(kept, num_files)
-        version = store.replace(TABLE, kept, where=where, metadata=stamp, txn=(store.run_id, 1))
+        with ExitStack() as files:
+            made = files.enter_context(store.staged(TABLE, rows))
+            kept, links = with_facts(store, config, run_date, made, events, files)
+            seen = events.select(c.USER_ID, c.ITEM_ID).distinct()
+            items = store.read(ITEMS).where(F.col(c.FIRST_SEEN) < F.lit(run_date))
+            checked = table.check(kept, expected, seen, items, config.scenarios, k, run_date)
+            if checked.failures:
+                published_runs.write(store, run_date, published_runs.HELD, checked.reason, versions)
+                raise PublishError(
+                    f"recommendations of {run_date} held: {checked.reason}; readers keep the previous night. The "
+                    "lists come from candidates and ranker: rebuild them with --force --from candidates"
+                )
+            figures, unlike = night_statistics.compare_lists(store, run_date, kept)
+            accepted = night_statistics.settle(store, config, run_date, "lists", unlike, accept)
+            stamp = {artifacts.FINGERPRINT: fingerprint, "run_date": str(run_date), **versions.metadata()}
+            version = _replace_night(store, run_date, kept, links, num_files, stamp)
     finally:
-        for frame in (kept, made, expected):
-            frame.unpersist()
+        expected.unpersist()
     night_statistics.write_lists(store, run_date, figures)
     reason = f"{checked.num_rows:,} rows, {checked.num_lists:,} lists of {k}" + (accepted and f"; {accepted}")
     published_runs.write(store, run_date, published_runs.PUBLISHED, reason, versions)
     return Summary("recommendations", rows_out=checked.num_rows, note=f"published: {reason}", version=version)
+
+
+def _replace_night(
+    store: Store, run_date: date, lists_: DataFrame, links: DataFrame | None, num_files: int, stamp: dict[str, object]
+) -> int:
+    """The commit on TABLE. At any moment the lists that a reader sees have their facts, of the same run_id: this run's
+    facts are added before, and those of an earlier run of the same night are deleted afterwards."""
+    where = f"{c.RUN_DATE} = DATE'{run_date}'"
+    if links is not None:
+        store.replace(LINKS, links.coalesce(num_files), where=f"{where} AND {c.RUN_ID} = '{store.run_id}'")
+    ordered = lists_.repartition(num_files, c.USER_ID).sortWithinPartitions(c.SCENARIO, c.USER_ID, c.RANK)
+    version = store.replace(TABLE, ordered, where=where, metadata=stamp, txn=(store.run_id, 1))
+    if links is not None:
+        of_others = F.expr(where) & (F.col(c.RUN_ID) != F.lit(store.run_id))
+        if not store.read(LINKS).where(of_others).isEmpty():
+            store.delete(LINKS, of_others)
+    return version

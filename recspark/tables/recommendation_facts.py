@@ -22,7 +22,8 @@ TABLE = Table(
     f"{c.ENTITY} string, {HISTORY_ITEM_ID} string, {c.RUN_ID} string",
     key=(c.RUN_DATE, c.SCENARIO, c.USER_ID, c.ITEM_ID),
     partition_by=(c.RUN_DATE,),
-    row="The fact that links a listed item to an item of the user's history, where there is one.",
+    row="The fact that links a listed item to an item of the user's history, where there is one. While a night is "
+    "published again, the facts of both runs are there: join by run_id too.",
     comments={HISTORY_ITEM_ID: "Item of the user's history that shares the fact. Example: 22866"},
 )
 PLACE = (c.SCENARIO, c.USER_ID, c.ITEM_ID)  # the key of a row within one night's lists

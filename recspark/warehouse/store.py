@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from recspark import columns as c
+from recspark import model_folder
 from recspark.config.schema import Config
 from recspark.errors import DataError, SchemaError
 from recspark.warehouse import state
@@ -24,6 +26,7 @@ from recspark.warehouse.state import FORMAT, WRITTEN_FORMAT, Commit, TableState
 
 log = logging.getLogger(__name__)
 
+STAGED = "_staged"  # folder of rows that are checked before they are committed
 LEASE = "lease"  # in a commit's metadata: the number of the lease that its run held
 USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 
@@ -187,6 +190,21 @@ class Store:
         with self._stamped({**dropped, **(metadata or {})}):
             self.delta(table).delete(condition)
         self._look(table)
+
+    @contextmanager
+    def staged(self, table: Table, rows: DataFrame) -> Iterator[DataFrame]:
+        """Write rows of a table to files beside it, and read them there: what is checked is then what is committed,
+        while Spark may compute a cached row again. Of a killed run they are removed by `clear_staged`."""
+        folder = f"{self.warehouse}/{STAGED}/{self.run_id}-{uuid.uuid4().hex[:8]}"
+        rows.select(table.columns).write.parquet(folder)
+        try:
+            yield self.spark.read.schema(table.schema).parquet(folder)
+        finally:
+            model_folder.remove(folder)
+
+    def clear_staged(self) -> None:
+        """Remove what killed runs have staged."""
+        model_folder.remove(f"{self.warehouse}/{STAGED}")
 
     def _writer(self, table: Table, rows: DataFrame) -> DataFrameWriter:
         found = [(f.name, f.dataType.simpleString()) for f in rows.schema]

@@ -107,3 +107,32 @@ def test_a_column_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert list(files.whole_column(typed, "day")) == ["x", "y"]
     monkeypatch.setattr(files, "WHOLE_BYTES", 3)
     assert files.whole_column(text, "_c1") is None
+
+
+def test_damage_is_one_line_and_leaves_the_other_files(tmp_path: Path) -> None:
+    whole = gzip.compress(("who,n\n" + "".join(f"a{n},{n * n}\n" for n in range(5000))).encode())
+    for name, data in {"cut.csv.gz": whole[:1000], "no.csv.gz": b"who,n\na,1\n"}.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(DataError, match=rf"{name} cannot be read as csv: (Compressed file ended|Not a gzipped)"):
+            files.groups([f"{tmp_path}/{name}"])
+    write(tmp_path / "good.csv", "who,n\na,1\n")
+    assert [group.names for group in files.groups([str(tmp_path)])] == [["good.csv"]]
+
+
+def test_the_start_of_a_long_list_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its 60 bytes end within the third object, and within a letter."""
+    rows = [{"who": "001", "n": 1}, {"who": "é", "n": 2}, {"who": "ééééééééééé", "n": 3}]
+    write(tmp_path / "a.json", json.dumps(rows, ensure_ascii=False))
+    monkeypatch.setattr(files, "FIRST_BYTES", 60)
+    [group] = files.groups([str(tmp_path)])
+    assert list(group.rows["who"]) == ["001", "é"] and group.options == {"multiLine": "true"}
+    monkeypatch.undo()
+    write(tmp_path / "a.json", '{"who": "x\\ud800", "n": 1}\n{"who": "y", "n": 2}\n')
+    assert list(files.groups([str(tmp_path)])[0].rows["who"]) == ["x?", "y"]
+
+
+def test_a_column_that_breaks_after_its_first_rows_is_not_read_to_the_end(tmp_path: Path) -> None:
+    lines = [f"a{n},{n}" for n in range(40)]
+    write(tmp_path / "a.csv", "\n".join(["who,n", "x" * 200_000 + ",3", *lines, '"open,4', ""]))
+    [group] = files.groups([str(tmp_path)])
+    assert len(group.rows) >= 40 and files.whole_column(group, "n") is None

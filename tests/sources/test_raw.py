@@ -66,7 +66,9 @@ def test_empty_source(spark, tmp_path, people):
 
 
 def test_another_format_than_configured(spark, people):
-    with pytest.raises(DataError, match=r"people\.csv is damaged, cut off or of another format \(is not a Parquet file\)"):
+    with pytest.raises(
+        DataError, match=r"people\.csv is damaged, cut off or of another format \(is not a Parquet file\)"
+    ):
         raw.read(spark, Source(format="parquet", paths=people.paths), "source.x")
 
 
@@ -152,6 +154,23 @@ def test_a_view_that_shows_other_rows_is_another_source(spark, people):
     assert before == raw.fingerprint(spark, source, "source.x")
     raw.read(spark, people, "source.x").where("Country <> 'Spain'").createOrReplaceTempView("some_people")
     assert raw.fingerprint(spark, source, "source.x") != before
+
+
+def test_a_row_that_is_deleted_under_a_view_counts(spark, tmp_path):
+    """With deletion vectors the row's file stays as it is; the view's definition does too."""
+    place = f"delta.`{tmp_path}/t`"
+    spark.range(10).coalesce(1).write.format("delta").option("delta.enableDeletionVectors", "true").save(
+        f"{tmp_path}/t"
+    )
+    source = Source(format="table", table="shown")
+    views = (f"SELECT * FROM {place} WHERE id > 2", f"SELECT a.id FROM {place} a JOIN {place} b ON a.id = b.id")
+    for view, deleted in zip(views, (7, 8), strict=True):
+        spark.sql(f"CREATE OR REPLACE TEMP VIEW shown AS {view}")
+        before, files = raw.fingerprint(spark, source, "source.x"), spark.table("shown").inputFiles()
+        assert raw.fingerprint(spark, source, "source.x") == before
+        spark.sql(f"DELETE FROM {place} WHERE id = {deleted}")
+        assert spark.table("shown").inputFiles() == files
+        assert raw.fingerprint(spark, source, "source.x") != before
 
 
 def test_a_csv_is_read_as_spreadsheets_write_it(spark, tmp_path):
