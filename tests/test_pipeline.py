@@ -29,7 +29,8 @@ def test_publications_are_repaired_first_and_all_is_done_under_the_lease(monkeyp
         return Summary(name)
 
     monkeypatch.setattr(pipeline, "get_session", lambda settings, s3: (object(), False))
-    stub = SimpleNamespace(stamp=lambda table: None, exists=lambda table: False, save_states=lambda: None)
+    nothing = dict.fromkeys(("save_states", "clear_staged"), lambda: None)
+    stub = SimpleNamespace(stamp=lambda table: None, exists=lambda table: False, **nothing)
     monkeypatch.setattr(store, "Store", lambda *args: stub)
     monkeypatch.setattr(check, "configuration", configuration)
     monkeypatch.setattr(recommendations, "repair", lambda store: note("repair"))
