@@ -29,6 +29,7 @@ WORD = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
 INTEGERS = (T.ByteType, T.ShortType, T.IntegerType, T.LongType, T.DecimalType)
 NUMBERS = (*INTEGERS, T.FloatType, T.DoubleType)
 STRINGS = (T.StringType, T.VarcharType, T.CharType)
+TIMES = (T.TimestampType, T.TimestampNTZType)
 PLAIN = (*STRINGS, *NUMBERS, T.BooleanType, T.DateType, T.TimestampType, T.NullType)
 # The types that an expression may have -> the type it is cast to. Strings are allowed where they may hold a time or a
 # number: one that holds none makes a bad row, not a bad column.
@@ -37,7 +38,7 @@ KINDS: dict[Kind, tuple[tuple[type, ...], str]] = {
     "text": (PLAIN, "string"),
     "texts": (PLAIN, "array<string>"),  # one value is an array of one
     "media": ((*PLAIN, T.BinaryType), "string"),
-    "time": ((T.TimestampType, T.TimestampNTZType, T.DateType, *STRINGS), "timestamp"),
+    "time": ((*TIMES, T.DateType, *STRINGS), "timestamp"),
     "number": ((*STRINGS, *NUMBERS, T.NullType), "double"),
     "condition": ((T.BooleanType,), "boolean"),
 }
@@ -76,7 +77,8 @@ def column(rows: DataFrame, sql: str, kind: Kind, key: str, where: str) -> Colum
     if kind == "id":
         return _id(F.expr(sql), found)
     if kind == "time":
-        value = (_text_of(sql, WITH_DATE) if isinstance(found, STRINGS) else _tried(sql, found)).cast(target)
+        text = F.when(F.expr(sql).rlike(WITH_DATE), F.expr(sql))
+        value = (text if isinstance(found, STRINGS) else _tried(F.expr(sql), found)).cast(target)
         return F.when(F.year(value).between(1, 9999), value)  # Spark reads "20713" as a year, Python has no such
     if kind == "number" and isinstance(found, STRINGS):
         return F.when(~F.expr(sql).rlike(PROGRAM_NUMBER), F.expr(sql)).cast(target)
@@ -88,24 +90,19 @@ def column(rows: DataFrame, sql: str, kind: Kind, key: str, where: str) -> Colum
 def unparsable(rows: DataFrame, sql: str, typed: Column) -> Column:
     """Has the expression a value, not blank, of which `column` made null? Also if it cannot be evaluated at all, as
     timestamp_seconds of 10^18."""
-    sql = named(rows, sql)
-    found = rows.select(F.expr(sql)).schema[0].dataType
+    value = F.expr(named(rows, sql))
+    found = rows.select(value).schema[0].dataType
     if isinstance(found, STRINGS):
-        return (F.trim(F.expr(sql), F.lit(BLANKS)) != "") & typed.isNull()
-    if isinstance(found, (T.TimestampType, T.TimestampNTZType)):
-        failed = _tried(f"coalesce({sql}, TIMESTAMP '1970-01-01')", found).isNull()
-        return failed | (_tried(sql, found).isNotNull() & typed.isNull())
-    return F.expr(sql).isNotNull() & typed.isNull()
+        return (F.trim(value, F.lit(BLANKS)) != "") & typed.isNull()
+    if not isinstance(found, TIMES):
+        return value.isNotNull() & typed.isNull()
+    failed = _tried(F.coalesce(value, F.lit(0).cast("timestamp").cast(found)), found).isNull()
+    return failed | (_tried(value, found).isNotNull() & typed.isNull())
 
 
-def _text_of(sql: str, pattern: str) -> Column:
-    return F.when(F.expr(sql).rlike(pattern), F.expr(sql))
-
-
-def _tried(sql: str, found: T.DataType) -> Column:
-    """The expression, null where it fails: `try_add` is the way to say so in SQL."""
-    times = isinstance(found, (T.TimestampType, T.TimestampNTZType))
-    return F.expr(f"try_add({sql}, INTERVAL 0 SECOND)") if times else F.expr(sql)
+def _tried(value: Column, found: T.DataType) -> Column:
+    """The value, null where its computation fails: for that `try_add` is the way in SQL."""
+    return F.try_add(value, F.expr("INTERVAL 0 SECOND")) if isinstance(found, TIMES) else value
 
 
 def named(rows: DataFrame, sql: str) -> str:

@@ -62,15 +62,13 @@ def list_files(spark: SparkSession, pattern: str) -> list[File]:
 
 def left_out(source: Source, files: list[File]) -> list[str]:
     """Of listed files those that Spark would not read, without a word: in folders below the one that is named, unless
-    they are called key=value; and files beside such folders."""
+    one of these is called key=value; and, where there are such folders, files outside of them."""
     if CHOOSING & {name.lower() for name in source.options}:
         return []
-    partitioned = any(file.folders and all("=" in name for name in file.folders) for file in files)
-    return sorted(
-        file.path
-        for file in files
-        if (partitioned and not file.folders) or not all("=" in name for name in file.folders)
-    )
+    with_key = {file.path: any("=" in name for name in file.folders) for file in files}
+    if any(with_key.values()):
+        return sorted(path for path, has_key in with_key.items() if not has_key)
+    return sorted(file.path for file in files if file.folders)
 
 
 def hidden(name: str) -> bool:

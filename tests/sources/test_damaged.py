@@ -8,6 +8,7 @@ import json
 import random
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -20,8 +21,10 @@ from benchmarks.night import bad_rows
 from benchmarks.night.damaged_files import WRITERS
 from benchmarks.night.damages import EXPRESSIONS, TEXTS, TYPED, Truth, draw, good
 from recspark import cli
+from recspark.config.schema import Config
 from recspark.config.sources import InteractionSource
 from recspark.sources import events, raw
+from recspark.sources.users import eligible_users
 from recspark.stages.interactions import building
 from recspark.tables.interactions import Counts
 
@@ -140,9 +143,11 @@ def test_a_unix_time_that_no_timestamp_can_hold(spark: SparkSession, tmp_path: P
     """Breaka84/Spooq#36, apache/spark#56906: `long overflow` ends the job, for one row."""
     rows = "".join(ROW.replace("u1", f"u{n}").replace("2024-01-05 10:00:00", n) for n in ("1704067200", "1" + "0" * 18))
     (tmp_path / "a.csv").write_text(HEADER + rows + ROW.replace("2024-01-05 10:00:00", ""))
-    accepted, rejected = read(spark, source(tmp_path, event_time="timestamp_seconds(CAST(at AS BIGINT))"))
-    assert {str(row.event_time) for row in accepted.values()} == {"2024-01-01 00:00:00"}
-    assert rejected == {"null event_time": 1, "unparsable event_time": 1}
+    seconds = "timestamp_seconds(CAST(at AS BIGINT)) AS at  -- with words about it"
+    for sql in (seconds, "CAST(timestamp_seconds(CAST(at AS BIGINT)) AS TIMESTAMP_NTZ)"):
+        accepted, rejected = read(spark, source(tmp_path, event_time=sql))
+        assert {str(row.event_time) for row in accepted.values()} == {"2024-01-01 00:00:00"}
+        assert rejected == {"null event_time": 1, "unparsable event_time": 1}
 
 
 def test_a_header_in_the_middle_and_a_mark_of_the_byte_order(spark: SparkSession, tmp_path: Path) -> None:
@@ -197,6 +202,18 @@ def test_a_column_named_as_spark_names_bad_rows(spark: SparkSession, tmp_path: P
     assert set(read(spark, source(tmp_path / "a.csv", context={}))[0]) == {"u1"}
     pd.DataFrame([{**OBJECT, "_corrupt_record": "x"}]).to_parquet(tmp_path / "a.parquet")
     assert set(read(spark, source(tmp_path / "a.parquet", "parquet"))[0]) == {"u1"}
+
+
+def test_damaged_rows_of_given_users_are_left_out(spark: SparkSession, tmp_path: Path) -> None:
+    """Of another width, not UTF-8, blank."""
+    (tmp_path / "a.csv").write_bytes(b"page,user\nshop,u1\nshop\nshop,u2,more\nshop,M\xfcller\nshop,\xc2\xa0\n")
+    given = {"format": "csv", "paths": [str(tmp_path)], "options": {"header": "true"}}
+    users = {**given, "scenario": "page", "user_id": "user"}
+    config = Config.model_validate(
+        {"warehouse": "x", "source": {"interactions": {**given, **EXPRESSIONS}, "users": users}}
+    )
+    store = SimpleNamespace(spark=spark)
+    assert [tuple(row) for row in eligible_users(store, config).collect()] == [("shop", "u1")]
 
 
 def test_an_empty_path_is_not_the_working_directory() -> None:
