@@ -90,10 +90,10 @@ def of_deliveries(days: Mapping[date | None, Day]) -> dict[date, dict[str, float
     """Figures of the raw rows of each day, over all scenarios."""
     return {
         day: {
-            "raw": found.raw,
-            "duplicates": found.duplicates,
-            "merged": found.merged,
-            "rejected": sum(found.rejected.values()),
+            "raw": float(found.raw),
+            "duplicates": float(found.duplicates),
+            "merged": float(found.merged),
+            "rejected": float(sum(found.rejected.values())),
         }
         for day, found in days.items()
         if day is not None
