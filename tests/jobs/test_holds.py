@@ -54,3 +54,13 @@ def test_a_scenario_that_left_the_source_holds_the_night(spark: Any, tmp_path: P
 
     code, _, said = night(tmp_path, DAYS + 1, capsys, accept=True)
     assert code == 0 and said["stages"]["night_statistics"]["note"].startswith("accepted: ")
+
+
+def test_a_night_is_taken_back_by_the_command_line(spark: Any, tmp_path: Path, capsys: Any) -> None:
+    """A date without lists is one line; what is taken back is in tests/stages/test_recommendations.py."""
+    deliver(tmp_path, 30)
+    assert night(tmp_path, 30, capsys)[0] == 0
+    code = cli.run(("unpublish",), f"{tmp_path}/shop.yaml", "2024-01-30")
+    captured = capsys.readouterr()
+    assert code == 2 and captured.err.splitlines()[-1].startswith("error: table")
+    assert "recommendations does not exist" in captured.err.splitlines()[-1]
