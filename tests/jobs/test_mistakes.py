@@ -85,7 +85,7 @@ WITH_SPARK: dict[str, tuple[tuple[str, str] | list[str], str]] = {
     ),
     "another format than the file's": (
         [f"{SOURCE}.format=parquet"],
-        "events.csv is damaged, cut off or of another format",
+        "damaged, cut off or of another format",
     ),
     "a column that is not there": ([f"{SOURCE}.user_id=whom"], "source.interactions.user_id: column whom"),
     "SQL that does not parse": ([f"{SOURCE}.scenario='upper(shop'"], "source.interactions.scenario: "),
