@@ -35,8 +35,8 @@ def read(table: Path, columns: list[str] | None = None) -> pd.DataFrame:
     parts = []
     for path, partition in sorted(files(table).items()):
         file = pq.ParquetFile(table / unquote(path))
-        wanted = None if columns is None else [name for name in columns if name not in partition]
-        rows = file.read(wanted)
+        names = file.schema_arrow.names  # those of the partition may stand in the file, too
+        rows = file.read([name for name in names if name not in partition and (columns is None or name in columns)])
         for name, value in partition.items():
             if columns is None or name in columns:
                 rows = rows.append_column(name, pa.array([value] * rows.num_rows, pa.string()))
