@@ -243,10 +243,16 @@ def differing(calm: Path, raced: Path) -> list[str]:
 def ordered(rows: pd.DataFrame, key: tuple[str, ...]) -> pd.DataFrame:
     """Rows in the order of their key, then of all they say; without what differs from run to run."""
     kept = rows[[name for name in rows.columns if name not in OF_A_RUN]]
-    texts = kept.map(lambda cell: str(sorted(cell)) if isinstance(cell, list) else cell)
+    texts = kept.map(_sortable)
     by = [name for name in key if name in texts.columns]
     others = [name for name in texts.columns if name not in by]
     return texts.sort_values([*by, *others], key=lambda column: column.astype(str), ignore_index=True)
+
+
+def _sortable(cell: object) -> object:
+    if isinstance(cell, bytes):
+        return cell.hex()
+    return str(sorted(cell)) if isinstance(cell, list) else cell
 
 
 def differences(left: pd.DataFrame, right: pd.DataFrame) -> list[str]:
