@@ -12,6 +12,8 @@ from recspark.config.schema import Config
 from recspark.errors import DataError
 from recspark.summary import Summary
 from recspark.tables import published_runs
+from recspark.tables.night_statistics import LISTS
+from recspark.tables.night_statistics import TABLE as STATISTICS
 from recspark.tables.recommendation_facts import TABLE as LINKS
 from recspark.tables.recommendations import TABLE
 from recspark.warehouse.state import slice_of
@@ -40,6 +42,8 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     store.delete(TABLE, of_night, [slice_of({c.RUN_DATE: run_date})], withdrawn)
     if store.exists(LINKS):
         store.delete(LINKS, of_night)
+    if store.exists(STATISTICS):  # later nights are not compared with these lists
+        store.delete(STATISTICS, (F.col("kind") == LISTS) & (F.col("day") == F.lit(run_date)))
     published_runs.withdraw(store, runs)
     now = f"readers of the newest lists see {max(found.keys() - {run_date})}" if len(found) > 1 else "no list is left"
     note = f"lists of {run_date} taken back, of {', '.join(runs)}; {now}"

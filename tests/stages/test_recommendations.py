@@ -240,10 +240,12 @@ def test_a_night_is_taken_back(spark, warehouse):
     recommendations.repair(earlier)
     store = Store(spark, hand_made.config(warehouse), "back")
     commits = store.history(TABLE)[0].version
+    assert not table(spark, warehouse, "night_statistics").where("kind = 'lists'").isEmpty()
     summary = unpublish.refresh(store, hand_made.config(warehouse), TONIGHT)
     assert summary.rows_in == (len(hand_made.USERS) + 2) * hand_made.K
     assert summary.note == f"lists of {TONIGHT} taken back, of run1; readers of the newest lists see 2024-02-29"
     assert store.history(TABLE)[0].version == commits + 1
+    assert table(spark, warehouse, "night_statistics").where("kind = 'lists'").isEmpty()
     assert {r[0] for r in table(spark, warehouse, "recommendations").select("run_id").distinct().collect()} == {"run0"}
     assert {name: row.status for name, row in runs(spark, warehouse).items()} == {
         "run0": "published", "run1": "withdrawn",
