@@ -36,6 +36,7 @@ STAGES = {
     "model_metrics": "recspark.stages.model_metrics.stage",
     "recommendations": "recspark.stages.recommendations",
 }
+# run by themselves, not in a night
 OTHERS = {"maintenance": "recspark.stages.maintenance", "unpublish": "recspark.stages.unpublish"}
 
 # these read no time-scale; the first two write the events and items that the time-scales come from

@@ -17,6 +17,7 @@ from recspark.model_folder import MANIFEST
 from recspark.summary import Summary
 from recspark.tables import candidates, item_embeddings, training_examples
 from recspark.tables.reference import TABLES
+from recspark.warehouse import artifacts
 from recspark.warehouse.state import slice_of
 from recspark.warehouse.store import Store, Table
 
@@ -85,7 +86,9 @@ def model_folders(store: Store, run_date: date, config: Config) -> tuple[list[st
     if not fs.exists(root):
         return [], []
     folders = [path for noun in fs.ls(root, detail=False) if fs.isdir(noun) for path in fs.ls(noun, detail=False)]
-    dated = [(date.fromisoformat(match[1]), path) for path in folders if (match := DATED.match(_name(path)))]
+    dated = [
+        (date.fromisoformat(match[1]), path) for path in folders if (match := DATED.match(artifacts.name_of(path)))
+    ]
     old = set(expired({day for day, _ in dated}, run_date, config))
     return [path for day, path in dated if day in old], [path for day, path in dated if day not in old]
 
@@ -120,10 +123,6 @@ def _encoders(store: Store, folders: Iterable[str]) -> set[str]:
     fs, _ = fsspec.core.url_to_fs(store.warehouse)
     files = [f"{path}/{MANIFEST}" for path in folders if f"/{RETRIEVER}/" in path]
     return {name for file in files if fs.exists(file) for name in json.loads(fs.cat_file(file)).get("encoders", ())}
-
-
-def _name(path: str) -> str:
-    return path.rstrip("/").rsplit("/", 1)[-1]
 
 
 def compact(store: Store, table: Table) -> int:

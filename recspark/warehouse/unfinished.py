@@ -13,9 +13,10 @@ SOON = timedelta(hours=12)  # a schedule of one night a day comes again after 24
 
 
 def begin(warehouse: str, run_date: date, now: datetime | None = None) -> None:
-    """Remember that a night is begun; a restart of it keeps the time of its first beginning."""
+    """Remember that a night is begun. A restart keeps the time of its first beginning; one that has ended well and is
+    run again stays so."""
     found = _read(warehouse)
-    if found is not None and (found["run_date"], found["done"]) == (str(run_date), False):
+    if found is not None and found["run_date"] == str(run_date):
         return
     started = (now or datetime.now(timezone.utc)).isoformat()
     _write(warehouse, {"run_date": str(run_date), "started": started, "done": False})

@@ -30,6 +30,11 @@ def test_a_night_that_ended_well_is_not_begun_again(tmp_path: Path) -> None:
     unfinished.begin(str(tmp_path), NIGHT, EVENING)
     unfinished.end(str(tmp_path), NIGHT)
     assert unfinished.of(str(tmp_path), EVENING + timedelta(minutes=20)) is None
+    file = tmp_path / "_state" / "night.json"
+    before = (file.read_bytes(), file.stat().st_mtime_ns)
+    unfinished.begin(str(tmp_path), NIGHT, EVENING + timedelta(minutes=1))  # the same night again changes nothing
+    unfinished.end(str(tmp_path), NIGHT)
+    assert (file.read_bytes(), file.stat().st_mtime_ns) == before
 
 
 def test_a_restart_keeps_the_time_of_the_first_start(tmp_path: Path) -> None:
