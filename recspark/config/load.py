@@ -78,6 +78,14 @@ def _most_useful(errors: list[Any]) -> list[Any]:
     return sorted(told, key=lambda error: error["type"] != "extra_forbidden")
 
 
+# pydantic's words for these are those of Python
+EXPECTED = {
+    "tuple_type": "expected a list, such as [a, b]",
+    "model_type": "expected a section: keys and values",
+    "dict_type": "expected keys and values, such as {a: b}",
+}
+
+
 def _explain(error: Any) -> str:
     """One pydantic error as `dotted.key: found, expected`."""
     loc = [str(part) for part in error["loc"]]
@@ -96,7 +104,8 @@ def _explain(error: Any) -> str:
     if isinstance(error["input"], bool) and error["type"] == "string_type":
         hint = "; YAML reads yes, no, on and off as true and false: put the word in quotes"
     message = error["msg"].removeprefix("Value error, ")
-    return f"`{key}`: found {error['input']!r:.80}, {message[:1].lower()}{message[1:]}{hint}"
+    expected = EXPECTED.get(error["type"], f"{message[:1].lower()}{message[1:]}")
+    return f"`{key}`: found {error['input']!r:.80}, {expected}{hint}"
 
 
 def _model_at(loc: list[str]) -> type[BaseModel]:

@@ -52,6 +52,12 @@ BEFORE_SPARK: dict[str, tuple[tuple[str, str] | list[str], str]] = {
     ),
     "a key that is missing": (("    user_id: who\n", ""), f"required key `{SOURCE}.user_id` is missing"),
     "no warehouse": (("warehouse: {folder}/warehouse\n", ""), "required key `warehouse` is missing"),
+    "one path for a list": (
+        ["source.interactions.paths=3"],
+        "`source.interactions.paths`: found 3, expected a list, such as [a, b]",
+    ),
+    "a number for a section": (["ranker=5"], "`ranker`: found 5, expected a section: keys and values"),
+    "a number for a dictionary": (["tables=5"], "`tables`: found 5, expected keys and values, such as {a: b}"),
     "a text for a number": (["recommendations.k=ten"], "`recommendations.k`: found 'ten'"),
     "a number out of its range": (["recommendations.k=0"], "`recommendations.k`: found 0"),
     "an unknown format": ([f"{SOURCE}.format=excel"], f"`{SOURCE}.format`: found 'excel'"),
