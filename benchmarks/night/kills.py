@@ -51,6 +51,11 @@ training_examples: {{num_windows: 2, label_days: 14}}
 ranker: {{max_epochs: 1}}
 gbdt: {{max_rounds: 5}}
 model_metrics: {{num_windows: 1, bootstrap: 20}}
+spark:  # few rows and many plans: compiling them costs more than it saves
+  spark.sql.adaptive.enabled: "false"
+  spark.sql.codegen.wholeStage: "false"
+  spark.sql.codegen.factoryMode: NO_CODEGEN
+  spark.driver.extraJavaOptions: "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 """
 # `recspark`, which kills itself with all its processes after the n-th point, and writes the names of the points
 KILLED = """
