@@ -205,8 +205,19 @@ def half_lives_at(events: DataFrame, new: DataFrame, as_of: date, label_days: in
     the rankers, on what known users did for the first time in the window after it: a mean over these (user, item)
     pairs, float64 (len(HALF_LIVES),)."""
     age = F.datediff(F.lit(as_of), c.EVENT_DATE)
-    sums = [F.sum(F.col(c.WEIGHT) * F.pow(F.lit(2.0), -age / days)).alias(f"decayed_{days:g}") for days in HALF_LIVES]
-    counts = events.where(F.col(c.EVENT_DATE) < F.lit(as_of)).groupBy(c.SCENARIO, c.ITEM_ID).agg(*sums)
+    faded = [(f"decayed_{n}", F.pow(F.lit(2.0), -age / days)) for n, days in enumerate(HALF_LIVES)]
+    known = events.where((F.col(c.EVENT_DATE) < F.lit(as_of)) & (F.col(c.WEIGHT) != 0))
+    # of each user as popular.net_of_pairs has it, with whole days
+    largest = F.max(F.abs(F.col(c.WEIGHT)))
+    of_users = known.groupBy(c.SCENARIO, c.ITEM_ID, c.USER_ID).agg(
+        *(F.sum(F.col(c.WEIGHT) * fade).alias(name) for name, fade in faded),
+        *((largest * F.max(fade)).alias(f"most_{name}") for name, fade in faded),
+    )
+    sums = [
+        F.sum(F.greatest(F.least(F.col(name), F.col(f"most_{name}")), -F.col(f"most_{name}"))).alias(name)
+        for name, _ in faded
+    ]
+    counts = of_users.groupBy(c.SCENARIO, c.ITEM_ID).agg(*sums)
     end = as_of + timedelta(days=label_days)
     inside = (F.col(FIRST) >= F.lit(as_of)) & (F.col(FIRST) < F.lit(end))
     done = new.where(inside & (F.col(START) < F.lit(as_of)) & (F.col(TOUCHED) >= F.lit(as_of)))
@@ -218,9 +229,9 @@ def half_lives_at(events: DataFrame, new: DataFrame, as_of: date, label_days: in
     wanted_SI = np.zeros((len(scenarios), len(items)))
     wanted_SI[row, column] = table["wanted"].to_numpy()
     found = []
-    for days in HALF_LIVES:
+    for name, _ in faded:
         counts_SI = np.zeros(wanted_SI.shape)
-        counts_SI[row, column] = table[f"decayed_{days:g}"].to_numpy()
+        counts_SI[row, column] = table[name].to_numpy()
         found.append(
             dcg(popular.fit(counts_SI, config.retriever.popular.shrinkage), wanted_SI, config.candidates.depth)
         )

@@ -4,17 +4,20 @@ Here: the contract of these frames (HISTORIES), how they are read from `interact
 scenario, and the writer of history shards. recspark/histories.py has the same events without Spark: flat arrays with
 offsets, from Arrow and from shards.
 
-The arrays of a row belong together: position i of each is event i. The size of a row is set by its user's own history.
-Events are gathered once a night, in `all_histories`; the history of an earlier date is the beginning of each array.
+The arrays of a row belong together: position i of each is event i. The size of a row is set by its user's own history,
+up to MOST_EVENTS and the distinct items before them. Events are gathered once a night, in `all_histories`; the history
+of an earlier date is the beginning of each array. Busy users, with more than MOST_EVENTS, have a row for each date.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -23,16 +26,20 @@ from recspark import model_folder
 from recspark.config.schema import Config, Scenarios
 from recspark.histories import EVENT_FIELDS, USERS_A_SHARD, finish, save_shard
 from recspark.tables import index
+from recspark.tables.interactions import KEY
 from recspark.tables.interactions import TABLE as INTERACTIONS
 from recspark.tables.interactions import event_weight
 from recspark.tables.items import TABLE as ITEMS
 from recspark.warehouse.store import Store, Table
 from recspark.windows import as_of_day
 
+log = logging.getLogger(__name__)
+
 SCENARIOS = "scenarios"
 GIVEN_SCENARIO, GIVEN_ITEM = "given_scenario", "given_item_idx"
 DEFAULT_USER_IDX = -1  # `__default__`, who has no history
 MICROS_A_DAY = 86_400e6
+MOST_EVENTS = 20_000  # of a user: more is a robot or a shared account, and ten million would not fit in a row
 
 HISTORIES = Table(  # never stored: the columns of the frames here
     noun="histories",
@@ -72,20 +79,35 @@ def known_items(store: Store, as_of: date) -> DataFrame:
     return known.join(store.read(index.ITEM_INDEX), on=c.ITEM_ID, how="inner")
 
 
-def read_all(store: Store, config: Config, run_date: date) -> DataFrame:
-    """`all_histories` of the events before run_date; `as_of` takes those of any date up to run_date from it."""
+def busy_users(store: Store, run_date: date) -> list[str]:
+    """The users with more than MOST_EVENTS events before a date, sorted. The driver holds at most a MOST_EVENTS-th of
+    the number of events."""
+    users = store.events(INTERACTIONS, None, run_date).groupBy(c.USER_ID).count()
+    busy = sorted(row[0] for row in users.where(F.col("count") > MOST_EVENTS).select(c.USER_ID).collect())
+    if busy:
+        log.info("%d users with more than %d events: of each the newest count", len(busy), MOST_EVENTS)
+    return busy
+
+
+def read_all(
+    store: Store, config: Config, run_date: date, busy: Sequence[str] = (), dates: Sequence[date] = ()
+) -> DataFrame:
+    """`all_histories` of the events before run_date; `as_of` takes those of any of `dates` from it, and without `busy`
+    users those of any date up to run_date."""
     return all_histories(
         store.events(INTERACTIONS, None, run_date),
         store.read(index.USER_INDEX),
         known_items(store, run_date).select(c.ITEM_ID, c.ITEM_IDX),
         store.read(index.SCENARIO_INDEX),
         event_weights=config.interactions.event_weights,
+        busy=busy,
+        dates=dates,
     )
 
 
 def read(store: Store, config: Config, day: date, groups: Sequence[Group]) -> DataFrame:
     """HISTORIES of every user with an event before the date; `groups`: those of the date."""
-    return as_of(read_all(store, config, day), day, groups, config.scenarios)
+    return as_of(read_all(store, config, day, busy_users(store, day), [day]), day, groups, config.scenarios)
 
 
 # -- from events to histories -----------------------------------------------------------------------------------------
@@ -118,11 +140,19 @@ def all_histories(
     scenario_index: DataFrame,
     *,
     event_weights: Mapping[str, float],
+    busy: Sequence[str] = (),
+    dates: Sequence[date] = (),
 ) -> DataFrame:
-    """All events of each user: (user_idx, EVENT_FIELDS), where scenario_idx is each scenario's own number.
+    """All events of each user: (user_idx, as_of, EVENT_FIELDS), where scenario_idx is each scenario's own number, and
+    as_of is null: the row is for any date. `busy` users have a row for each of `dates`, of `newest_events`.
 
     Events are in order of time, then item, event and raw scenario.
     """
+    events = events.withColumn(c.AS_OF, F.lit(None).cast("date"))
+    if busy:
+        is_busy = F.col(c.USER_ID).isin(list(busy))
+        of_busy = [newest_events(events.where(is_busy), day) for day in dates]
+        events = reduce(DataFrame.unionByName, of_busy, events.where(~is_busy))
     # the indices are unique by their id, so each join keeps one row an event
     rows = (
         events.join(user_index, on=c.USER_ID, how="inner")
@@ -139,8 +169,20 @@ def all_histories(
         _number(F.col(c.VALUE)).alias(c.VALUE),
         _number(F.col(c.CONTEXT)["price"]).alias("price"),
     )
-    users = rows.groupBy(c.USER_IDX).agg(F.sort_array(F.collect_list(event)).alias("events"))
-    return users.select(c.USER_IDX, *(F.col(f"events.{name}").alias(name) for name in EVENT_FIELDS))
+    users = rows.groupBy(c.USER_IDX, c.AS_OF).agg(F.sort_array(F.collect_list(event)).alias("events"))
+    return users.select(c.USER_IDX, c.AS_OF, *(F.col(f"events.{name}").alias(name) for name in EVENT_FIELDS))
+
+
+def newest_events(events: DataFrame, day: date, most: int = MOST_EVENTS) -> DataFrame:
+    """Of each user the newest `most` events before a day and, of the older ones, the first of each kind with each item
+    in each scenario: what they have seen, and where, stays whole. `as_of` of the rows is the day."""
+    before = events.where(F.col(c.EVENT_DATE) < F.lit(day)).withColumn(c.AS_OF, F.lit(day))
+    newest = Window.partitionBy(c.USER_ID).orderBy(F.desc(c.EVENT_TIME), c.ITEM_ID, c.EVENT, c.SCENARIO)
+    first = Window.partitionBy(c.USER_ID, c.SCENARIO, c.ITEM_ID, c.EVENT).orderBy(c.EVENT_TIME)
+    parts = [(newest, most), (first, 1)]
+    kept = [before.withColumn("place", F.row_number().over(w)).where(F.col("place") <= n) for w, n in parts]
+    # an event in both parts is the same row twice
+    return reduce(DataFrame.unionByName, kept).dropDuplicates(list(KEY)).select(before.columns)
 
 
 def as_of(histories: DataFrame, day: date, groups: Sequence[Group], rules: Scenarios) -> DataFrame:
@@ -151,7 +193,8 @@ def as_of(histories: DataFrame, day: date, groups: Sequence[Group], rules: Scena
     every scenario whose rule is `users: all`.
     """
     known = F.size(F.filter("time", lambda time: time < F.lit(float(as_of_day(day))))).alias("known")
-    begun = histories.select(c.USER_IDX, *EVENT_FIELDS, known).where("known > 0")
+    of_day = F.col(c.AS_OF).isNull() | (F.col(c.AS_OF) == F.lit(day))
+    begun = histories.where(of_day).select(c.USER_IDX, *EVENT_FIELDS, known).where("known > 0")
     fields = {name: F.slice(name, F.lit(1), F.col("known")) for name in EVENT_FIELDS}
     names = [""] * (1 + max((group.number for group in groups), default=0))
     for group in groups:

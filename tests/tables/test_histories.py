@@ -108,3 +108,33 @@ def test_partitioning_changes_nothing(tables) -> None:
     moved = histories.all_histories(events.repartition(5, "item_id"), *rest, event_weights={})
     still = histories.all_histories(events.coalesce(1), *rest, event_weights={})
     assert sorted(map(str, moved.collect())) == sorted(map(str, still.collect()))
+
+
+def test_a_busy_user_has_a_row_for_each_date(spark, tables, monkeypatch) -> None:
+    """Ann has five events, of which two at most count. Before day 3 the newest two are of day 2.5; of the older ones
+    the first view of b stays, since she has seen it, and the only event in fr, since it gives her a list there; a
+    second view of b does not. Before day 2 the two of day 1 are the newest. Bob's row is for any date."""
+    events, *rest = tables
+    early = datetime(1970, 1, 1, 6, tzinfo=timezone.utc)  # day .25
+    late = datetime(1970, 1, 1, 18, tzinfo=timezone.utc)  # day .75
+    views = [("de", "ann", "b", at, "view", 1.0, {"page": "b"}) for at in (early, late)]
+    more = spark.createDataFrame(views, EVENTS).withColumn("event_date", F.to_date("event_time"))
+    monkeypatch.setattr(histories.newest_events, "__defaults__", (2,))
+    dates = [DAY_3, DAY_2]
+    whole = histories.all_histories(
+        events.unionByName(more), *rest, event_weights={"return": -1.0}, busy=["ann"], dates=dates
+    )
+    groups = groups_of(tables, *dates)
+    found = {day: histories.as_of(whole, day, groups[day], Scenarios()) for day in dates}
+    times = {day: {row.user_idx: row.time for row in frame.collect()} for day, frame in found.items()}
+    assert times == {DAY_3: {7: [0.25, 1.25, 2.5, 2.5], 3: [2.5]}, DAY_2: {7: [0.25, 0.75, 1.25]}}
+    assert found[DAY_3].where("user_idx = 7").first().scenarios == ["de", "fr"]
+
+
+@pytest.mark.parametrize("day", [DAY_3, DAY_2])
+def test_a_busy_user_with_few_events_keeps_all(tables, day) -> None:
+    whole = histories.all_histories(
+        *tables, event_weights={"return": -1.0}, busy=["ann", "bob"], dates=[DAY_3, DAY_2]
+    )
+    found = histories.as_of(whole, day, groups_of(tables, day)[day], Scenarios())
+    assert sorted(map(str, found.collect())) == sorted(map(str, built(tables, day=day).collect())) != []

@@ -1,6 +1,6 @@
 """Popularity: exponentially decayed counts of each scenario, shrunk towards those of all scenarios together.
 
-Shapes: G scenario groups, I items.
+Shapes: G scenario groups, I items, E events, P pairs of a user and an item.
 """
 
 import numpy as np
@@ -11,6 +11,24 @@ from recspark.arrays import Array
 def exponential_decay(age_days: Array, half_life_days: float) -> Array:
     """The weight of an event of that age, float64: 1 for age 0, 1/2 after one half-life."""
     return np.asarray(np.exp2(-np.asarray(age_days, dtype=np.float64) / half_life_days))
+
+
+def net_of_pairs(
+    weight: Array, time: Array, pair: Array, num_pairs: int, as_of_days: float, half_life_days: float
+) -> Array:
+    """What each user adds to an item's net count, float64 (P,): the decayed weights of all events, but never more than
+    one event of the same user with the largest weight and the newest time. So popularity counts people, and twenty
+    thousand events of a robot are one.
+
+    `weight`, `time` in days, `pair` (E,): the events; pair 0..P-1 is a user with an item. Weight 0 is no event.
+    """
+    decayed = weight * exponential_decay(as_of_days - time, half_life_days)
+    largest, newest = np.zeros(num_pairs), np.full(num_pairs, -np.inf)
+    np.maximum.at(largest, pair, np.abs(weight))
+    counted = weight != 0
+    np.maximum.at(newest, pair[counted], time[counted])
+    most = largest * exponential_decay(as_of_days - newest, half_life_days)
+    return np.clip(np.bincount(pair, decayed, minlength=num_pairs), -most, most)
 
 
 def fit(counts_GI: Array, shrinkage: float) -> Array:

@@ -53,8 +53,9 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
         fingerprint = _fingerprint(store, config, as_of, path, tonight, rules)
         if force or not store.is_fresh(TABLE, fingerprint, as_of=as_of):
             missing.append((as_of, path, rules, fingerprint))
+    busy = histories.busy_users(store, run_date) if missing else []
     # Collected once for all dates; lazy, so nothing is read if no date is missing.
-    all_histories = histories.read_all(store, config, run_date)
+    all_histories = histories.read_all(store, config, run_date, busy, [as_of for as_of, *_ in missing])
     if any(as_of != run_date for as_of, *_ in missing):
         all_histories = all_histories.persist()
     try:

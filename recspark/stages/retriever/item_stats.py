@@ -69,8 +69,11 @@ def partial_sums(
     for i, days in enumerate(WINDOWS):
         recent = positive & (age <= days) if days else positive
         sums[COUNTS[i]], sums[NEW[i]] = total(ones, recent), total(ones, recent & new)
-    weighted = h.weight * popular.exponential_decay(age, half_life_days)
-    sums["decayed"] = total(np.rint(weighted / QUANTUM).astype(np.int64), positive | negative)
+    users = len(h.offsets) - 1
+    pair, event_pair = np.unique(at * users + owners(h.offsets), return_inverse=True)
+    net = popular.net_of_pairs(h.weight, h.time, event_pair, len(pair), as_of_days, half_life_days)
+    sums["decayed"] = np.zeros(len(cell), dtype=np.int64)
+    np.add.at(sums["decayed"], pair // max(users, 1), np.rint(net / QUANTUM).astype(np.int64))
     sums["negative"], sums["events"] = total(ones, negative), total(ones, ones > 0)
     for name, values in (("price", h.price), ("value", h.value)):
         known = positive & np.isfinite(values)

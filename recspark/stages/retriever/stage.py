@@ -48,7 +48,9 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     if not tonight:
         place = store.name(INTERACTIONS.noun)
         raise DataError(f"no event before {run_date} in {place}; give a later --run-date")
-    all_histories = histories.read_all(store, config, run_date).persist()  # lazy: not read if no date is missing
+    busy = histories.busy_users(store, run_date) if missing else []
+    # lazy: not read if no date is missing
+    all_histories = histories.read_all(store, config, run_date, busy, missing).persist()
     built: list[str] = []
     train: list[tuple[str, str, dict[str, int]]] = []
     try:
@@ -67,6 +69,8 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
         all_histories.unpersist()
     num_trained = trained_retrievers.train(store.spark, config, train)
     note = f"built as of {', '.join(built) or 'no new date'}"
+    if busy:
+        note += f"; of {len(busy)} users with more than {histories.MOST_EVENTS:,} events the newest count"
     if num_trained and not built:
         note += f", {num_trained} trained that were missing"
     return Summary(NOUN, rows_out=len(built), skipped=not built and not num_trained, note=note)

@@ -26,3 +26,14 @@ def test_more_returns_than_purchases_are_never_negative() -> None:
     scores = popular.fit(np.array([[2.0, -5.0]]), 1.0)
     assert (scores >= 0).all() and scores[0, 1] == 0
     assert not popular.fit(np.array([[0.0, -5.0]]), 1.0).any()
+
+
+def test_a_user_counts_once() -> None:
+    """As of day 10, half-life 1 day. Pair 0 is a robot: a thousand events on day 9 are one, 1/2. Pair 1: an event of
+    weight 3 on day 7 and one of weight 1 on day 9: 3/8 + 1/2, less than one of weight 3 on day 9. Pair 2 bought on
+    day 8 and returned on day 9: 1/4 - 1/2. Pair 3 returned twice on day 9, and looked, with weight 0, on day 10."""
+    weight = np.array([*[1.0] * 1000, 3, 1, 1, -1, -1, -1, 0])
+    time = np.array([*[9.0] * 1000, 7, 9, 8, 9, 9, 9, 10])
+    pair = np.array([*[0] * 1000, 1, 1, 2, 2, 3, 3, 3])
+    found = popular.net_of_pairs(weight, time, pair, 5, as_of_days=10.0, half_life_days=1.0)
+    np.testing.assert_allclose(found, [1 / 2, 7 / 8, -1 / 4, -1 / 2, 0])

@@ -44,3 +44,14 @@ def test_decayed_net_counts(found) -> None:
     _, decayed = found
     # half-life 1 day: ages 1, .5 and 2; item 1: 2^-60 is below the quantum, minus 2^-10
     np.testing.assert_allclose(decayed, [[1 / 2, 0, 0], [2**-0.5 + 1 / 4, -(2.0**-10), 0]], atol=2.0**-40)
+
+
+def test_a_robot_is_one_user(spark) -> None:
+    """User 0 has 200 events of item 0 on day 99, users 1 and 2 one each of item 1."""
+    robot = (0, ["a"], [0] * 200, [2] * 200, [99.0] * 200, [1.0] * 200, [1.0] * 200, [1.0] * 200)
+    others = [(user, ["a"], [1], [2], [99.0], [1.0], [1.0], [1.0]) for user in (1, 2)]
+    frame = spark.createDataFrame([robot, *others], HISTORIES.schema)
+    stats, decayed = item_stats(frame, np.array([0, 2]), 2, as_of_days=100.0, half_life_days=1.0)
+    np.testing.assert_allclose(decayed, [[0, 0], [1 / 2, 1]])
+    assert stats.counts[2, ALL].tolist() == [200, 2]
+    assert stats.new_counts[2, ALL].tolist() == [1, 2]

@@ -1,3 +1,4 @@
+from collections import Counter
 from dataclasses import replace
 from datetime import date
 
@@ -10,7 +11,8 @@ from recspark.config.retrievers import Linear
 from recspark.errors import DataError, TrainingError
 from recspark.stages.retriever import bundle as bundle_module
 from recspark.stages.retriever import stage as retriever
-from recspark.tables.index import ITEM_INDEX
+from recspark.tables import histories
+from recspark.tables.index import ITEM_INDEX, USER_INDEX
 from recspark.warehouse import artifacts
 from recspark.windows import as_ofs
 from tests import world
@@ -52,6 +54,24 @@ def test_linear_finds_the_withheld_item(planted_night) -> None:
         scores = bundle.linear[had].sum(axis=0)
         scores[had] = -np.inf
         assert np.argmax(scores) == idx[missing]
+
+
+def test_users_with_too_many_events_are_named(planted_night, monkeypatch) -> None:
+    """Some users have more events than others; those above the limit are found, the newest of their events count."""
+    planted, store, config, *_ = planted_night
+    sizes = Counter(user for _, user, *_ in planted.events)
+    most = max(sizes.values()) - 1
+    monkeypatch.setattr(histories, "MOST_EVENTS", most)
+    monkeypatch.setattr(histories.newest_events, "__defaults__", (most,))
+    busy = histories.busy_users(store, world.AS_OF)
+    assert busy == sorted(user for user, size in sizes.items() if size > most) != []
+    index = {row.user_id: row.user_idx for row in store.read(USER_INDEX).collect()}
+    groups = histories.groups_in(planted_night.path)
+    rows = histories.read(store, config, world.AS_OF, groups).collect()
+    assert {row.user_idx for row in rows} == set(index.values())
+    seen = {(index[user], item) for _, user, item, *_ in planted.events}
+    items = {row.item_idx: row.item_id for row in store.read(ITEM_INDEX).collect()}
+    assert {(row.user_idx, items[at]) for row in rows for at in row.item_idx} == seen
 
 
 def test_own_items_of_a_scenario(planted_night) -> None:
