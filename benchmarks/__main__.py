@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from recspark.errors import RecsparkError
 
-OPTIONS = ("dates", "horizon", "keep", "set")  # of night_quality, night_transfer and night_modes
+OPTIONS = ("dates", "horizon", "keep", "set")  # of some nights
 
 FOLDERS = {
     "night": "whole nights, run by the command that a user runs",
@@ -42,6 +42,10 @@ BENCHMARKS = {
         "nightly": (
             "seconds of a first night, the same again, and the night after",
             "10 min",
+        ),
+        "night_growth": (
+            "seconds, memory and bytes of generated nights by users, items and scenarios, tenfold apart; resumable",
+            "2 h; --quick 4 min",
         ),
         "night_holds": (
             "false stops in 30 clean nights, and faults that hold a night, 20 draws of each; any data set with a YAML",
