@@ -35,6 +35,10 @@ BENCHMARKS = {
             "what is lost or half after SIGKILL at every commit and renamed file of a small night; resumable; no data",
             "2 min a kill",
         ),
+        "losses": (
+            "what is lost or half after an executor died in each stage, or the disk was full; resumable; no data",
+            "2 h; --quick 15 min",
+        ),
         "night": (
             "seconds and memory of a first night against the bare work in it, on 1, 4 and 16 copies of Online Retail",
             "60 min",

@@ -62,7 +62,7 @@ MUTANTS = (
            "tests/stages/ranker/test_neural.py::test_the_evaluated_ranker_sees_none_of_the_windows_that_modes_are_judged_on"),
     # -- rows: joins, counts, numbers
     Mutant("join_doubles_examples", "recspark/tables/training_examples.py",
-           "hits.select(user).distinct().withColumn", "hits.select(user).withColumn",
+           "hits.select(user).distinct().join", "hits.select(user).join",
            "tests/tables/test_training_examples.py::test_a_user_with_two_positives_has_each_example_once"),
     Mutant("join_doubles_items", "recspark/tables/items.py",
            "events.groupBy(c.ITEM_ID).agg(F.min(c.EVENT_DATE).alias(FIRST_EVENT))",
@@ -78,8 +78,12 @@ MUTANTS = (
            "start = start if last is None else last + 1", "start = start if last is None else last",
            "tests/tables/test_index.py::test_old_numbers_stay_and_new_ones_follow"),
     Mutant("sampled_rows_without_weight", "recspark/tables/training_examples.py",
-           'F.when(F.col("active"), 1.0).otherwise(1.0 / rate)', 'F.when(F.col("active"), 1.0).otherwise(1.0)',
+           '(1.0 / of_list).alias("inverse")', 'F.lit(1.0).alias("inverse")',
            "tests/tables/test_training_examples.py::test_users_without_a_positive_are_sampled_with_their_weight"),
+    Mutant("poor_scenarios_are_sampled_too", "recspark/tables/training_examples.py",
+           "min(1.0, level / row[1])", "min(1.0, max_lists / sum(row[1] for row in counts))",
+           "tests/tables/test_training_examples.py::"
+           "test_of_many_lists_a_sample_is_learnt_from_and_poor_scenarios_are_whole"),
     Mutant("users_all_ignored", "recspark/tables/histories.py",
            'if rules.rule(name).users == "all"]', 'if rules.default.users == "all"]',
            "tests/tables/test_histories.py::test_eligible_in_own_or_in_all"),

@@ -22,6 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,17 +58,28 @@ spark:  # few rows and many plans: compiling them costs more than it saves
   spark.sql.codegen.factoryMode: NO_CODEGEN
   spark.driver.extraJavaOptions: "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 """
-# `recspark`, which kills itself with all its processes after the n-th point, and writes the names of the points
+# `recspark`, which writes the names of the points, and after the n-th kills itself with all its processes or, where a
+# third argument names a file, fills its disk with that file
 KILLED = """
 import os, signal, sys, time
 from contextlib import contextmanager
-last, points = int(sys.argv.pop(1)), open(sys.argv.pop(1), "w")
+last, points, filler = int(sys.argv.pop(1)), open(sys.argv.pop(1), "w"), sys.argv.pop(1)
 count = 0
+def fill():
+    with open(filler, "wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12):
+            try:
+                while True:
+                    file.write(bytes(size))
+            except OSError:
+                pass
 def point(name):
     global count
     count += 1
     print(time.time(), name, file=points, flush=True)
-    if count == last:
+    if count == last and filler:
+        fill()
+    elif count == last:
         os.killpg(0, signal.SIGKILL)
 from recspark import model_folder
 write = model_folder._write
@@ -158,11 +170,14 @@ def write_events(path: Path) -> None:
     path.write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
-def start(folder: Path, name: str, run_date: str, point: int = 0) -> "subprocess.Popen[bytes]":
-    """Begin a night on the warehouse `name`, in a process group of its own; killed after `point`, if there is one."""
+def start(
+    folder: Path, name: str, run_date: str, point: int = 0, filler: str = "", more: str = ""
+) -> "subprocess.Popen[bytes]":
+    """Begin a night on the warehouse `name`, in a process group of its own; killed after `point`, if there is one, or
+    its disk filled by the file `filler`. `more`: further lines of the YAML's section `spark`."""
     yaml = folder / f"{name}.yaml"
-    yaml.write_text(YAML.format(warehouse=folder / name, events=folder / "events.csv"), encoding="utf-8")
-    command = [sys.executable, "-c", KILLED, str(point), str(folder / f"{name}.points")]
+    yaml.write_text(YAML.format(warehouse=folder / name, events=folder / "events.csv") + more, encoding="utf-8")
+    command = [sys.executable, "-c", KILLED, str(point), str(folder / f"{name}.points"), filler]
     command += ["run", "--config", str(yaml), "--run-date", run_date]
     with (folder / f"{name}.log").open("ab") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
@@ -174,9 +189,7 @@ def killed(folder: Path, point: int, share: float) -> dict[str, Any]:
     shutil.rmtree(folder / "raced", ignore_errors=True)
     (folder / "raced.log").unlink(missing_ok=True)
     shutil.copytree(folder / "before", folder / "raced")
-    reader = Reader(folder / "raced" / "recommendations", folder / "calm" / "recommendations")
-    reader.thread.start()
-    try:
+    with watched(folder, "raced") as reader:
         first = start(folder, "raced", TONIGHT, point)
         try:
             code = first.wait(share * calm["seconds"] if share else NIGHT_S)
@@ -186,9 +199,6 @@ def killed(folder: Path, point: int, share: float) -> dict[str, Any]:
         was_at = len((folder / "raced.points").read_text().splitlines()) if (folder / "raced.points").exists() else 0
         began = time.monotonic()
         again = start(folder, "raced", TONIGHT).wait(NIGHT_S)
-    finally:
-        reader.stop.set()
-        reader.thread.join()
     bad = [*reader.bad, *differing(folder / "calm", folder / "raced")]
     if again:
         bad.append(f"the night again ended with {again}: {(folder / 'raced.log').read_text()[-300:]}")
@@ -217,6 +227,18 @@ class Reader:
             if wrong or FIRST not in found:
                 self.bad.append(f"a reader saw {found or 'nothing'}")
             self.looks += 1
+
+
+@contextmanager
+def watched(folder: Path, name: str) -> Iterator[Reader]:
+    """A reader that looks at the lists of a warehouse as long as this lasts."""
+    reader = Reader(folder / name / "recommendations", folder / "calm" / "recommendations")
+    reader.thread.start()
+    try:
+        yield reader
+    finally:
+        reader.stop.set()
+        reader.thread.join()
 
 
 def differing(calm: Path, raced: Path) -> list[str]:

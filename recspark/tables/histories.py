@@ -26,9 +26,8 @@ from recspark import model_folder
 from recspark.config.schema import Config, Scenarios
 from recspark.histories import EVENT_FIELDS, USERS_A_SHARD, finish, save_shard
 from recspark.tables import index
-from recspark.tables.interactions import KEY
+from recspark.tables.interactions import KEY, event_weight
 from recspark.tables.interactions import TABLE as INTERACTIONS
-from recspark.tables.interactions import event_weight
 from recspark.tables.items import TABLE as ITEMS
 from recspark.warehouse.store import Store, Table
 from recspark.windows import as_of_day

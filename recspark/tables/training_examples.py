@@ -7,11 +7,13 @@ recall of the candidates (model_metrics).
 from collections.abc import Sequence
 from datetime import date
 
+import numpy as np
 from pyspark.errors import AnalysisException, ParseException
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recspark import columns as c
+from recspark.arrays import Array
 from recspark.config.rankers import Task
 from recspark.config.schema import Config
 from recspark.errors import ConfigError
@@ -24,6 +26,7 @@ from recspark.windows import as_of_day
 
 FOLDS = 10
 NEGATIVE_USERS = 0.5  # users without a positive, for each user with one, whose lists are examples too
+RATE = "rate"
 
 
 def label_column(task: str) -> str:
@@ -74,36 +77,73 @@ def labels(weighted: DataFrame, keys: Sequence[str], tasks: Sequence[Task]) -> D
 
 
 def users_of_window(
-    known: DataFrame, events: DataFrame, users: DataFrame, config: Config, as_of: date
+    known: DataFrame, events: DataFrame, users: DataFrame, config: Config, as_of: date, whole: bool
 ) -> tuple[DataFrame, int, float]:
-    """The users of `known` (user_idx, distinct) whose lists are examples of the window with these events: (user_idx) of
-    those with a positive of the first task, and of a sample of the others; about how many; and the sample's rate.
+    """The users of `known` (user_idx, distinct) whose lists are candidates of the window with these events: (user_idx)
+    of those with a positive of the first task in a list that is `drawn` at the rate of its scenario, and of a sample of
+    those without a positive; about how many; and the sample's rate. `whole`: all users with a positive, as the modes
+    are judged on them; the examples are the same.
 
     `users` is the index: unique by id and by number, so the joins keep one row a user.
     """
     first = config.training_examples.tasks[0]
     weighted = events.withColumn(c.WEIGHT, event_weight(config.interactions.event_weights))
     done = labels(weighted, (c.SCENARIO, c.USER_ID, c.ITEM_ID), [first])
-    active = done.where(F.col(label_column(first.name)) > 0).select(c.USER_ID).distinct()
-    flagged = active.join(users, on=c.USER_ID, how="inner").select(c.USER_IDX, F.lit(True).alias("active"))
-    found = known.select(c.USER_IDX).join(flagged, on=c.USER_IDX, how="left")
-    num_users, num_active = found.agg(F.count("*"), F.count("active")).collect()[0]
-    rate = max(1e-6, min(1.0, NEGATIVE_USERS * num_active / max(1, num_users - num_active)))
-    sampled = found.join(users, on=c.USER_IDX, how="inner").where(F.col("active") | drawn(config, as_of, rate))
-    return sampled.select(c.USER_IDX), round(num_active + rate * (num_users - num_active)), rate
+    active = done.where(F.col(label_column(first.name)) > 0).select(c.SCENARIO, c.USER_ID).distinct().persist()
+    try:
+        rates = list_rates(active, config.training_examples.max_lists)
+        kept = F.max(drawn(config, as_of, F.col(RATE))).alias("kept")
+        flagged = active.join(F.broadcast(rates), on=c.SCENARIO, how="inner").groupBy(c.USER_ID).agg(kept)
+        numbered = flagged.join(users, on=c.USER_ID, how="inner").select(c.USER_IDX, "kept")
+        found = known.select(c.USER_IDX).join(numbered, on=c.USER_IDX, how="left")
+        num_users, num_active, num_kept = found.agg(F.count("*"), F.count("kept"), F.count_if("kept")).collect()[0]
+    finally:
+        active.unpersist()
+    rate = max(1e-6, min(1.0, NEGATIVE_USERS * num_kept / max(1, num_users - num_active)))
+    others = F.col("kept").isNull() & drawn(config, as_of, F.lit(rate))
+    wanted = F.col("kept").isNotNull() if whole else F.coalesce("kept", F.lit(False))
+    sampled = found.join(users, on=c.USER_IDX, how="inner").where(wanted | others)
+    num_wanted = num_active if whole else num_kept
+    return sampled.select(c.USER_IDX), round(num_wanted + rate * (num_users - num_active)), rate
 
 
-def drawn(config: Config, as_of: date, rate: float) -> Column:
-    """Is the user of a row in the sample of the users without a positive? By a hash of user_id."""
+def list_rates(active: DataFrame, max_lists: int) -> DataFrame:
+    """(scenario, rate): the share of a scenario's lists with a positive that are examples. `active`: one row a list.
+
+    Where there are more than `max_lists` in all scenarios, the large ones give the same number each, and the small ones
+    all: poor scenarios are whole. A row a scenario comes to the driver.
+    """
+    counts = active.groupBy(c.SCENARIO).count().orderBy(c.SCENARIO).collect()
+    level = water_level(np.array([row[1] for row in counts]), max_lists)
+    rates = [(row[0], min(1.0, level / row[1])) for row in counts]
+    return active.sparkSession.createDataFrame(rates, f"{c.SCENARIO} string, {RATE} double")
+
+
+def water_level(sizes: Array, total: int) -> float:
+    """The number at which sizes are cut so that their sum is `total`; infinity if it is no more.
+
+    >>> water_level(np.array([2, 10, 30]), 20)
+    9.0
+    """
+    ordered = np.sort(sizes)
+    before = np.concatenate(([0], np.cumsum(ordered)[:-1]))
+    levels = (total - before) / np.arange(len(ordered), 0, -1)
+    fitting = np.flatnonzero(levels < ordered)
+    return float(levels[fitting[0]]) if len(fitting) else float("inf")
+
+
+def drawn(config: Config, as_of: date, rate: Column) -> Column:
+    """Is the user of a row in the sample at this rate? By a hash of user_id."""
     number = F.pmod(F.xxhash64(c.USER_ID, F.lit(as_of.toordinal()), F.lit(config.seed)), F.lit(1_000_000))
-    return number < F.lit(round(rate * 1_000_000))
+    return number < F.round(rate * 1_000_000)
 
 
 def build(
     candidate_rows: DataFrame, labels: DataFrame, users: DataFrame, config: Config, as_of: date, rate: float
 ) -> DataFrame:
-    """Label the candidates of one as_of date: of every list with a positive of the first task, and of the other lists
-    of users who are `drawn` at that rate; their rows have the inverse of the rate as their weight.
+    """Label the candidates of one as_of date: of the lists with a positive of the first task whose user is `drawn` at
+    the scenario's rate (`list_rates`), and of the other lists of users who are drawn at `rate`; rows have the inverse
+    of their rate as their weight.
 
     Without an event a binary label is 0 and a regression label NaN (regressions learn only from measured values).
     `users` is the index: unique by number.
@@ -113,11 +153,13 @@ def build(
     # Lists first, over the key columns alone: so the wide rows are sampled before they are shuffled.
     positives = labels.where(F.col(label_column(tasks[0].name)) > 0).select(key)
     hits = candidate_rows.select(key).join(positives, on=key, how="left_semi")
-    active = hits.select(user).distinct().withColumn("active", F.lit(True))
+    rates = list_rates(positives.select(user).distinct(), config.training_examples.max_lists)
+    active = hits.select(user).distinct().join(F.broadcast(rates), on=c.SCENARIO, how="inner")
     # distinct lists; users are unique: both joins keep one row a list
     lists = candidate_rows.select(user).distinct().join(active, on=user, how="left").join(users, on=c.USER_IDX)
     fold = F.pmod(F.xxhash64(c.USER_ID, F.lit(config.seed)), F.lit(FOLDS)).cast("int").alias(c.FOLD)
-    sampled = lists.where(F.col("active") | drawn(config, as_of, rate)).select(*user, "active", fold)
+    of_list = F.coalesce(RATE, F.lit(rate))
+    sampled = lists.where(drawn(config, as_of, of_list)).select(*user, (1.0 / of_list).alias("inverse"), fold)
     # a row has one list, and (scenario, user_idx, item_idx) is unique on both sides: candidates' key within a date, the
     # outcomes' group
     kept = candidate_rows.join(sampled, on=user, how="inner").join(labels, on=key, how="left")
@@ -132,7 +174,7 @@ def build(
         c.ITEM_IDX,
         *FEATURES,
         *(label_column(t.name) for t in tasks),
-        F.when(F.col("active"), 1.0).otherwise(1.0 / rate).cast("float").alias(c.WEIGHT),
+        F.col("inverse").cast("float").alias(c.WEIGHT),
         c.FOLD,
     )
     return built.select(table(tasks).columns)

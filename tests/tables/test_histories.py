@@ -133,8 +133,6 @@ def test_a_busy_user_has_a_row_for_each_date(spark, tables, monkeypatch) -> None
 
 @pytest.mark.parametrize("day", [DAY_3, DAY_2])
 def test_a_busy_user_with_few_events_keeps_all(tables, day) -> None:
-    whole = histories.all_histories(
-        *tables, event_weights={"return": -1.0}, busy=["ann", "bob"], dates=[DAY_3, DAY_2]
-    )
+    whole = histories.all_histories(*tables, event_weights={"return": -1.0}, busy=["ann", "bob"], dates=[DAY_3, DAY_2])
     found = histories.as_of(whole, day, groups_of(tables, day)[day], Scenarios())
     assert sorted(map(str, found.collect())) == sorted(map(str, built(tables, day=day).collect())) != []

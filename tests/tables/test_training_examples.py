@@ -4,6 +4,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pyspark.sql import functions as F
 
@@ -106,15 +107,62 @@ def test_the_users_of_a_window_are_those_with_a_positive_and_half_as_many_others
     bought = [("de", f"u{n}", "i0", "purchase", 1.0) for n in (*range(400), *range(4000, 4100), 777)]
     bought.append(("de", "u777", "i0", "return", -1.0))
     done = spark.createDataFrame(bought, events(spark).schema)
-    found, num_users, rate = training_examples.users_of_window(known, done, users, config(tmp_path), AS_OF)
+    found, num_users, rate = training_examples.users_of_window(known, done, users, config(tmp_path), AS_OF, False)
     kept = [row.user_idx for row in found.collect()]
     assert rate == pytest.approx(200 / 3600) and num_users == 600 and len(kept) == len(set(kept))
     assert set(range(400)) <= set(kept) and max(kept) < 4000 and 140 < len(kept) - 400 < 260
     # a user's draw depends on the id, not on the number, which depends on when the user came
     turned = users.selectExpr("user_id", "4999 - user_idx AS user_idx")
     numbers = turned.where("user_idx > 999").select("user_idx")
-    other = training_examples.users_of_window(numbers, done, turned, config(tmp_path), AS_OF)[0]
+    other = training_examples.users_of_window(numbers, done, turned, config(tmp_path), AS_OF, False)[0]
     assert {4999 - row.user_idx for row in other.collect()} == set(kept)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "total", "level"),
+    [
+        ([2, 10, 30], 20, 9.0),
+        ([2, 10, 30], 42, float("inf")),
+        ([5, 5], 4, 2.0),
+        ([1, 1, 100], 50, 48.0),
+        ([], 5, float("inf")),
+    ],
+)
+def test_the_water_level_by_hand(sizes: list[int], total: int, level: float) -> None:
+    found = training_examples.water_level(np.array(sizes, dtype=int), total)
+    assert found == level and (level == float("inf") or np.minimum(sizes, found).sum() == total)
+
+
+def test_of_many_lists_a_sample_is_learnt_from_and_poor_scenarios_are_whole(spark: Any, tmp_path: Path) -> None:
+    """2,000 users bought in de and 50 in fr, of 4,000 known ones; 500 lists are wanted: 450 of de, each with weight
+    2000 / 450, and all 50 of fr, with weight 1. Half as many others come with them: 250 of 1,950."""
+    settings = config(tmp_path)
+    wanted = settings.training_examples.model_copy(update={"max_lists": 500})
+    settings = settings.model_copy(update={"training_examples": wanted})
+    users = spark.range(4000).selectExpr("concat('u', id) AS user_id", "cast(id AS int) AS user_idx")
+    places = [*(("de", n) for n in range(2000)), *(("fr", n) for n in range(1975, 2025))]
+    bought = spark.createDataFrame(
+        [(place, f"u{n}", "i0", "purchase", 1.0) for place, n in places], events(spark).schema
+    )
+    found, num_users, rate = training_examples.users_of_window(users, bought, users, settings, AS_OF, False)
+    kept = {row.user_idx for row in found.collect()}
+    active = {n for n in kept if n < 2025}
+    assert set(range(1975, 2025)) <= kept and 430 < len(active) < 560  # deviation 19
+    assert rate == pytest.approx(len(active) / 2 / 1975) and num_users == round(len(active) * 1.5)
+    everyone = training_examples.users_of_window(users, bought, users, settings, AS_OF, True)
+    assert {row.user_idx for row in everyone[0].collect()} == kept | set(range(2025)) and everyone[2] == rate
+    # the examples are the same, whether the candidates are of all users or of the sample
+    labels = training_examples.outcomes(bought, users, indices(spark)[1], settings)
+    rows = candidates(spark, 4000).where("item_idx < 2")
+    both = rows.unionByName(rows.withColumn("scenario", F.lit("fr")).withColumn("scenario_idx", F.lit(2)))
+    whole = training_examples.build(both, labels, users, settings, AS_OF, rate)
+    part = training_examples.build(both.join(found, on="user_idx"), labels, users, settings, AS_OF, rate)
+    names = ["scenario_idx", "user_idx", "item_idx", "weight", "label_buy"]
+    examples, of_part = whole.select(names).toPandas(), part.select(names).toPandas()
+    assert sorted(map(tuple, examples.to_numpy())) == sorted(map(tuple, of_part.to_numpy()))
+    examples = examples.drop_duplicates(["scenario_idx", "user_idx"])
+    lists = examples[examples["user_idx"] < 2025].groupby(["scenario_idx", "weight"]).size()
+    assert lists[2, 1.0] == 50 and 390 < lists[1, np.float32(2000 / 450)] < 510  # deviation 19
 
 
 def test_same_rows_and_files_whatever_the_partitioning(spark: Any, tmp_path: Path) -> None:

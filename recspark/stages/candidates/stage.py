@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from datetime import date
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +33,16 @@ RETRIEVER = "retriever"
 USERS_A_FILE = 20_000
 
 
+class Missing(NamedTuple):
+    """A date whose candidates are to be made; `whole`: of all users who did something in the window after it."""
+
+    as_of: date
+    bundle: str
+    rules: str | None
+    fingerprint: str
+    whole: bool
+
+
 def refresh(store: Store, config: Config, run_date: date, force: bool = False) -> Summary:
     """Bring the candidates of tonight and the past dates up to date; a date whose inputs have not changed stays.
 
@@ -41,39 +52,40 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     """
     rejected: dict[str, int] = {}
     version: int | None = None
-    missing: list[tuple[date, str, str | None, str]] = []
+    missing: list[Missing] = []
     settings = config.training_examples
     artifacts.require(store, config, RETRIEVER, run_date, RETRIEVER)
-    for as_of in as_ofs(run_date, settings.label_days, settings.num_windows):
+    for age, as_of in enumerate(as_ofs(run_date, settings.label_days, settings.num_windows)):
         path = artifacts.find(store, config, RETRIEVER, as_of)
         if path is None:  # no event before that date
             continue
         tonight = as_of == run_date
         rules = item_rules.refresh(store, config, run_date) if tonight else None
-        fingerprint = _fingerprint(store, config, as_of, path, tonight, rules)
+        whole = age <= config.model_metrics.num_windows  # tonight's, and those on which the modes are judged
+        fingerprint = _fingerprint(store, config, as_of, path, tonight, rules, whole)
         if force or not store.is_fresh(TABLE, fingerprint, as_of=as_of):
-            missing.append((as_of, path, rules, fingerprint))
+            missing.append(Missing(as_of, path, rules, fingerprint, whole))
     busy = histories.busy_users(store, run_date) if missing else []
     # Collected once for all dates; lazy, so nothing is read if no date is missing.
-    all_histories = histories.read_all(store, config, run_date, busy, [as_of for as_of, *_ in missing])
-    if any(as_of != run_date for as_of, *_ in missing):
+    all_histories = histories.read_all(store, config, run_date, busy, [one.as_of for one in missing])
+    if any(one.as_of != run_date for one in missing):
         all_histories = all_histories.persist()
     try:
-        for as_of, path, rules, fingerprint in missing:
+        for as_of, path, rules, fingerprint, whole in missing:
             metadata = {artifacts.FINGERPRINT: fingerprint, "as_of": str(as_of)}
             if as_of == run_date and config.candidates.source is not None:
                 rows, rejected = given_candidates(store, config, all_histories, as_of, path)
             elif as_of == run_date:
                 rows = tonight_of(store, config, all_histories, as_of, path, rules)
             else:
-                rows, rate = past_of(store, config, all_histories, as_of, path)
+                rows, rate = past_of(store, config, all_histories, as_of, path, whole)
                 metadata[RATE] = str(rate)
             version = store.replace(TABLE, rows, where=f"{c.AS_OF} = '{as_of}'", metadata=metadata)
             log.info("candidates: as of %s written", as_of)
     finally:
         all_histories.unpersist()
     total = store.read(TABLE).where(F.col(c.AS_OF) == F.lit(run_date)).count()
-    note = f"built as of {', '.join(str(as_of) for as_of, *_ in missing) or 'no new date'}"
+    note = f"built as of {', '.join(str(one.as_of) for one in missing) or 'no new date'}"
     return Summary("candidates", rows_out=total, rejected=rejected, skipped=not missing, note=note, version=version)
 
 
@@ -96,15 +108,16 @@ def tonight_of(
 
 
 def past_of(
-    store: Store, config: Config, all_histories: DataFrame, as_of: date, bundle_path: str
+    store: Store, config: Config, all_histories: DataFrame, as_of: date, bundle_path: str, whole: bool
 ) -> tuple[DataFrame, float]:
     """Candidates of a past date, and the rate of RATE: of the users with events before it from whom the rankers learn
-    (`training_examples.users_of_window`), and of `__default__`, by which users are measured who came later."""
+    or, if `whole`, on whom the modes are judged (`training_examples.users_of_window`), and of `__default__`, by which
+    users are measured who came later."""
     past, groups = config.of_past_dates(), histories.groups_in(bundle_path)
     known = histories.as_of(all_histories, as_of, groups, past.scenarios)
     events = store.events(INTERACTIONS, as_of, window_end(as_of, config.training_examples.label_days))
     numbers = store.read(index.USER_INDEX)
-    learnt_from, num_users, rate = training_examples.users_of_window(known, events, numbers, config, as_of)
+    learnt_from, num_users, rate = training_examples.users_of_window(known, events, numbers, config, as_of, whole)
     known = known.join(learnt_from, on=c.USER_IDX, how="left_semi")
     known = histories.with_default_user(known, [group.scenario for group in groups])
     settings = settings_of(past, as_of)
@@ -174,7 +187,9 @@ def _blocks(batches: Iterator[pa.RecordBatch], bundle_path: str, settings: Setti
             yield block_candidates(batch.slice(low, settings.block_users), bundle, settings)
 
 
-def _fingerprint(store: Store, config: Config, as_of: date, bundle_path: str, tonight: bool, rules: str | None) -> str:
+def _fingerprint(
+    store: Store, config: Config, as_of: date, bundle_path: str, tonight: bool, rules: str | None, whole: bool
+) -> str:
     listed = "none"  # what says whose lists they are, beside the retriever
     if tonight and config.candidates.source is not None:
         listed = raw.fingerprint(store.spark, config.candidates.source, given.SECTION)
@@ -184,4 +199,4 @@ def _fingerprint(store: Store, config: Config, as_of: date, bundle_path: str, to
         listed = store.digest(INTERACTIONS, c.EVENT_DATE, window_end(as_of, config.training_examples.label_days))
     read = config if tonight else config.of_past_dates()
     names = [path and artifacts.name_of(path) for path in (bundle_path, rules)]
-    return artifacts.fingerprint(TABLE.noun, read, *names, tonight, listed)
+    return artifacts.fingerprint(TABLE.noun, read, *names, tonight, whole, listed)

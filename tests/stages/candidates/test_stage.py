@@ -244,11 +244,11 @@ def test_a_rule_of_tonight_leaves_past_dates_as_they_are(planted_night, monkeypa
     path = rules.refresh(planted_night.store, ruled, world.AS_OF)
     all_histories = histories_table.read_all(planted_night.store, ruled, world.AS_OF)
     candidates.tonight_of(planted_night.store, ruled, all_histories, world.AS_OF, planted_night.path, path)
-    candidates.past_of(planted_night.store, ruled, all_histories, world.AS_OF, planted_night.path)
+    candidates.past_of(planted_night.store, ruled, all_histories, world.AS_OF, planted_night.path, True)
     assert [settings.rules.rule(world.RICH).where for settings in used] == ["item_id <> 'item-0-3'", None]
     stamps = {
         (tonight, config is ruled): candidates._fingerprint(
-            planted_night.store, config, world.AS_OF, planted_night.path, tonight, written
+            planted_night.store, config, world.AS_OF, planted_night.path, tonight, written, True
         )
         for tonight, written in ((True, path), (False, None))
         for config in (ruled, planted_night.config)
@@ -262,7 +262,7 @@ def test_a_past_date_has_the_users_who_did_something_after_it(planted_night) -> 
     planted, store, config, *_ = planted_night
     as_of = world.AS_OF - timedelta(days=2)
     all_histories = histories_table.read_all(store, config, world.AS_OF)
-    frame, rate = candidates.past_of(store, config, all_histories, as_of, planted_night.path)
+    frame, rate = candidates.past_of(store, config, all_histories, as_of, planted_night.path, True)
     found = {user for user, _ in by_list(store, frame)}
     known = {user for _, user, _, days_ago, *_ in planted.events if days_ago > 2}
     active = known & {user for _, user, _, days_ago, *_ in planted.events if days_ago <= 2}
@@ -278,7 +278,8 @@ def test_what_users_did_after_a_past_date_moves_its_fingerprint_alone(spark, cop
     def stamps() -> list[str]:
         store = Store(spark, config, "run")
         return [
-            candidates._fingerprint(store, config, hand_made.WINDOW, "b", tonight, None) for tonight in (False, True)
+            candidates._fingerprint(store, config, hand_made.WINDOW, "b", tonight, None, True)
+            for tonight in (False, True)
         ]
 
     before = stamps()
