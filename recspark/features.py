@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recspark.arrays import Array
+from recspark.cells import key_of, place_of, values_at
 from recspark.config.retrievers import RETRIEVERS
 from recspark.histories import Histories, owners, per_list
 
@@ -21,14 +22,16 @@ MIN_PRICE_STD = 0.1  # of log prices: the floor for a user with one purchase or 
 
 @dataclass(frozen=True)
 class ItemStats:
-    """Statistics of every item as of a date, over all users. Row s < S: scenario group s; the last row: all scenarios.
+    """Statistics of every item as of a date, over all users, in all scenarios; and `cell_...` in each scenario group.
 
     A positive event has a weight above 0.
-    `counts` (S + 1, W, I) float32: positive events in the last `WINDOWS[w]` days.
-    `new_counts` (S + 1, W, I) float32: of those, the first one of a user with the item.
-    `first_time`, `last_time` (S + 1, I) float64: of the positive events, days since the epoch, NaN when none.
+    `counts` (W, I) float32: positive events in the last `WINDOWS[w]` days.
+    `new_counts` (W, I) float32: of those, the first one of a user with the item.
+    `first_time`, `last_time` (I,) float64: of the positive events, days since the epoch, NaN when none.
     `price`, `value` (I,) float32: mean unit price, and mean value of a positive event; NaN when unknown.
     `return_share` (I,) float32: negative events over all events, 0 when there are none.
+    `cells` (C,) int64: scenario groups and items with a positive event, see recspark/cells.py; `cell_counts` (W, C)
+    float32, `cell_first`, `cell_last` (C,) float64: the same as above, there.
     """
 
     counts: Array
@@ -38,6 +41,10 @@ class ItemStats:
     price: Array
     value: Array
     return_share: Array
+    cells: Array
+    cell_counts: Array
+    cell_first: Array
+    cell_last: Array
 
 
 @dataclass(frozen=True)
@@ -157,7 +164,8 @@ def ranking_features(histories: Histories, candidates: Candidates, stats: ItemSt
     list, user and item only, so any split into blocks that keeps the lists whole gives the same numbers.
     Memory: a few float64 arrays of n x F.
     """
-    users = _user_profiles(histories, stats, as_of_days)
+    num_groups = 1 + max(int(rows.scenario_idx.max(initial=0)) for rows in (histories, candidates))
+    users = _user_profiles(histories, stats, as_of_days, num_groups)
     blocks = (
         _retriever_features(candidates),
         _item_features(candidates, stats, as_of_days),
@@ -184,20 +192,21 @@ def _retriever_features(candidates: Candidates) -> Array:
 
 def _item_features(candidates: Candidates, stats: ItemStats, as_of_days: float) -> Array:
     """Counts of events over the windows and their trend, ages, price."""
-    item, scenario = candidates.item_idx, candidates.scenario_idx
-    counts, new_counts = stats.counts[-1][:, item], stats.new_counts[-1][:, item]  # (W, n)
+    item = candidates.item_idx
+    counts, new_counts = stats.counts[:, item], stats.new_counts[:, item]  # (W, n)
+    place = place_of(stats.cells, key_of(candidates.scenario_idx, item, len(stats.price)))
     days = np.array(WINDOWS[:-1], dtype=np.float64)[:, None]
     rate = (counts[:-1] + 1.0) / days  # + 1: an item without events has a trend too
     trends = np.log(rate[:-1] / rate[1:])
     features = (
         *np.log1p(counts),
-        *np.log1p(stats.counts[scenario, :, item]).T,
+        *np.log1p(values_at(stats.cell_counts, place, 0.0)),
         *np.log1p(new_counts),
         *trends,
-        as_of_days - stats.first_time[-1, item],
-        as_of_days - stats.first_time[scenario, item],
-        as_of_days - stats.last_time[-1, item],
-        as_of_days - stats.last_time[scenario, item],
+        as_of_days - stats.first_time[item],
+        as_of_days - values_at(stats.cell_first, place, np.nan),
+        as_of_days - stats.last_time[item],
+        as_of_days - values_at(stats.cell_last, place, np.nan),
         new_counts[-1] / np.maximum(counts[-1], 1.0),
         stats.return_share[item],
         _log(stats.price[item]),
@@ -222,10 +231,10 @@ class _Profiles:
     value: Array  # mean log value of a positive event
     popularity: Array  # mean log count of the items bought
     item_age: Array  # mean age of the items when bought
-    scenario_share: Array  # (U, S + 1)
+    scenario_share: Array  # (U, S)
 
 
-def _user_profiles(histories: Histories, stats: ItemStats, as_of_days: float) -> _Profiles:
+def _user_profiles(histories: Histories, stats: ItemStats, as_of_days: float, num_groups: int) -> _Profiles:
     """Users' averages over their positive events; a user without any has counts of zero and averages of NaN."""
     h, num_users = histories, len(histories.offsets) - 1
     num_events, owner = np.diff(h.offsets), owners(h.offsets)
@@ -259,9 +268,9 @@ def _user_profiles(histories: Histories, stats: ItemStats, as_of_days: float) ->
         price=mean_price,
         price_std=np.sqrt(np.maximum(mean(price**2) - mean_price**2, 0.0)),
         value=mean(value),
-        popularity=mean(np.log1p(stats.counts[-1, -1, h.item_idx].astype(np.float64))),
-        item_age=mean(h.time - stats.first_time[-1, h.item_idx]),
-        scenario_share=_shares(owner[bought], h.scenario_idx[bought], num_users, len(stats.counts)),
+        popularity=mean(np.log1p(stats.counts[-1, h.item_idx].astype(np.float64))),
+        item_age=mean(h.time - stats.first_time[h.item_idx]),
+        scenario_share=_shares(owner[bought], h.scenario_idx[bought], num_users, num_groups),
     )
 
 
@@ -298,8 +307,8 @@ def _match_features(candidates: Candidates, users: _Profiles, stats: ItemStats, 
         price,
         price / np.maximum(users.price_std[user], MIN_PRICE_STD),
         _log(stats.value[item]) - users.value[user],
-        np.log1p(stats.counts[-1, -1, item]) - users.popularity[user],
-        as_of_days - stats.first_time[-1, item] - users.item_age[user],
+        np.log1p(stats.counts[-1, item]) - users.popularity[user],
+        as_of_days - stats.first_time[item] - users.item_age[user],
         users.scenario_share[user, candidates.scenario_idx],
     )
     return np.column_stack(features)

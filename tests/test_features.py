@@ -13,21 +13,26 @@ AS_OF = 1000.0  # days since the epoch; day 1000 was a Wednesday
 COLUMN = {name: i for i, name in enumerate(FEATURES)}
 
 
+def item_stats(
+    counts: np.ndarray, new_counts: np.ndarray, first: np.ndarray, last: np.ndarray, *of_items: np.ndarray
+) -> ItemStats:
+    """From dense arrays with a row for each scenario group and a last one for all: (S + 1, W, I) and (S + 1, I)."""
+    num_items = first.shape[1]
+    cells = np.flatnonzero(np.isfinite(first[:-1]))
+    own = counts[:-1].transpose(1, 0, 2).reshape(len(WINDOWS), -1)[:, cells]
+    of_cells = (cells, own, first[:-1].ravel()[cells], last[:-1].ravel()[cells])
+    assert num_items == counts.shape[2]
+    return ItemStats(counts[-1], new_counts[-1], first[-1], last[-1], *of_items, *of_cells)
+
+
 def stats() -> ItemStats:
     """One scenario group (row 0), which is therefore also all of them (row -1)."""
     counts = np.array([[[3, 0, 0], [5, 1, 0], [7, 1, 0], [15, 1, 0], *[[20, 4, 0]] * 5]], dtype=np.float32)
     new_counts = np.array([[[1, 0, 0], [2, 1, 0], [3, 1, 0], [7, 1, 0], *[[10, 4, 0]] * 5]], dtype=np.float32)
     first, last = np.array([[800.0, 900.0, np.nan]]), np.array([[999.0, 990.0, np.nan]])
-    twice = lambda x: np.concatenate((x, x))  # noqa: E731
-    return ItemStats(
-        counts=twice(counts),
-        new_counts=twice(new_counts),
-        first_time=twice(first),
-        last_time=twice(last),
-        price=np.array([2.0, 4.0, np.nan], dtype=np.float32),
-        value=np.array([10.0, 40.0, np.nan], dtype=np.float32),
-        return_share=np.array([0.0, 0.2, 0.0], dtype=np.float32),
-    )
+    twice = [np.concatenate((part, part)) for part in (counts, new_counts, first, last)]
+    price, value = np.array([2.0, 4.0, np.nan], dtype=np.float32), np.array([10.0, 40.0, np.nan], dtype=np.float32)
+    return item_stats(*twice, price, value, np.array([0.0, 0.2, 0.0], dtype=np.float32))
 
 
 def histories() -> Histories:
@@ -172,7 +177,7 @@ def random_block(seed: int) -> tuple[Histories, Candidates, ItemStats]:
     pool = Candidates(user, scenario, item, scores, scores, ranks, 2 * user + scenario)
     counts = np.cumsum(rng.integers(0, 5, (3, len(WINDOWS), num_items)), axis=1).astype(np.float32)
     first = rng.uniform(500, 900, (3, num_items))
-    known = ItemStats(
+    known = item_stats(
         counts,
         counts // 2,
         first,

@@ -38,7 +38,10 @@ def fit(histories: Histories, catalogue: Catalogue, settings: Settings, seed: in
     weight = h.weight * popular.exponential_decay(np.where(known, newest - h.time, 0.0), settings.half_life_days)
     cell = h.scenario_idx.astype(np.int64) * catalogue.num_items + h.item_idx
     counts = np.bincount(cell, weights=weight, minlength=catalogue.num_scenarios * catalogue.num_items)
-    return Model(popular.fit(counts.reshape(-1, catalogue.num_items), settings.shrinkage), settings)
+    fitted = popular.fit(
+        np.arange(len(counts)), counts, catalogue.num_scenarios, catalogue.num_items, settings.shrinkage
+    )
+    return Model(np.stack([fitted.of_group(group) for group in range(catalogue.num_scenarios)]), settings)
 
 
 def scores(model: Model, histories: Histories, scenario_idx: np.ndarray, time: np.ndarray) -> np.ndarray:

@@ -35,7 +35,7 @@ class TrainingExamples(Section):
     """Days of a window. Left out of the YAML, the night chooses it from past events."""
     num_windows: Annotated[int, Field(ge=2)] = 3
     """Closed windows; the newest ones judge the modes, so at least two. Left out of the YAML, the night chooses it."""
-    max_lists: Annotated[int, Field(ge=1)] = 8_000
+    max_lists: Annotated[int, Field(ge=1)] = 5_000
     """Lists of a window, of users who did something, that are learnt from; poor scenarios give all of theirs."""
     half_life_days: Annotated[float, Field(gt=0)] | None = None
     """Days after which the examples of a window count half; null: all count the same. Experimental."""

@@ -14,14 +14,18 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark import columns as c
 from recspark import model_folder
 from recspark.arrays import Array
+from recspark.cells import key_of
 from recspark.config.schema import Config
 from recspark.models.retrievers import popular
+from recspark.models.retrievers.popular import Popular
+from recspark.models.topk import top_k
 from recspark.summary import Summary
 from recspark.tables.interactions import TABLE as INTERACTIONS
 from recspark.tables.interactions import event_weight
@@ -226,20 +230,20 @@ def half_lives_at(events: DataFrame, new: DataFrame, as_of: date, label_days: in
     table = counts.join(wanted, on=[c.SCENARIO, c.ITEM_ID], how="full").fillna(0).toArrow()
     scenarios, row = np.unique(table[c.SCENARIO].to_numpy(), return_inverse=True)
     items, column = np.unique(table[c.ITEM_ID].to_numpy(), return_inverse=True)
-    wanted_SI = np.zeros((len(scenarios), len(items)))
-    wanted_SI[row, column] = table["wanted"].to_numpy()
+    wanted_SI = sp.csr_matrix((table["wanted"].to_numpy(), (row, column)), shape=(len(scenarios), len(items)))
+    sizes, shrinkage = (len(scenarios), len(items)), config.retriever.popular.shrinkage
     found = []
     for name, _ in faded:
-        counts_SI = np.zeros(wanted_SI.shape)
-        counts_SI[row, column] = table[name].to_numpy()
-        found.append(
-            dcg(popular.fit(counts_SI, config.retriever.popular.shrinkage), wanted_SI, config.candidates.depth)
-        )
+        fitted = popular.fit(key_of(row, column, len(items)), table[name].to_numpy(), *sizes, shrinkage)
+        found.append(dcg(fitted, wanted_SI, config.candidates.depth))
     return np.array(found)
 
 
-def dcg(popular_SI: Array, wanted_SI: Array, k: int) -> float:
+def dcg(popularity: Popular, wanted_SI: sp.csr_matrix, k: int) -> float:
     """Sum over the first k items of each scenario of wanted / log2(rank + 1), over the sum of all that is wanted."""
-    best = np.argsort(-popular_SI, axis=1, kind="stable")[:, :k]
-    gains = np.take_along_axis(wanted_SI, best, axis=1) / np.log2(np.arange(2, best.shape[1] + 2))
-    return float(gains.sum() / max(wanted_SI.sum(), 1.0))
+    gain = 0.0
+    for scenario in np.flatnonzero(np.diff(wanted_SI.indptr)):
+        best = top_k(popularity.of_group(scenario)[None], k)[0][0]
+        best = best[best >= 0]
+        gain += wanted_SI[scenario].toarray()[0, best] @ (1.0 / np.log2(np.arange(2, len(best) + 2)))
+    return float(gain / max(wanted_SI.sum(), 1.0))

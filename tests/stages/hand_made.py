@@ -117,8 +117,8 @@ def build(spark, warehouse: Path) -> None:
         rows = rows_of(spark, as_of)
         stamp = {"fingerprint": f"candidates-{as_of}", "as_of": str(as_of), candidates.RATE: "1.0"}
         store.replace(candidates.TABLE, rows.coalesce(1), where=f"as_of = '{as_of}'", metadata=stamp)
-    first_time = np.full((1, len(ITEMS)), float(as_of_day(FIRST - timedelta(days=100))))
-    first_time[0, 6] = as_of_day(FIRST)  # i6 is a cold item; i7 has been seen for long
+    first_time = np.full(len(ITEMS), float(as_of_day(FIRST - timedelta(days=100))))
+    first_time[6] = as_of_day(FIRST)  # i6 is a cold item; i7 has been seen for long
     tie_rank = np.arange(len(ITEMS), dtype=np.int32)
     model_folder.save(f"{warehouse}/{BUNDLE}", {}, {"tie_rank": tie_rank, "stats_first_time": first_time})
     for as_of in (WINDOW, RUN_DATE):

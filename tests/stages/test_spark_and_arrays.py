@@ -48,8 +48,9 @@ def test_popular(planted_night, both) -> None:
     frame, flat = both
     num_items, day = len(planted_night.bundle.known), as_of_day(world.AS_OF)
     groups = np.unique(flat.scenario_idx)
-    _, decayed = item_stats(frame, groups, num_items, day, 14.0)
-    tonight = popular.fit(decayed, 0.0)
+    _, (cell, net) = item_stats(frame, groups, num_items, day, 14.0)
+    fitted = popular.fit(cell, net, len(groups), num_items, 0.0)
+    tonight = np.stack([fitted.of_group(row) for row in range(len(groups))])
     catalogue = Catalogue(num_items, int(groups.max()) + 1)
     model = scenario_popular.fit(flat, catalogue, scenario_popular.Settings(14.0, 0.0))
     np.testing.assert_allclose(model.popular_SI[groups], tonight, atol=1e-6)

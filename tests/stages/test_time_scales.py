@@ -4,9 +4,11 @@ from datetime import date, datetime, timedelta
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from pyspark.sql import functions as F
 
 from recspark.config.schema import Config
+from recspark.models.retrievers import popular
 from recspark.stages import time_scales
 from recspark.tables.interactions import TABLE as INTERACTIONS
 from recspark.warehouse.store import Store
@@ -165,8 +167,9 @@ def test_windows_by_hand(lists, expected) -> None:
 
 
 def test_dcg_by_hand() -> None:
-    """The first two places count. s: of what is wanted, one is second and two are third; t: nothing is popular, so ties
-    go by position, and three are first. (1/log2(3) + 3) / 6."""
-    popular = np.array([[3.0, 2.0, 1.0], [0, 0, 0]])
-    wanted = np.array([[0, 1.0, 2.0], [3.0, 0, 0]])
-    assert time_scales.dcg(popular, wanted, 2) == pytest.approx((1 / np.log2(3) + 3) / 6)
+    """The first two places count. s has counts 3, 2 and 1; of what is wanted, one is second and two are third. t has no
+    event, so its order is that of all, and three are first. (1/log2(3) + 3) / 6."""
+    popularity = popular.fit(np.array([2, 0, 1]), np.array([1.0, 3.0, 2.0]), 2, 3, 0.0)
+    wanted = sp.csr_matrix([[0, 1.0, 2.0], [3.0, 0, 0]])
+    assert time_scales.dcg(popularity, wanted, 2) == pytest.approx((1 / np.log2(3) + 3) / 6)
+    assert time_scales.dcg(popularity, wanted, 9) == pytest.approx((1 / np.log2(3) + 2 / 2 + 3) / 6)

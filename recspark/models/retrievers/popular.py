@@ -1,11 +1,15 @@
 """Popularity: exponentially decayed counts of each scenario, shrunk towards those of all scenarios together.
 
-Shapes: G scenario groups, I items, E events, P pairs of a user and an item.
+Shapes: G scenario groups, I items, C cells of a group and an item, E events, P pairs of a user and an item.
 """
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from recspark.arrays import Array
+from recspark.cells import key_of, place_of, values_at
 
 
 def exponential_decay(age_days: Array, half_life_days: float) -> Array:
@@ -31,20 +35,59 @@ def net_of_pairs(
     return np.clip(np.bincount(pair, decayed, minlength=num_pairs), -most, most)
 
 
-def fit(counts_GI: Array, shrinkage: float) -> Array:
+@dataclass(frozen=True)
+class Popular:
+    """Popularity of I items in G scenario groups. `cells` (C,), sorted, as of recspark/cells.py: those with a net count
+    above 0, `counts` (C,) float64; `share` (I,) of all counts; `total` (G,) of a group's; `shrinkage`: see `fit`."""
+
+    cells: Array
+    counts: Array
+    share: Array
+    total: Array
+    shrinkage: float
+
+    def of_group(self, group: int) -> Array:
+        """Of every item in one group, float32 (I,)."""
+        num_items = len(self.share)
+        low, high = np.searchsorted(self.cells, [group * num_items, (group + 1) * num_items])
+        counts = np.zeros(num_items)
+        counts[self.cells[low:high] - group * num_items] = self.counts[low:high]
+        return _shrunk(counts, self.share, self.total[group], self.shrinkage)
+
+    def at(self, group: Array, item: Array) -> Array:
+        """Of some items in some groups (n,), float32 (n,)."""
+        place = place_of(self.cells, key_of(group, item, len(self.share)))
+        return _shrunk(values_at(self.counts, place, 0.0), self.share[item], self.total[group], self.shrinkage)
+
+
+def fit(cells: Array, net: Array, num_groups: int, num_items: int, shrinkage: float) -> Popular:
     """Popularity from decayed net counts: (count + shrinkage * share in all groups) / (total + shrinkage).
 
-    `shrinkage`: the number of events that the shares in all groups count for, so a group with few events is close to
-    those shares, and a group without events equals them. A negative count (more returns than purchases) counts as 0.
-
-    Returns: float32 (G, I).
+    `cells` (C,), all different, in any order, and their net counts (C,): group * I + item. `shrinkage`: the number of
+    events that the shares in all groups count for, so a group with few events is close to those shares, and a group
+    without events equals them. A negative count (more returns than purchases) counts as 0.
     """
-    counts_GI = np.maximum(counts_GI, 0.0)
-    total = counts_GI.sum()
-    if total == 0:
-        return np.zeros(counts_GI.shape, dtype=np.float32)
-    share_I = counts_GI.sum(axis=0) / total
-    own_G1 = counts_GI.sum(axis=1, keepdims=True)
-    weight_G1 = np.where(own_G1 + shrinkage > 0, own_G1 + shrinkage, 1.0)
-    popular_GI = (counts_GI + shrinkage * share_I) / weight_G1
-    return np.where(own_G1 + shrinkage > 0, popular_GI, share_I).astype(np.float32)
+    order = np.argsort(cells)
+    order = order[net[order] > 0]
+    cells, counts = np.asarray(cells, dtype=np.int64)[order], np.asarray(net, dtype=np.float64)[order]
+    of_items = np.bincount(cells % num_items, counts, minlength=num_items)
+    total_G = np.bincount(cells // num_items, counts, minlength=num_groups)
+    return Popular(cells, counts, of_items / (total_G.sum() or 1.0), total_G, shrinkage)
+
+
+def to_arrays(model: Popular) -> dict[str, Array]:
+    """For a model folder."""
+    arrays = {"cells": model.cells, "counts": model.counts, "share": model.share, "total": model.total}
+    return {f"popular_{name}": array for name, array in {**arrays, "shrinkage": np.array([model.shrinkage])}.items()}
+
+
+def from_arrays(arrays: Mapping[str, Array]) -> Popular:
+    """The inverse of `to_arrays`."""
+    found = {name: arrays[f"popular_{name}"] for name in ("cells", "counts", "share", "total")}
+    return Popular(**found, shrinkage=float(arrays["popular_shrinkage"][0]))
+
+
+def _shrunk(counts: Array, share: Array, total: Array, shrinkage: float) -> Array:
+    weight = np.asarray(total + shrinkage)
+    known = (counts + shrinkage * share) / np.where(weight > 0, weight, 1.0)
+    return np.asarray(np.where(weight > 0, known, share), dtype=np.float32)

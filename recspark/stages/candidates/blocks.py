@@ -114,7 +114,7 @@ def retrieve(lists: Lists, scores: Scores, bundle: Bundle, settings: Settings) -
         for row in np.unique(lists.group_row[at]):
             part = at[lists.group_row[at] == row]
             members, back = np.unique(lists.user_pos[part], return_inverse=True)
-            same = np.broadcast_to(bundle.popular[row], (len(members), num_items))
+            same = np.broadcast_to(bundle.popular.of_group(row), (len(members), num_items))
             hidden = scores.seen_UI[members] if hide else None
             limit = limit_of(settings.rules, settings.item_rules, lists.names[kind])
             tops["popular"][part] = _best(same, settings.depth, hidden, mask, bundle.tie_rank, limit)[back]

@@ -87,7 +87,7 @@ def score_candidates(rows: Pool, user_pos: Array, group_row: Array, scores: Scor
     Returns: float32 (n, R); NaN: not scored (a user without positive items, an item without content, a retriever that
     is turned off).
     """
-    columns = {"popular": bundle.popular[group_row, rows.item_idx]}
+    columns = {"popular": bundle.popular.at(group_row, rows.item_idx)}
     has_positives = np.diff(scores.recent_UI.indptr) > 0
     has_content = bundle.content.any(axis=1)
     for name, matrix_UI in scores.user_UI.items():

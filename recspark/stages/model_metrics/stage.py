@@ -221,7 +221,7 @@ def _settings(store: Store, config: Config, modes: tuple[str, ...], as_of: date)
 
 def _fresh_items(bundle: str, as_of: date) -> Array:
     """bool (I,): items first seen less than COLD_DAYS before the date, or never."""
-    first_time = np.asarray(model_folder.open_array(bundle, "stats_first_time"))[-1]
+    first_time = np.asarray(model_folder.open_array(bundle, "stats_first_time"))
     return np.asarray(~(first_time <= as_of_day(as_of) - COLD_DAYS))
 
 

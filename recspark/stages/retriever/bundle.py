@@ -2,7 +2,7 @@
 
 Memory: the arrays must fit in the driver and, memory-mapped, in every worker machine. For n items, linear weights take
 4 n^2 bytes up to `linear.CLOSED_FORM_ITEMS` and above 8 n `linear.num_neighbours`, content 4 n d, statistics
-4 n x groups x 12.
+100 n, and 70 for each scenario group and item with an event.
 """
 
 import logging
@@ -28,6 +28,7 @@ from recspark.encoders.vectors import Storage, vectors_to_array
 from recspark.errors import DataError, TrainingError
 from recspark.features import ItemStats
 from recspark.models.retrievers import content, linear, popular
+from recspark.models.retrievers.popular import Popular
 from recspark.stages.item_embeddings.encoders import NightEncoder
 from recspark.stages.retriever import trained as trained_retrievers
 from recspark.stages.retriever.gram import gram
@@ -47,11 +48,11 @@ STATS = tuple(field.name for field in fields(ItemStats))
 
 @dataclass(frozen=True)
 class Bundle:
-    """The retrievers of one date over n items and G scenario groups; `ItemStats` has G + 1 rows.
+    """The retrievers of one date over n items and G scenario groups.
 
     `scenarios`: raw scenario -> scenario_idx. `groups` (G,): sorted scenario_idx of the rows. `half_life_days`: of the
-    exponential decay of a user's input to `linear` and `content`. `linear` (n, n), dense or sparse, or None, `popular`
-    (G, n), `content` (n, d), rows of length 1, zeros without content: float32. `trained`: the other retrievers. `known`
+    exponential decay of a user's input to `linear` and `content`. `linear` (n, n), dense or sparse, or None, `content`
+    (n, d), rows of length 1, zeros without content: float32. `trained`: the other retrievers. `known`
     bool (n,): items known at that date. `tie_rank` (n,): their order by item_id. `own`: raw scenario -> bool (n,), its
     items where the rule is `items: own`.
     """
@@ -61,7 +62,7 @@ class Bundle:
     groups: Array
     half_life_days: float
     linear: Array | sp.csr_matrix | None
-    popular: Array
+    popular: Popular
     content: Array
     trained: dict[str, trained_retrievers.TrainedRetriever]
     known: Array
@@ -81,7 +82,7 @@ def open_bundle(path: str) -> Bundle:
         groups=opened["groups"],
         half_life_days=manifest["half_life_days"],
         linear=linear.from_arrays(opened, manifest["num_items"]),
-        popular=opened["popular"],
+        popular=popular.from_arrays(opened),
         content=opened["content"],
         trained={name: trained_retrievers.read(path, name) for name in manifest["trained"]},
         known=opened["known"],
@@ -114,10 +115,10 @@ def build_bundle(
     histories = histories_table.as_of(histories_of_all, as_of, scenarios, config.scenarios).persist()
     try:
         day = as_of_day(as_of)
-        stats, decayed_GI = item_stats(histories, rows, num_items, day, settings.popular.half_life_days)
+        stats, (cell, net) = item_stats(histories, rows, num_items, day, settings.popular.half_life_days)
         gram_II = gram(histories, num_items, day, settings.linear.half_life_days) if settings.linear else None
         if settings.co_occurrence is not None:
-            counts_I = stats.counts[-1, -1]
+            counts_I = stats.counts[-1]
             trained_retrievers.count_pairs(histories, num_items, counts_I, settings.co_occurrence, target)
         # read by the rankers; written here because the histories are in memory now
         histories_table.write_shards(histories, histories_table.shards_folder(store, target))
@@ -127,7 +128,7 @@ def build_bundle(
     arrays = {
         **of_items,
         "groups": rows,
-        "popular": popular.fit(decayed_GI, settings.popular.shrinkage),
+        **popular.to_arrays(popular.fit(cell, net, len(rows), num_items, settings.popular.shrinkage)),
         **{f"stats_{name}": getattr(stats, name) for name in STATS},
     }
     if settings.linear is not None and gram_II is not None:

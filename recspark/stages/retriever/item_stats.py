@@ -25,20 +25,20 @@ SCHEMA = ", ".join(["cell bigint", *(f"{name} bigint" for name in WHOLE), *(f"{n
 
 def item_stats(
     histories: DataFrame, groups: Array, num_items: int, as_of_days: float, half_life_days: float
-) -> tuple[ItemStats, Array]:
+) -> tuple[ItemStats, tuple[Array, Array]]:
     """Statistics of every item in every group and in all of them together.
 
-    `groups`: sorted scenario_idx (G,). Memory: one row for each (group, item) with an event comes to the driver; dense
-    float32 arrays of groups x windows x items must fit there and in every worker.
+    `groups`: sorted scenario_idx (G,). Memory: a row of 200 bytes for each (group, item) with an event comes to the
+    driver, and about half of that must fit, memory-mapped, in every worker machine.
 
-    Returns: statistics with G + 1 rows, the last one for all groups; net counts with exponential decay, float64 (G, I).
+    Returns: statistics; and the net counts with exponential decay as arrays `cell`, `net` (C,), sorted.
     """
     run = partial(_partials, groups=groups, num_items=num_items, as_of_days=as_of_days, half_life_days=half_life_days)
     sums = [F.sum(n).alias(n) for n in (*COUNTS, *NEW, *WHOLE[2 * len(WINDOWS) + 1 :], *REAL)]
     decayed = F.sum(F.col("decayed").cast("decimal(38,0)")).cast("double").alias("decayed")
     cells = histories.mapInArrow(run, SCHEMA).groupBy("cell")
     table = cells.agg(*sums, decayed, F.min("first").alias("first"), F.max("last").alias("last")).toArrow()
-    return finish({name: table.column(name).to_numpy() for name in table.column_names}, len(groups), num_items)
+    return finish({name: table.column(name).to_numpy() for name in table.column_names}, num_items)
 
 
 def group_rows(scenario_idx: Array, groups: Array) -> Array:
@@ -93,35 +93,37 @@ def _first_of_user(h: Histories, positive: Array, num_items: int) -> Array:
     return first
 
 
-def finish(sums: dict[str, Array], num_groups: int, num_items: int) -> tuple[ItemStats, Array]:
-    """Dense statistics from sums by cell = group row * num_items + item; and decayed net counts, float64 (G, I)."""
+def finish(sums: dict[str, Array], num_items: int) -> tuple[ItemStats, tuple[Array, Array]]:
+    """Statistics from sums by cell = group row * num_items + item, in any order; and cells with decayed net counts."""
+    order = np.argsort(sums["cell"])
+    sums = {name: values[order] for name, values in sums.items()}
+    item = sums["cell"] % num_items
 
-    def dense(name: str, empty: float = 0.0) -> Array:
-        out = np.full(num_groups * num_items, empty)
-        out[sums["cell"]] = sums[name]
-        return out.reshape(num_groups, num_items)
-
-    def with_all(names: list[str]) -> Array:
-        own = np.stack([dense(name) for name in names], axis=1)
-        return np.asarray(np.concatenate((own, own.sum(axis=0, keepdims=True))), dtype=np.float32)
+    def total(name: str) -> Array:
+        return np.bincount(item, sums[name].astype(np.float64), minlength=num_items)
 
     def mean(name: str) -> Array:
-        count = dense(f"{name}_n").sum(axis=0)
-        return np.where(count > 0, dense(name).sum(axis=0) / np.maximum(count, 1), np.nan).astype(np.float32)
+        count = total(f"{name}_n")
+        return np.where(count > 0, total(name) / np.maximum(count, 1), np.nan).astype(np.float32)
 
-    first, last = dense("first", np.inf), dense("last", -np.inf)
-    first, last = np.vstack((first, first.min(axis=0))), np.vstack((last, last.max(axis=0)))
-    events = dense("events").sum(axis=0)
+    first, last = np.full(num_items, np.inf), np.full(num_items, -np.inf)
+    np.minimum.at(first, item, sums["first"])
+    np.maximum.at(last, item, sums["last"])
+    positive = np.isfinite(sums["first"])
     stats = ItemStats(
-        counts=with_all(COUNTS),
-        new_counts=with_all(NEW),
+        counts=np.stack([total(name) for name in COUNTS]).astype(np.float32),
+        new_counts=np.stack([total(name) for name in NEW]).astype(np.float32),
         first_time=np.where(np.isfinite(first), first, np.nan),
         last_time=np.where(np.isfinite(last), last, np.nan),
         price=mean("price"),
         value=mean("value"),
-        return_share=(dense("negative").sum(axis=0) / np.maximum(events, 1)).astype(np.float32),
+        return_share=(total("negative") / np.maximum(total("events"), 1)).astype(np.float32),
+        cells=sums["cell"][positive],
+        cell_counts=np.stack([sums[name][positive] for name in COUNTS]).astype(np.float32),
+        cell_first=sums["first"][positive],
+        cell_last=sums["last"][positive],
     )
-    return stats, dense("decayed") * QUANTUM
+    return stats, (sums["cell"], sums["decayed"] * QUANTUM)
 
 
 def _partials(

@@ -11,19 +11,21 @@ from recspark import model_folder
 from recspark.config.retrievers import RETRIEVERS
 from recspark.config.schema import ScenarioRule, Scenarios
 from recspark.features import ItemStats
+from recspark.models.retrievers import popular
 from recspark.stages.candidates.blocks import Lists, Settings, eligible, retrieve
 from recspark.stages.candidates.scores import Scores
 from recspark.stages.retriever.bundle import Bundle
 
 # Four known items and one that is not; `popular` prefers high numbers.
 KNOWN = np.array([True, True, True, True, False])
-POPULAR = np.array([[0.1, 0.2, 0.3, 0.4, 0.5]], np.float32)
+POPULAR = popular.fit(np.arange(5), np.array([0.1, 0.2, 0.3, 0.4, 0.5]), 1, 5, 0.0)
 
 
 @pytest.fixture
 def bundle() -> Bundle:
-    none = np.zeros((2, 1, 5), np.float32)
-    stats = ItemStats(none, none, none[:, 0], none[:, 0], none[0, 0], none[0, 0], none[0, 0])
+    none = np.zeros((1, 5), np.float32)
+    cells = (np.zeros(0, np.int64), none[:, :0], none[0, :0], none[0, :0])
+    stats = ItemStats(none, none, none[0], none[0], none[0], none[0], none[0], *cells)
     own = {"DE": np.array([True, False, True, True, False])}
     return Bundle(0, {"DE": 0}, np.zeros(1, np.int32), 56.0, None, POPULAR, np.zeros((5, 1), np.float32), {}, KNOWN,
                   np.arange(5), own, stats)  # fmt: skip

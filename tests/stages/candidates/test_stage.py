@@ -125,7 +125,7 @@ def test_features_and_scores_are_those_of_the_bundle(planted_night, rows) -> Non
     decayed = np.rint(2.0 ** (-np.array(list(ages.values())) / bundle.half_life_days) * LEVELS) / LEVELS
     for item, row in rows[user, world.RICH].items():
         assert row["linear_score"] == pytest.approx(decayed @ bundle.linear[list(ages), idx[item]], abs=1e-6)
-        assert row["popular_score"] == pytest.approx(bundle.popular[1, idx[item]], abs=1e-6)
+        assert row["popular_score"] == pytest.approx(bundle.popular.of_group(1)[idx[item]], abs=1e-6)
         ranks = [row[f"{name}_rank"] for name in RETRIEVERS]
         assert row["source"] == RETRIEVERS[int(np.nanargmin(ranks))]
 
@@ -215,7 +215,7 @@ def test_popular_keeps_to_the_limit_while_it_can(planted_night, histories) -> No
     bundle = planted_night.bundle
     ids = [row.item_id for row in planted_night.store.read(ITEM_INDEX).orderBy("item_idx").collect()]
     group = bundle.groups.tolist().index(bundle.scenarios[world.RICH])
-    ranked = sorted(ids, key=lambda item: (-bundle.popular[group, ids.index(item)], item))
+    ranked = sorted(ids, key=lambda item: (-bundle.popular.of_group(group)[ids.index(item)], item))
     tastes = [[item for item in ranked if planted_night.planted.items[item][0] == taste] for taste in (0, 1)]
     for most in (1, 2):
         limit = AtMost(items=most, of="split(text, ' ')[0]")  # garden, kitchen
