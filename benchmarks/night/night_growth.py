@@ -41,6 +41,7 @@ YAML = """
 warehouse: {warehouse}
 source:
   interactions: {{format: parquet, paths: [{events}], scenario: shop, user_id: who, item_id: what, event_time: at}}
+scenarios: {{min_users: 10}}
 training_examples: {{num_windows: 3, label_days: 28}}
 model_metrics: {{num_windows: 1}}
 retriever: {{popular: {{half_life_days: 14}}}}
