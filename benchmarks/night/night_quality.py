@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -151,7 +151,7 @@ def events(yaml: str, sets: tuple[str, ...], config: Config, kept: Path) -> pd.D
 
     warehouse = f"warehouse={kept / 'all'}"
     if not (kept / "all" / TABLE.noun).exists():
-        command("interactions", yaml, date(2100, 1, 1), (*sets, warehouse))
+        command("interactions", yaml, datetime.now(timezone.utc).date(), (*sets, warehouse))
     rows = Store(spark_of(config), load(yaml, (*sets, warehouse)), "benchmark").read(TABLE)
     day = (F.unix_micros("event_time") / 86_400e6).alias("day")
     weight = event_weight(config.interactions.event_weights).alias("weight")

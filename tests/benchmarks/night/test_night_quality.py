@@ -1,3 +1,4 @@
+import json
 from datetime import date
 from pathlib import Path
 
@@ -5,6 +6,8 @@ import pandas as pd
 import pytest
 
 from benchmarks.night import night_quality
+from recspark import cli
+from recspark.config.load import load
 from recspark.errors import ConfigError
 
 
@@ -71,3 +74,23 @@ def test_an_older_list_loses_what_was_touched_since() -> None:
     before = pd.DataFrame([("t", "u", "a"), ("s", "u", "z")], columns=["scenario", "user_id", "item_id"])
     found = night_quality.untouched(older, before)
     assert found.to_numpy().tolist() == [["s", "u", "b", 1], ["s", "u", "c", 2], ["s", "v", "a", 1]]
+
+
+def test_all_events_are_read_as_of_a_date_that_a_job_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spark: object
+) -> None:
+    """The job is run in this process."""
+    days = ["2019-01-01", "2019-06-01", "2020-01-31"]
+    raw = pd.DataFrame({"shop": "s", "who": ["u0", "u1", "u0"], "what": ["i0", "i0", "i1"], "at": pd.to_datetime(days)})
+    raw.to_parquet(tmp_path / "raw.parquet")
+    source = {"format": "parquet", "paths": [str(tmp_path / "raw.parquet")], "scenario": "shop", "user_id": "who"}
+    source |= {"item_id": "what", "event_time": "at"}
+    yaml = tmp_path / "shop.yaml"
+    yaml.write_text(json.dumps({"warehouse": str(tmp_path / "w"), "source": {"interactions": source}}))
+
+    def in_this_process(job: str, yaml: str, run_date: date, sets: tuple[str, ...]) -> None:
+        assert cli.run((job,), yaml, str(run_date), sets) == 0
+
+    monkeypatch.setattr(night_quality, "command", in_this_process)
+    found = night_quality.events(str(yaml), (), load(str(yaml), ()), tmp_path)
+    assert found["item_id"].tolist() == ["i0", "i0", "i1"] and found["weight"].tolist() == [1.0] * 3
