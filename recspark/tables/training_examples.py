@@ -58,7 +58,7 @@ def outcomes(events: DataFrame, users: DataFrame, items: DataFrame, config: Conf
     Raises: see `labels`.
     """
     weighted = events.withColumn(c.WEIGHT, event_weight(config.interactions.event_weights))
-    indexed = weighted.join(users, on=c.USER_ID, how="inner").join(F.broadcast(items), on=c.ITEM_ID, how="inner")
+    indexed = weighted.join(users, on=c.USER_ID, how="inner").join(items, on=c.ITEM_ID, how="inner")
     return labels(indexed, (c.SCENARIO, c.USER_IDX, c.ITEM_IDX), config.training_examples.tasks)
 
 

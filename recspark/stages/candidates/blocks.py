@@ -1,6 +1,7 @@
 """Candidates of a block of users, from Arrow to Arrow: score all items, take each retriever's best, compute features.
 
-Memory of a worker: the retriever bundle (memory-mapped) and a few dense float32 matrices of users of a block x items.
+Memory of a worker: the retriever bundle (memory-mapped) and a few dense float32 matrices of users of a block x items,
+which `stage.users_a_block` bounds.
 Shapes: U users of a block, L lists (a user in a scenario), n candidate rows, I items.
 """
 

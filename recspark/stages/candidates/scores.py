@@ -44,7 +44,9 @@ def score(histories: Histories, bundle: Bundle, user_pos: Array, scenario_idx: A
     h, num_items, day = histories, len(bundle.known), float(bundle.as_of_day)
     seen_UI = affinity.seen(h.offsets, h.item_idx, num_items)
     recent_UI = affinity.recent(h.offsets, h.item_idx, h.weight, h.time, num_items, day, bundle.half_life_days)
-    user_UI = {"content": content.scores(content.profiles(recent_UI, bundle.content), bundle.content)}
+    user_UI = {}
+    if bundle.has_content.any():
+        user_UI["content"] = content.scores(content.profiles(recent_UI, bundle.content), bundle.content)
     if bundle.linear is not None:
         user_UI["linear"] = linear.scores(recent_UI, bundle.linear)
     list_LD = {}
@@ -89,10 +91,9 @@ def score_candidates(rows: Pool, user_pos: Array, group_row: Array, scores: Scor
     """
     columns = {"popular": bundle.popular.at(group_row, rows.item_idx)}
     has_positives = np.diff(scores.recent_UI.indptr) > 0
-    has_content = bundle.content.any(axis=1)
     for name, matrix_UI in scores.user_UI.items():
         if name in ("content", "content_towers", "content_map"):
-            is_scored = has_content[rows.item_idx] & matrix_UI.any(axis=1)[user_pos]
+            is_scored = bundle.has_content[rows.item_idx] & matrix_UI.any(axis=1)[user_pos]
         else:
             is_scored = has_positives[user_pos]
         columns[name] = np.where(is_scored, matrix_UI[user_pos, rows.item_idx], np.nan)

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 RETRIEVER = "retriever"
 USERS_A_FILE = 20_000
+BLOCK_CELLS = 1 << 25  # users x items of a block: 128 MiB of float32 for each retriever
 
 
 class Missing(NamedTuple):
@@ -182,9 +183,15 @@ def require_items(bundle: Bundle, settings: Settings, scenarios: list[str]) -> N
 
 def _blocks(batches: Iterator[pa.RecordBatch], bundle_path: str, settings: Settings) -> Iterator[pa.RecordBatch]:
     bundle = open_bundle(bundle_path)
+    size = users_a_block(settings.block_users, len(bundle.known))
     for batch in batches:
-        for low in range(0, batch.num_rows, settings.block_users):
-            yield block_candidates(batch.slice(low, settings.block_users), bundle, settings)
+        for low in range(0, batch.num_rows, size):
+            yield block_candidates(batch.slice(low, size), bundle, settings)
+
+
+def users_a_block(block_users: int, num_items: int) -> int:
+    """`block_users`, but fewer where a retriever's scores would have more than BLOCK_CELLS."""
+    return max(1, min(block_users, BLOCK_CELLS // num_items))
 
 
 def _fingerprint(

@@ -202,7 +202,7 @@ def with_numbers(store: Store, rows: DataFrame) -> DataFrame:
     """Replace user_id and item_id by their numbers; rows without a number are dropped."""
     # both indices are unique by id, so no row is doubled
     numbered = rows.join(store.read(index.USER_INDEX), on=c.USER_ID, how="inner")
-    numbered = numbered.join(F.broadcast(store.read(index.ITEM_INDEX)), on=c.ITEM_ID, how="inner")
+    numbered = numbered.join(store.read(index.ITEM_INDEX), on=c.ITEM_ID, how="inner")
     return numbered.drop(c.USER_ID, c.ITEM_ID)
 
 

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import date
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,11 @@ class Bundle:
     tie_rank: Array
     own: dict[str, Array]
     stats: ItemStats
+
+    @cached_property
+    def has_content(self) -> Array:
+        """bool (n,): items with a vector."""
+        return np.asarray(self.content.any(axis=1))
 
 
 @lru_cache(maxsize=2)

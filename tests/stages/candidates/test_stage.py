@@ -210,6 +210,12 @@ def test_repeats_obey_the_rule(planted_night, histories) -> None:
     assert len(found) == 9 and [i for i, row in found.items() if row["source"] == REPEAT] == ["item-0-1"]
 
 
+def test_a_block_is_smaller_where_there_are_many_items() -> None:
+    assert candidates.users_a_block(512, 3_665) == 512
+    assert candidates.users_a_block(512, 1_000_000) == 33
+    assert candidates.users_a_block(512, 1 << 30) == 1
+
+
 def test_popular_keeps_to_the_limit_while_it_can(planted_night, histories) -> None:
     """The two most popular items of each taste; a limit of one leaves two places, for the best items over the limit."""
     bundle = planted_night.bundle
