@@ -49,9 +49,10 @@ class Popular:
     def of_group(self, group: int) -> Array:
         """Of every item in one group, float32 (I,)."""
         num_items = len(self.share)
-        low, high = np.searchsorted(self.cells, [group * num_items, (group + 1) * num_items])
+        first = int(group) * num_items
+        low, high = np.searchsorted(self.cells, [first, first + num_items])
         counts = np.zeros(num_items)
-        counts[self.cells[low:high] - group * num_items] = self.counts[low:high]
+        counts[self.cells[low:high] - first] = self.counts[low:high]
         return _shrunk(counts, self.share, self.total[group], self.shrinkage)
 
     def at(self, group: Array, item: Array) -> Array:
