@@ -12,6 +12,7 @@ driver makes (`point`), or after a random time of a calm night (`time`): --seeds
 Finished kills are kept in `--keep FOLDER` (default warehouse/kills), kills.jsonl, and not made again.
 """
 
+import hashlib
 import json
 import os
 import random
@@ -29,8 +30,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+import recspark
 from benchmarks.night import delta_files
 from benchmarks.night.same_tables import KEYS, OF_A_RUN, TOLERANCE
+from recspark.errors import ConfigError
 
 OPTIONS = ("keep",)
 RANDOM = 50
@@ -144,8 +147,15 @@ def kills(num_points: int, seeds: int, quick: bool) -> Iterator[tuple[str, int, 
 
 
 def prepare(folder: Path) -> None:
-    """Make once: the events, the warehouse `before` with a night, and `calm` with the next one too."""
-    if (folder / "calm.json").exists():
+    """Make once: the events, the warehouse `before` with a night, and `calm` with the next one too.
+
+    Raises: ConfigError if other code has made them: what it makes differs without any kill."""
+    made = folder / "calm.json"
+    if made.exists():
+        if json.loads(made.read_text()).get("code") != code_now():
+            raise ConfigError(
+                f"{folder}: found nights of another version, expected those of this one; give a new --keep"
+            )
         return
     for name in ("before", "calm"):
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -157,7 +167,13 @@ def prepare(folder: Path) -> None:
     if start(folder, "calm", TONIGHT).wait():
         raise RuntimeError(f"the calm night failed: {(folder / 'calm.log').read_text()[-2000:]}")
     (folder / "calm.points").rename(folder / "points.txt")
-    (folder / "calm.json").write_text(json.dumps({"seconds": round(time.monotonic() - began, 1)}))
+    made.write_text(json.dumps({"seconds": round(time.monotonic() - began, 1), "code": code_now()}))
+
+
+def code_now() -> str:
+    """A hash of recspark's source files."""
+    files = sorted(Path(recspark.__file__).parent.rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 def write_events(path: Path) -> None:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.night import delta_files, kills
+from recspark.errors import ConfigError
 
 
 def commit(table: Path, version: int, add: dict[str, list[dict[str, object]]], remove: tuple[str, ...] = ()) -> None:
@@ -83,3 +84,13 @@ def test_every_point_and_every_time_is_tried() -> None:
     assert sum(share for _, share in found) == kills.RANDOM
     assert len({name for name, *_ in kills.kills(7, 2, quick=False)}) == 7 + 2 * kills.RANDOM
     assert len(list(kills.kills(7, 1, quick=True))) == 6
+
+
+def test_nights_of_another_version_are_not_compared_with(tmp_path: Path) -> None:
+    calm = tmp_path / "calm.json"
+    calm.write_text(json.dumps({"seconds": 1.0, "code": "older"}))
+    with pytest.raises(ConfigError, match="found nights of another version"):
+        kills.prepare(tmp_path)
+    calm.write_text(json.dumps({"seconds": 1.0, "code": kills.code_now()}))
+    kills.prepare(tmp_path)
+    assert list(tmp_path.iterdir()) == [calm]
