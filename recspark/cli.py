@@ -33,6 +33,7 @@ log = logging.getLogger("recspark")
 
 CRASH, HELD = 1, 3
 # the last line of a worker's traceback
+JAVA_CAUSE = re.compile(r"^Caused by: (.+)$", re.MULTILINE)  # the last one is the root of it
 WORKER_ERROR = re.compile(r"^recspark\.errors\.((?:Config|Schema|Data|Training|Publish)Error): (.+)$", re.MULTILINE)
 
 
@@ -196,7 +197,8 @@ def cause(error: Exception) -> tuple[str, int]:
     if differing is not None:
         return differing, 2
     traceback.print_exception(error)
-    return f"{type(error).__name__}: {next(filter(None, map(str.strip, text.splitlines())), '')}", CRASH
+    lines = [*JAVA_CAUSE.findall(text)[-1:], *filter(None, map(str.strip, text.splitlines())), ""]
+    return f"{type(error).__name__}: {lines[0]}", CRASH
 
 
 def parse_run_date(given: str | None, config: Config) -> date:

@@ -130,3 +130,14 @@ def test_an_error_of_a_worker_is_still_the_users_to_fix() -> None:
         "RuntimeError: An exception was thrown from the Python worker:",
         1,
     )
+
+
+def test_the_root_of_a_java_error_is_the_line() -> None:
+    text = (
+        "An error occurred while calling o5236.save.\n: org.apache.spark.SparkException: Job aborted\n\tat java\n"
+        "Caused by: org.apache.parquet.Failure: Unable to close\n\tat java\n"
+        "Caused by: java.io.IOException: No space left on device\n\tat java\n"
+        "\tSuppressed: java.lang.IllegalStateException\n\tCaused by: java.lang.Error: nested\n"
+    )
+    line, code = cli.cause(RuntimeError(text))
+    assert (line, code) == ("RuntimeError: java.io.IOException: No space left on device", 1)
