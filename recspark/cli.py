@@ -32,8 +32,8 @@ from recspark.summary import Summary
 log = logging.getLogger("recspark")
 
 CRASH, HELD = 1, 3
-# the last line of a worker's traceback
 JAVA_CAUSE = re.compile(r"^Caused by: (.+)$", re.MULTILINE)  # the last one is the root of it
+# the last line of a worker's traceback
 WORKER_ERROR = re.compile(r"^recspark\.errors\.((?:Config|Schema|Data|Training|Publish)Error): (.+)$", re.MULTILINE)
 
 

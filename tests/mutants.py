@@ -81,7 +81,7 @@ MUTANTS = (
            '(1.0 / of_list).alias("inverse")', 'F.lit(1.0).alias("inverse")',
            "tests/tables/test_training_examples.py::test_users_without_a_positive_are_sampled_with_their_weight"),
     Mutant("poor_scenarios_are_sampled_too", "recspark/tables/training_examples.py",
-           "min(1.0, level / row[1])", "min(1.0, max_lists / sum(row[1] for row in counts))",
+           "if counts[scenario] > level}", "}",
            "tests/tables/test_training_examples.py::"
            "test_of_many_lists_a_sample_is_learnt_from_and_poor_scenarios_are_whole"),
     Mutant("users_all_ignored", "recspark/tables/histories.py",

@@ -12,7 +12,7 @@ from recspark.errors import DataError
 from recspark.summary import Summary
 from recspark.tables import candidates, index
 from recspark.tables.interactions import TABLE as INTERACTIONS
-from recspark.tables.training_examples import build, in_hash_order, outcomes, table
+from recspark.tables.training_examples import Rates, build, in_hash_order, outcomes, table
 from recspark.warehouse import artifacts
 from recspark.warehouse.store import Store
 from recspark.windows import closed_windows, window_end
@@ -43,7 +43,7 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
         fingerprint = artifacts.fingerprint(target.noun, config, *inputs)
         if not force and store.is_fresh(target, fingerprint, as_of=as_of):
             continue
-        if candidates.RATE not in stamp:
+        if candidates.RATES not in stamp:
             raise DataError(
                 f"candidates as of {as_of} in {store.name(candidates.TABLE.noun)}: found those of that night, or of "
                 "an earlier version, expected those to learn from; run jobs/candidates.py first"
@@ -53,7 +53,7 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
         users = store.read(index.USER_INDEX)
         labels = outcomes(events, users, store.read(index.ITEM_INDEX), config).persist()
         files = max(MIN_FILES, math.ceil(known.count() / ROWS_A_FILE))
-        built_rows = build(known, labels, users, config, as_of, float(stamp[candidates.RATE]))
+        built_rows = build(known, labels, users, config, as_of, Rates(**stamp[candidates.RATES]))
         rows = in_hash_order(built_rows, target.key, files)
         metadata = {artifacts.FINGERPRINT: fingerprint, "as_of": str(as_of)}
         try:

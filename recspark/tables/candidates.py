@@ -8,7 +8,7 @@ EXPLAINING_ITEM = "because_item_idx"  # the item of the user's history that expl
 GIVEN = "given"  # the `source` of an item of candidates.source that no retriever found
 REPEAT = "repeat"  # the `source` of a seen item, listed only where fewer than k unseen ones are left
 
-RATE = "negative_user_rate"  # in the metadata of a past date: the share of the users without a positive who are there
+RATES = "rates"  # in the metadata of a past date: the shares of its lists that are examples, training_examples.Rates
 
 TYPES = {
     c.AS_OF: "date",

@@ -172,13 +172,13 @@ def all_histories(
     return users.select(c.USER_IDX, c.AS_OF, *(F.col(f"events.{name}").alias(name) for name in EVENT_FIELDS))
 
 
-def newest_events(events: DataFrame, day: date, most: int = MOST_EVENTS) -> DataFrame:
-    """Of each user the newest `most` events before a day and, of the older ones, the first of each kind with each item
-    in each scenario: what they have seen, and where, stays whole. `as_of` of the rows is the day."""
+def newest_events(events: DataFrame, day: date) -> DataFrame:
+    """Of each user the newest MOST_EVENTS before a day and, of the older ones, the first of each kind with each item in
+    each scenario: what they have seen, and where, stays whole. `as_of` of the rows is the day."""
     before = events.where(F.col(c.EVENT_DATE) < F.lit(day)).withColumn(c.AS_OF, F.lit(day))
     newest = Window.partitionBy(c.USER_ID).orderBy(F.desc(c.EVENT_TIME), c.ITEM_ID, c.EVENT, c.SCENARIO)
     first = Window.partitionBy(c.USER_ID, c.SCENARIO, c.ITEM_ID, c.EVENT).orderBy(c.EVENT_TIME)
-    parts = [(newest, most), (first, 1)]
+    parts = [(newest, MOST_EVENTS), (first, 1)]
     kept = [before.withColumn("place", F.row_number().over(w)).where(F.col("place") <= n) for w, n in parts]
     # an event in both parts is the same row twice
     return reduce(DataFrame.unionByName, kept).dropDuplicates(list(KEY)).select(before.columns)

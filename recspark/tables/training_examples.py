@@ -4,8 +4,9 @@ Examples are exactly the retrieved candidates. A later purchase that was not ret
 recall of the candidates (model_metrics).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
+from typing import NamedTuple
 
 import numpy as np
 from pyspark.errors import AnalysisException, ParseException
@@ -27,6 +28,14 @@ from recspark.windows import as_of_day
 FOLDS = 10
 NEGATIVE_USERS = 0.5  # users without a positive, for each user with one, whose lists are examples too
 RATE = "rate"
+
+
+class Rates(NamedTuple):
+    """The shares of a window's lists that are examples: of those without a positive of the first task, and, by scenario
+    and where it is not all, of those with one."""
+
+    others: float
+    of_scenarios: dict[str, float]
 
 
 def label_column(task: str) -> str:
@@ -78,24 +87,24 @@ def labels(weighted: DataFrame, keys: Sequence[str], tasks: Sequence[Task]) -> D
 
 def users_of_window(
     known: DataFrame, events: DataFrame, users: DataFrame, config: Config, as_of: date, whole: bool
-) -> tuple[DataFrame, int, float]:
+) -> tuple[DataFrame, int, Rates]:
     """The users of `known` (user_idx, distinct) whose lists are candidates of the window with these events: (user_idx)
     of those with a positive of the first task in a list that is `drawn` at the rate of its scenario, and of a sample of
-    those without a positive; about how many; and the sample's rate. `whole`: all users with a positive, as the modes
-    are judged on them; the examples are the same.
+    those without a positive; about how many; and the rates. `whole`: all users with a positive, as the modes are judged
+    on them; the rates, and so the examples, are the same.
 
     `users` is the index: unique by id and by number, so the joins keep one row a user.
     """
     first = config.training_examples.tasks[0]
     weighted = events.withColumn(c.WEIGHT, event_weight(config.interactions.event_weights))
-    done = labels(weighted, (c.SCENARIO, c.USER_ID, c.ITEM_ID), [first])
-    active = done.where(F.col(label_column(first.name)) > 0).select(c.SCENARIO, c.USER_ID).distinct().persist()
+    done = labels(weighted, (c.SCENARIO, c.USER_ID, c.ITEM_ID), [first]).where(F.col(label_column(first.name)) > 0)
+    lists = done.select(c.SCENARIO, c.USER_ID).distinct().join(users, on=c.USER_ID, how="inner")
+    active = lists.join(known, on=c.USER_IDX, how="left_semi").persist()
     try:
-        rates = list_rates(active, config.training_examples.max_lists)
+        of_scenarios = list_rates(active, config.training_examples.max_lists)
         kept = F.max(drawn(config, as_of, F.col(RATE))).alias("kept")
-        flagged = active.join(F.broadcast(rates), on=c.SCENARIO, how="inner").groupBy(c.USER_ID).agg(kept)
-        numbered = flagged.join(users, on=c.USER_ID, how="inner").select(c.USER_IDX, "kept")
-        found = known.select(c.USER_IDX).join(numbered, on=c.USER_IDX, how="left")
+        flagged = with_rate(active, of_scenarios).groupBy(c.USER_IDX).agg(kept)
+        found = known.select(c.USER_IDX).join(flagged, on=c.USER_IDX, how="left")
         num_users, num_active, num_kept = found.agg(F.count("*"), F.count("kept"), F.count_if("kept")).collect()[0]
     finally:
         active.unpersist()
@@ -104,19 +113,26 @@ def users_of_window(
     wanted = F.col("kept").isNotNull() if whole else F.coalesce("kept", F.lit(False))
     sampled = found.join(users, on=c.USER_IDX, how="inner").where(wanted | others)
     num_wanted = num_active if whole else num_kept
-    return sampled.select(c.USER_IDX), round(num_wanted + rate * (num_users - num_active)), rate
+    num_sampled = round(num_wanted + rate * (num_users - num_active))
+    return sampled.select(c.USER_IDX), num_sampled, Rates(rate, of_scenarios)
 
 
-def list_rates(active: DataFrame, max_lists: int) -> DataFrame:
-    """(scenario, rate): the share of a scenario's lists with a positive that are examples. `active`: one row a list.
+def list_rates(active: DataFrame, max_lists: int) -> dict[str, float]:
+    """Scenario -> the share of its lists with a positive that are examples, where not all are. `active`: a row each.
 
     Where there are more than `max_lists` in all scenarios, the large ones give the same number each, and the small ones
     all: poor scenarios are whole. A row a scenario comes to the driver.
     """
-    counts = active.groupBy(c.SCENARIO).count().orderBy(c.SCENARIO).collect()
-    level = water_level(np.array([row[1] for row in counts]), max_lists)
-    rates = [(row[0], min(1.0, level / row[1])) for row in counts]
-    return active.sparkSession.createDataFrame(rates, f"{c.SCENARIO} string, {RATE} double")
+    counts = {row[0]: row[1] for row in active.groupBy(c.SCENARIO).count().collect()}
+    level = water_level(np.array([*counts.values()]), max_lists)
+    return {scenario: level / counts[scenario] for scenario in sorted(counts) if counts[scenario] > level}
+
+
+def with_rate(lists: DataFrame, of_scenarios: Mapping[str, float]) -> DataFrame:
+    """Lists with the RATE of their scenario: 1 where none is given."""
+    named = lists.sparkSession.createDataFrame([*of_scenarios.items()], f"{c.SCENARIO} string, {RATE} double")
+    found = lists.join(F.broadcast(named), on=c.SCENARIO, how="left")  # one row a scenario on the right
+    return found.withColumn(RATE, F.coalesce(RATE, F.lit(1.0)))
 
 
 def water_level(sizes: Array, total: int) -> float:
@@ -139,11 +155,10 @@ def drawn(config: Config, as_of: date, rate: Column) -> Column:
 
 
 def build(
-    candidate_rows: DataFrame, labels: DataFrame, users: DataFrame, config: Config, as_of: date, rate: float
+    candidate_rows: DataFrame, labels: DataFrame, users: DataFrame, config: Config, as_of: date, rates: Rates
 ) -> DataFrame:
-    """Label the candidates of one as_of date: of the lists with a positive of the first task whose user is `drawn` at
-    the scenario's rate (`list_rates`), and of the other lists of users who are drawn at `rate`; rows have the inverse
-    of their rate as their weight.
+    """Label the candidates of one as_of date: of the lists whose user is `drawn` at their rate. Rows have the inverse
+    of the rate as their weight.
 
     Without an event a binary label is 0 and a regression label NaN (regressions learn only from measured values).
     `users` is the index: unique by number.
@@ -153,12 +168,11 @@ def build(
     # Lists first, over the key columns alone: so the wide rows are sampled before they are shuffled.
     positives = labels.where(F.col(label_column(tasks[0].name)) > 0).select(key)
     hits = candidate_rows.select(key).join(positives, on=key, how="left_semi")
-    rates = list_rates(positives.select(user).distinct(), config.training_examples.max_lists)
-    active = hits.select(user).distinct().join(F.broadcast(rates), on=c.SCENARIO, how="inner")
+    active = with_rate(hits.select(user).distinct(), rates.of_scenarios)
     # distinct lists; users are unique: both joins keep one row a list
     lists = candidate_rows.select(user).distinct().join(active, on=user, how="left").join(users, on=c.USER_IDX)
     fold = F.pmod(F.xxhash64(c.USER_ID, F.lit(config.seed)), F.lit(FOLDS)).cast("int").alias(c.FOLD)
-    of_list = F.coalesce(RATE, F.lit(rate))
+    of_list = F.coalesce(RATE, F.lit(rates.others))
     sampled = lists.where(drawn(config, as_of, of_list)).select(*user, (1.0 / of_list).alias("inverse"), fold)
     # a row has one list, and (scenario, user_idx, item_idx) is unique on both sides: candidates' key within a date, the
     # outcomes' group

@@ -115,7 +115,8 @@ def build(spark, warehouse: Path) -> None:
     store.append(index.USER_INDEX, create([(u, n) for n, u in enumerate(USERS)], index.USER_INDEX.schema))
     for as_of in (WINDOW, RUN_DATE):
         rows = rows_of(spark, as_of)
-        stamp = {"fingerprint": f"candidates-{as_of}", "as_of": str(as_of), candidates.RATE: "1.0"}
+        rates = {"others": 1.0, "of_scenarios": {}}
+        stamp = {"fingerprint": f"candidates-{as_of}", "as_of": str(as_of), candidates.RATES: rates}
         store.replace(candidates.TABLE, rows.coalesce(1), where=f"as_of = '{as_of}'", metadata=stamp)
     first_time = np.full(len(ITEMS), float(as_of_day(FIRST - timedelta(days=100))))
     first_time[6] = as_of_day(FIRST)  # i6 is a cold item; i7 has been seen for long

@@ -119,7 +119,7 @@ def test_a_busy_user_has_a_row_for_each_date(spark, tables, monkeypatch) -> None
     late = datetime(1970, 1, 1, 18, tzinfo=timezone.utc)  # day .75
     views = [("de", "ann", "b", at, "view", 1.0, {"page": "b"}) for at in (early, late)]
     more = spark.createDataFrame(views, EVENTS).withColumn("event_date", F.to_date("event_time"))
-    monkeypatch.setattr(histories.newest_events, "__defaults__", (2,))
+    monkeypatch.setattr(histories, "MOST_EVENTS", 2)
     dates = [DAY_3, DAY_2]
     whole = histories.all_histories(
         events.unionByName(more), *rest, event_weights={"return": -1.0}, busy=["ann"], dates=dates

@@ -14,6 +14,7 @@ from recspark.config.sources import Sources
 from recspark.errors import ConfigError
 from recspark.features import FEATURES
 from recspark.tables import training_examples
+from recspark.tables.training_examples import Rates
 
 AS_OF = date(2024, 1, 1)
 TASKS = (
@@ -59,7 +60,7 @@ def built(spark: Any, settings: Config, num_users: int = 2, rate: float = 1.0) -
     users, items = indices(spark)
     labels = training_examples.outcomes(events(spark), users, items, settings)
     all_users = spark.range(num_users).selectExpr("concat('u', id) AS user_id", "cast(id AS int) AS user_idx")
-    return training_examples.build(candidates(spark, num_users), labels, all_users, settings, AS_OF, rate)
+    return training_examples.build(candidates(spark, num_users), labels, all_users, settings, AS_OF, Rates(rate, {}))
 
 
 def test_labels_by_hand(spark: Any, tmp_path: Path) -> None:
@@ -78,7 +79,9 @@ def test_a_user_with_two_positives_has_each_example_once(spark: Any, tmp_path: P
     more = events(spark).unionByName(spark.createDataFrame(bought, events(spark).schema))
     settings = config(tmp_path)
     labels = training_examples.outcomes(more, *indices(spark), settings)
-    rows = training_examples.build(candidates(spark), labels, indices(spark)[0], settings, AS_OF, 1.0).collect()
+    rows = training_examples.build(
+        candidates(spark), labels, indices(spark)[0], settings, AS_OF, Rates(1.0, {})
+    ).collect()
     found = sorted((r.user_idx, r.item_idx, r.label_buy) for r in rows)
     assert found == [(0, 0, 1.0), (0, 1, 0.0), (0, 2, 0.0), (1, 0, 1.0), (1, 1, 0.0), (1, 2, 1.0)]
 
@@ -107,9 +110,11 @@ def test_the_users_of_a_window_are_those_with_a_positive_and_half_as_many_others
     bought = [("de", f"u{n}", "i0", "purchase", 1.0) for n in (*range(400), *range(4000, 4100), 777)]
     bought.append(("de", "u777", "i0", "return", -1.0))
     done = spark.createDataFrame(bought, events(spark).schema)
-    found, num_users, rate = training_examples.users_of_window(known, done, users, config(tmp_path), AS_OF, False)
+    found, num_users, (rate, of_scenarios) = training_examples.users_of_window(
+        known, done, users, config(tmp_path), AS_OF, False
+    )
     kept = [row.user_idx for row in found.collect()]
-    assert rate == pytest.approx(200 / 3600) and num_users == 600 and len(kept) == len(set(kept))
+    assert of_scenarios == {} and rate == pytest.approx(200 / 3600) and num_users == 600 and len(kept) == len(set(kept))
     assert set(range(400)) <= set(kept) and max(kept) < 4000 and 140 < len(kept) - 400 < 260
     # a user's draw depends on the id, not on the number, which depends on when the user came
     turned = users.selectExpr("user_id", "4999 - user_idx AS user_idx")
@@ -134,29 +139,32 @@ def test_the_water_level_by_hand(sizes: list[int], total: int, level: float) -> 
 
 
 def test_of_many_lists_a_sample_is_learnt_from_and_poor_scenarios_are_whole(spark: Any, tmp_path: Path) -> None:
-    """2,000 users bought in de and 50 in fr, of 4,000 known ones; 500 lists are wanted: 450 of de, each with weight
-    2000 / 450, and all 50 of fr, with weight 1. Half as many others come with them: 250 of 1,950."""
+    """Of 4,000 known users 2,000 bought in de and 50 in fr, and 3,000 new ones in de, who do not count; 500 lists are
+    wanted: 450 of de, each with weight 2000 / 450, and all 50 of fr, with weight 1. Half as many others come with them:
+    250 of 1,950."""
     settings = config(tmp_path)
     wanted = settings.training_examples.model_copy(update={"max_lists": 500})
     settings = settings.model_copy(update={"training_examples": wanted})
-    users = spark.range(4000).selectExpr("concat('u', id) AS user_id", "cast(id AS int) AS user_idx")
-    places = [*(("de", n) for n in range(2000)), *(("fr", n) for n in range(1975, 2025))]
+    users = spark.range(7000).selectExpr("concat('u', id) AS user_id", "cast(id AS int) AS user_idx")
+    known = users.where("user_idx < 4000")
+    places = [("de", n) for n in (*range(2000), *range(4000, 7000))] + [("fr", n) for n in range(1975, 2025)]
     bought = spark.createDataFrame(
         [(place, f"u{n}", "i0", "purchase", 1.0) for place, n in places], events(spark).schema
     )
-    found, num_users, rate = training_examples.users_of_window(users, bought, users, settings, AS_OF, False)
+    found, num_users, rates = training_examples.users_of_window(known, bought, users, settings, AS_OF, False)
     kept = {row.user_idx for row in found.collect()}
     active = {n for n in kept if n < 2025}
+    assert rates.of_scenarios == {"de": 450 / 2000} and max(kept) < 4000
     assert set(range(1975, 2025)) <= kept and 430 < len(active) < 560  # deviation 19
-    assert rate == pytest.approx(len(active) / 2 / 1975) and num_users == round(len(active) * 1.5)
-    everyone = training_examples.users_of_window(users, bought, users, settings, AS_OF, True)
-    assert {row.user_idx for row in everyone[0].collect()} == kept | set(range(2025)) and everyone[2] == rate
+    assert rates.others == pytest.approx(len(active) / 2 / 1975) and num_users == round(len(active) * 1.5)
+    everyone = training_examples.users_of_window(known, bought, users, settings, AS_OF, True)
+    assert {row.user_idx for row in everyone[0].collect()} == kept | set(range(2025)) and everyone[2] == rates
     # the examples are the same, whether the candidates are of all users or of the sample
     labels = training_examples.outcomes(bought, users, indices(spark)[1], settings)
     rows = candidates(spark, 4000).where("item_idx < 2")
     both = rows.unionByName(rows.withColumn("scenario", F.lit("fr")).withColumn("scenario_idx", F.lit(2)))
-    whole = training_examples.build(both, labels, users, settings, AS_OF, rate)
-    part = training_examples.build(both.join(found, on="user_idx"), labels, users, settings, AS_OF, rate)
+    whole = training_examples.build(both, labels, users, settings, AS_OF, rates)
+    part = training_examples.build(both.join(found, on="user_idx"), labels, users, settings, AS_OF, rates)
     names = ["scenario_idx", "user_idx", "item_idx", "weight", "label_buy"]
     examples, of_part = whole.select(names).toPandas(), part.select(names).toPandas()
     assert sorted(map(tuple, examples.to_numpy())) == sorted(map(tuple, of_part.to_numpy()))

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator
 from datetime import date
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ from recspark.stages.candidates.blocks import Settings, block_candidates, eligib
 from recspark.stages.retriever.bundle import Bundle, open_bundle
 from recspark.summary import Summary
 from recspark.tables import histories, index, training_examples
-from recspark.tables.candidates import RATE, TABLE
+from recspark.tables.candidates import RATES, TABLE
 from recspark.tables.interactions import TABLE as INTERACTIONS
 from recspark.warehouse import artifacts
 from recspark.warehouse.store import Store
@@ -73,14 +73,14 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
         all_histories = all_histories.persist()
     try:
         for as_of, path, rules, fingerprint, whole in missing:
-            metadata = {artifacts.FINGERPRINT: fingerprint, "as_of": str(as_of)}
+            metadata: dict[str, Any] = {artifacts.FINGERPRINT: fingerprint, "as_of": str(as_of)}
             if as_of == run_date and config.candidates.source is not None:
                 rows, rejected = given_candidates(store, config, all_histories, as_of, path)
             elif as_of == run_date:
                 rows = tonight_of(store, config, all_histories, as_of, path, rules)
             else:
-                rows, rate = past_of(store, config, all_histories, as_of, path, whole)
-                metadata[RATE] = str(rate)
+                rows, rates = past_of(store, config, all_histories, as_of, path, whole)
+                metadata[RATES] = rates._asdict()
             version = store.replace(TABLE, rows, where=f"{c.AS_OF} = '{as_of}'", metadata=metadata)
             log.info("candidates: as of %s written", as_of)
     finally:
@@ -110,19 +110,19 @@ def tonight_of(
 
 def past_of(
     store: Store, config: Config, all_histories: DataFrame, as_of: date, bundle_path: str, whole: bool
-) -> tuple[DataFrame, float]:
-    """Candidates of a past date, and the rate of RATE: of the users with events before it from whom the rankers learn
-    or, if `whole`, on whom the modes are judged (`training_examples.users_of_window`), and of `__default__`, by which
-    users are measured who came later."""
+) -> tuple[DataFrame, training_examples.Rates]:
+    """Candidates of a past date, and which share of them the rankers learn from. They are of the users with events
+    before it from whom the rankers learn or, if `whole`, on whom the modes are judged
+    (`training_examples.users_of_window`), and of `__default__`, by which users are measured who came later."""
     past, groups = config.of_past_dates(), histories.groups_in(bundle_path)
     known = histories.as_of(all_histories, as_of, groups, past.scenarios)
     events = store.events(INTERACTIONS, as_of, window_end(as_of, config.training_examples.label_days))
     numbers = store.read(index.USER_INDEX)
-    learnt_from, num_users, rate = training_examples.users_of_window(known, events, numbers, config, as_of, whole)
+    learnt_from, num_users, rates = training_examples.users_of_window(known, events, numbers, config, as_of, whole)
     known = known.join(learnt_from, on=c.USER_IDX, how="left_semi")
     known = histories.with_default_user(known, [group.scenario for group in groups])
     settings = settings_of(past, as_of)
-    return build(by_user(known, num_users, settings.block_users), bundle_path, settings), rate
+    return build(by_user(known, num_users, settings.block_users), bundle_path, settings), rates
 
 
 def given_candidates(

@@ -268,13 +268,13 @@ def test_a_past_date_has_the_users_who_did_something_after_it(planted_night) -> 
     planted, store, config, *_ = planted_night
     as_of = world.AS_OF - timedelta(days=2)
     all_histories = histories_table.read_all(store, config, world.AS_OF)
-    frame, rate = candidates.past_of(store, config, all_histories, as_of, planted_night.path, True)
+    frame, rates = candidates.past_of(store, config, all_histories, as_of, planted_night.path, True)
     found = {user for user, _ in by_list(store, frame)}
     known = {user for _, user, _, days_ago, *_ in planted.events if days_ago > 2}
     active = known & {user for _, user, _, days_ago, *_ in planted.events if days_ago <= 2}
     others = known - active
     assert None in found and active <= found - {None} <= known
-    assert rate == pytest.approx(len(active) / 2 / len(others)) and 0 < rate < 1
+    assert rates.others == pytest.approx(len(active) / 2 / len(others)) and 0 < rates.others < 1
     assert 0 < len(found - {None} - active) < len(others)
 
 

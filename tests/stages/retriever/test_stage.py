@@ -63,7 +63,6 @@ def test_users_with_too_many_events_are_named(planted_night, monkeypatch) -> Non
     sizes = Counter(user for _, user, *_ in planted.events)
     most = max(sizes.values()) - 1
     monkeypatch.setattr(histories, "MOST_EVENTS", most)
-    monkeypatch.setattr(histories.newest_events, "__defaults__", (most,))
     busy = histories.busy_users(store, world.AS_OF)
     assert busy == sorted(user for user, size in sizes.items() if size > most) != []
     index = {row.user_id: row.user_idx for row in store.read(USER_INDEX).collect()}
