@@ -62,7 +62,7 @@ MUTANTS = (
            "tests/stages/ranker/test_neural.py::test_the_evaluated_ranker_sees_none_of_the_windows_that_modes_are_judged_on"),
     # -- rows: joins, counts, numbers
     Mutant("join_doubles_examples", "recspark/tables/training_examples.py",
-           "hits.select(user).distinct().join", "hits.select(user).join",
+           "with_rate(hits.select(user).distinct(),", "with_rate(hits.select(user),",
            "tests/tables/test_training_examples.py::test_a_user_with_two_positives_has_each_example_once"),
     Mutant("join_doubles_items", "recspark/tables/items.py",
            "events.groupBy(c.ITEM_ID).agg(F.min(c.EVENT_DATE).alias(FIRST_EVENT))",
