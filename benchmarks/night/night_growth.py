@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.night.night import watched
+from recspark.errors import ConfigError
 
 OPTIONS = ("keep", "set")
 BASE = {"users": 20_000, "items": 2_000, "scenarios": 20}
@@ -55,7 +56,7 @@ def run(data: str, seeds: int, quick: bool, keep: str = "warehouse/growth", set:
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "growth.jsonl"
     done = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    asked = {name: int(size) for name, _, size in (one.partition("=") for one in set)}
+    asked = dict(map(axis_and_size, set))
     nights = [{**BASE, **asked}] if asked or quick else all_nights()
     found = []
     for sizes in nights:
@@ -68,6 +69,16 @@ def run(data: str, seeds: int, quick: bool, keep: str = "warehouse/growth", set:
         print(json.dumps(known), flush=True)
         found.append(known)
     return {"nights": len(found), "exponents": {axis: exponents(found, axis) for axis in SIZES}}
+
+
+def axis_and_size(given: str) -> tuple[str, int]:
+    """`users=1000` as its two parts.
+
+    Raises: ConfigError for another axis, or a size that is no number above 0."""
+    axis, _, size = given.partition("=")
+    if axis not in BASE or not size.isdecimal() or int(size) < 1:
+        raise ConfigError(f"--set {given}: expected AXIS=SIZE, one of {', '.join(BASE)}, such as users=100000")
+    return axis, int(size)
 
 
 def all_nights() -> list[dict[str, int]]:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.night import night_growth
+from recspark.errors import ConfigError
 
 
 def test_the_shop_is_as_it_says(tmp_path: Path) -> None:
@@ -43,3 +44,10 @@ def test_every_size_of_every_axis_is_run_once() -> None:
     for axis, sizes in night_growth.SIZES.items():
         others = {name: size for name, size in night_growth.BASE.items() if name != axis}
         assert all({**others, axis: size} in nights for size in sizes)
+
+
+@pytest.mark.parametrize("given", ["user=5", "users", "users=many", "users=0"])
+def test_a_wrong_size_is_told(given: str, tmp_path: Path) -> None:
+    assert night_growth.axis_and_size("users=5") == ("users", 5)
+    with pytest.raises(ConfigError, match=f"--set {given}: expected AXIS=SIZE, one of users, items, scenarios"):
+        night_growth.run("", 1, False, str(tmp_path), (given,))
