@@ -1,15 +1,15 @@
-"""Is anything lost or half when a night is killed? SIGKILL at every commit and every renamed file, and at random times.
+"""Is anything lost or half when a night is killed? SIGKILL after every commit and written file, and at random times.
 
     python -m benchmarks kills [--keep FOLDER] [--seeds N] [--quick]
 
 A small planted shop (60 users, 24 items, two scenarios) has a night already; the next one, a week later, builds every
-stage again. For each kill: a copy of that warehouse, the night, killed; then the same command again. Good is: that ends
-with 0, every table equals that of a calm night, every id has one number, and a reader that looked four times a second
-all the while saw the lists of the night before or whole ones of this night, of one run.
-
-A killed run is killed with all its processes, right after the n-th commit of a table or rename of a file that its
-driver makes (`point`), or after a random time of a calm night (`time`): --seeds times RANDOM of those.
-Finished kills are kept in `--keep FOLDER` (default warehouse/kills), kills.jsonl, and not made again.
+stage again. That night is killed, started again by the same command, killed again, until it ends: a chain of kills.
+`points`: every run is killed with all its processes right after its first commit of a table or written file of a model,
+so the chain goes through all of them; where a run begins again with the same one, it is killed one later.
+`times N`: every run is killed after a random time; chains until --seeds times RANDOM such kills are made.
+Good is: the last run ends with 0, every table equals that of a calm night, every id has one number, and a reader that
+looked four times a second all the while saw the lists of the night before or whole ones of this night, of one run.
+Kills are kept in `--keep FOLDER` (default warehouse/kills), kills.jsonl; the same command goes on after the last one.
 """
 
 import hashlib
@@ -22,8 +22,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +36,11 @@ from benchmarks.night.same_tables import KEYS, OF_A_RUN, TOLERANCE
 from recspark.errors import ConfigError
 
 OPTIONS = ("keep",)
-RANDOM = 50
+RANDOM = 120
+MOST = 500  # kills of one chain: a night that does not get on ends there
 LOOK_S = 0.25
 NIGHT_S = 900  # a night that takes longer hangs
+SHARES = (0.2, 0.7)  # of a calm night's time, between which a run is killed: before, Spark starts
 FIRST, TONIGHT = "2024-02-26", "2024-03-04"  # Mondays
 INDICES = {"item_index": 0, "user_index": 0, "scenario_index": 1}  # index -> its first number
 YAML = """
@@ -97,7 +99,10 @@ stamped = store.Store._stamped
 def stamping(self, metadata):
     with stamped(self, metadata):
         yield
-        point("commit")
+        frame = sys._getframe()
+        while frame and not hasattr(frame.f_locals.get("table"), "noun"):
+            frame = frame.f_back
+        point("commit " + (frame.f_locals["table"].noun if frame else ""))
 store.Store._stamped = stamping
 from recspark.__main__ import main
 main()
@@ -105,45 +110,95 @@ main()
 
 
 def run(data: str, seeds: int, quick: bool, keep: str = "warehouse/kills") -> dict[str, Any]:
-    """Every point and `seeds` times RANDOM times; `quick`: three of each. `data` is not used."""
+    """The chain of points, and chains of `seeds` times RANDOM random times; `quick`: three kills of each. `data` is not
+    used."""
     del data
     folder = Path(keep).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     prepare(folder)
-    points = [line.split(maxsplit=1) for line in (folder / "points.txt").read_text().splitlines()]
-    todo = list(kills(len(points), seeds, quick))
     log = folder / "kills.jsonl"
-    done = {row["kill"]: row for row in map(json.loads, log.read_text().splitlines())} if log.exists() else {}
-    for name, place, seconds in todo:
-        if name not in done:
-            done[name] = {"kill": name, **killed(folder, place, seconds)}
+    rows = list(map(json.loads, log.read_text().splitlines())) if log.exists() else []
+    times = 3 if quick else seeds * RANDOM
+    most = 3 if quick else MOST
+    while (name := next_chain(rows, times)) is not None:
+        before = [row for row in rows if row["chain"] == name]
+        for row in chain(folder, name, before, most if name == "points" else min(most, times - of_times(rows))):
+            rows.append({"chain": name, **row})
             with log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(done[name]) + "\n")
-        print(json.dumps(done[name]), flush=True)
-    found = [done[name] for name, *_ in todo]
-    bad = [row["kill"] for row in found if row["bad"]]
+                file.write(json.dumps(rows[-1]) + "\n")
+            print(json.dumps(rows[-1]), flush=True)
+    points = {row["last"] for row in rows if "last" in row and row["chain"] == "points"}
     return {
-        "points": len(points),
-        "kills": sum(row["killed"] for row in found),
-        "bad": bad,
-        "looks": sum(row["looks"] for row in found),
+        "kills": sum("last" in row for row in rows),
+        "after_different_points": len(points),
+        "at_random_times": of_times(rows),
+        "chains": sum("bad" in row for row in rows),
+        "bad": [f"{row['chain']}: {what}" for row in rows for what in row.get("bad", ())],
+        "looks": sum(row.get("looks", 0) for row in rows),
         "seconds_a_night": json.loads((folder / "calm.json").read_text())["seconds"],
     }
 
 
-def kills(num_points: int, seeds: int, quick: bool) -> Iterator[tuple[str, int, float]]:
-    """(name, the point or 0, the share of a calm night's time or 0) of every kill, the two kinds in turn."""
-    chance = random.Random(0)
-    points = list(range(1, num_points + 1))
-    chance.shuffle(points)
-    times = [chance.random() for _ in range(seeds * RANDOM)]
-    if quick:
-        points, times = points[:3], times[:3]
-    for n in range(max(len(points), len(times))):
-        if n < len(points):
-            yield f"point {points[n]}", points[n], 0.0
-        if n < len(times):
-            yield f"time {n}", 0, times[n]
+def of_times(rows: Sequence[Mapping[str, Any]]) -> int:
+    """How many kills at a random time there are."""
+    return sum("last" in row and row["chain"] != "points" for row in rows)
+
+
+def next_chain(rows: Sequence[Mapping[str, Any]], times: int) -> str | None:
+    """The name of the chain to begin or to go on with: the one not ended, the points, more times; None: all done."""
+    ended = {row["chain"] for row in rows if "bad" in row}
+    begun = {row["chain"] for row in rows} - ended
+    if begun:
+        return str(begun.pop())
+    if "points" not in ended:
+        return "points"
+    return f"times {len(ended)}" if of_times(rows) < times else None
+
+
+def chain(folder: Path, name: str, before: Sequence[Mapping[str, Any]], most: int) -> Iterator[dict[str, Any]]:
+    """Kills of one night until it ends or `most` are made, then what is wrong with it. `before`: what was done of it.
+
+    A row of a kill has the `last` point that its run came to; that of the end has `bad` and the reader's `looks`."""
+    calm_s = json.loads((folder / "calm.json").read_text())["seconds"]
+    if not before:
+        shutil.rmtree(folder / "raced", ignore_errors=True)
+        shutil.copytree(folder / "before", folder / "raced")
+    (folder / "raced.log").unlink(missing_ok=True)
+    chance = random.Random(f"{name} {len(before)}")
+    last = [row["last"] for row in before]
+    point, longer = 1, 1.0
+    with watched(folder, "raced") as reader:
+        for n in range(len(before), most + 1):
+            limit_s = longer * calm_s * chance.uniform(*SHARES)
+            whole = n == most
+            points = name == "points" and not whole
+            code, made = killed(folder, point if points else 0, NIGHT_S if points or whole else limit_s)
+            if code != -signal.SIGKILL:
+                break
+            # a run that comes no further than the one before is let go on for longer
+            again = not made or (bool(last) and made[-1] == last[-1])
+            point, longer = (point + 1, longer * 1.5) if again else (1, 1.0)
+            last.append(made[-1] if made else "")
+            yield {"last": last[-1]}
+    bad = [*reader.bad, *differing(folder / "calm", folder / "raced")]
+    if code:
+        bad.append(f"the night ended with {code}: {(folder / 'raced.log').read_text()[-300:]}")
+    yield {"bad": bad, "looks": reader.looks}
+
+
+def killed(folder: Path, point: int, limit_s: float) -> tuple[int, list[str]]:
+    """The night on `raced`, killed after `point` if there is one, or after `limit_s`: its code and the names of the
+    points that it came to."""
+    points = folder / "raced.points"
+    points.unlink(missing_ok=True)
+    night = start(folder, "raced", TONIGHT, point)
+    try:
+        code = night.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
+            os.killpg(night.pid, signal.SIGKILL)
+        code = night.wait()
+    return code, [line.split(maxsplit=1)[1] for line in points.read_text().splitlines()] if points.exists() else []
 
 
 def prepare(folder: Path) -> None:
@@ -197,34 +252,6 @@ def start(
     command += ["run", "--config", str(yaml), "--run-date", run_date]
     with (folder / f"{name}.log").open("ab") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-
-
-def killed(folder: Path, point: int, share: float) -> dict[str, Any]:
-    """One kill and the night again; `bad` says what was not as it must be."""
-    calm = json.loads((folder / "calm.json").read_text())
-    shutil.rmtree(folder / "raced", ignore_errors=True)
-    (folder / "raced.log").unlink(missing_ok=True)
-    shutil.copytree(folder / "before", folder / "raced")
-    with watched(folder, "raced") as reader:
-        first = start(folder, "raced", TONIGHT, point)
-        try:
-            code = first.wait(share * calm["seconds"] if share else NIGHT_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(first.pid, signal.SIGKILL)
-            code = first.wait()
-        was_at = len((folder / "raced.points").read_text().splitlines()) if (folder / "raced.points").exists() else 0
-        began = time.monotonic()
-        again = start(folder, "raced", TONIGHT).wait(NIGHT_S)
-    bad = [*reader.bad, *differing(folder / "calm", folder / "raced")]
-    if again:
-        bad.append(f"the night again ended with {again}: {(folder / 'raced.log').read_text()[-300:]}")
-    return {
-        "killed": code == -signal.SIGKILL,
-        "after": was_at,
-        "again_seconds": round(time.monotonic() - began, 1),
-        "looks": reader.looks,
-        "bad": bad,
-    }
 
 
 class Reader:

@@ -78,12 +78,48 @@ def test_differences_by_hand() -> None:
     assert kills.differences(one, other[:1]) == ["2 rows, 1 after the kill"]
 
 
-def test_every_point_and_every_time_is_tried() -> None:
-    found = [(place, bool(share)) for _, place, share in kills.kills(7, 1, quick=False)]
-    assert sorted(place for place, share in found if not share) == [1, 2, 3, 4, 5, 6, 7]
-    assert sum(share for _, share in found) == kills.RANDOM
-    assert len({name for name, *_ in kills.kills(7, 2, quick=False)}) == 7 + 2 * kills.RANDOM
-    assert len(list(kills.kills(7, 1, quick=True))) == 6
+def test_a_chain_goes_through_every_point_and_on_where_it_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A night of the points a, b, c. What a run made is there for the next, but b needs b1 and b2 in one run."""
+    (tmp_path / "calm.json").write_text('{"seconds": 10.0}')
+    for place in ("before", "calm"):
+        commit(tmp_path / place / "recommendations", 0, {f"{kills.FIRST}_a.parquet": lists("r1")})
+    todo = ["a", "b1", "b2", "c"]
+    asked: list[int] = []
+
+    def killed(folder: Path, point: int, limit_s: float) -> tuple[int, list[str]]:
+        asked.append(point)
+        made = todo[:point]
+        if not point or len(made) < point:
+            return 0, made
+        for name in made:
+            if name != "b1":
+                todo.remove(name)
+        if "b2" in made:
+            todo.remove("b1")
+        return -9, made
+
+    monkeypatch.setattr(kills, "killed", killed)
+    monkeypatch.setattr(kills, "INDICES", {})
+    rows = list(kills.chain(tmp_path, "points", [], 99))
+    assert [row["last"] for row in rows[:-1]] == ["a", "b1", "b1", "b2", "c"]
+    assert rows[-1]["bad"] == [] and asked == [1, 1, 1, 2, 1, 1]
+    todo[:] = ["a"]
+    rows = list(kills.chain(tmp_path, "points", [], 0))  # no kill: the whole night
+    assert len(rows) == 1 and asked[-1] == 0
+
+
+def test_chains_in_their_order() -> None:
+    kill = [{"chain": "points", "last": "a"}]
+    end = [{"chain": "points", "bad": [], "looks": 3}]
+    assert kills.next_chain([], 2) == "points" == kills.next_chain(kill, 2)
+    assert kills.next_chain(kill + end, 2) == "times 1" and kills.next_chain(kill + end, 0) is None
+    times = [{"chain": "times 1", "last": "a"}, {"chain": "times 1", "last": ""}]
+    assert kills.next_chain(kill + end + times, 2) == "times 1"  # its end is not there yet
+    times.append({"chain": "times 1", "bad": []})
+    assert kills.next_chain(kill + end + times, 2) is None and kills.of_times(kill + end + times) == 2
+    assert kills.next_chain(kill + end + times, 3) == "times 2"
 
 
 def test_nights_of_another_version_are_not_compared_with(tmp_path: Path) -> None:
