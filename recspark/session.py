@@ -1,5 +1,6 @@
 """The SparkSession: the active one (on Databricks, under spark-submit), else a new local one with Delta."""
 
+import hashlib
 import logging
 import os
 import re
@@ -7,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,13 +106,42 @@ def _build(settings: dict[str, str], app_name: str, s3: bool) -> "SparkSession":
                 builder = builder.config(key, value)
     if not submitted.contains("spark.jars.packages") and not submitted.contains("spark.jars"):
         packages = [delta_package(), *(s3_packages() if s3 else ())]
-        builder = builder.config("spark.jars.packages", ",".join(packages))
+        names = ",".join(packages)
+        known = "" if any(key.startswith("spark.jars") for key in settings) else _fetched(names)
+        builder = builder.config("spark.jars" if known else "spark.jars.packages", known or names)
     for key, value in settings.items():
         builder = builder.config(key, value)
     with fetching("spark.jars.packages" in builder._options):
         spark = _start(builder)
+    if "spark.jars.packages" in builder._options and spark.sparkContext.getConf().get("spark.jars"):
+        _remember(builder._options["spark.jars.packages"], spark.sparkContext.getConf().get("spark.jars", ""))
     spark.sparkContext.setLogLevel("ERROR")
     return spark
+
+
+def _fetched(packages: str) -> str:
+    """The jars that an earlier start has fetched for these packages, as `spark.jars` wants them; "" if one is missing.
+    With them Spark starts 2 s sooner, and Ivy does not print its hundred lines."""
+    try:
+        files = _jar_list(packages).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return ""
+    return files if files and all(os.path.exists(name.removeprefix("file://")) for name in files.split(",")) else ""
+
+
+def _remember(packages: str, files: str) -> None:
+    """For `_fetched`; nothing where the user's cache folder cannot be written."""
+    path = _jar_list(packages)
+    with suppress(OSError):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, encoding="utf-8", delete=False) as file:
+            file.write(files)
+        os.replace(file.name, path)
+
+
+def _jar_list(packages: str) -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    return cache / "recspark" / f"jars-{hashlib.sha256(packages.encode()).hexdigest()[:16]}.txt"
 
 
 def fetching(jars: bool) -> AbstractContextManager[object]:

@@ -10,6 +10,7 @@ import psutil
 import pyspark
 import pytest
 
+from recspark import session
 from recspark.errors import ConfigError
 from recspark.session import fetching, get_session, s3_packages
 
@@ -43,6 +44,29 @@ def test_jars_are_fetched_by_one_process_at_a_time_and_missing_ones_are_one_line
 def is_waiting(log: Iterator[str]) -> bool:
     """Reads the log up to the line with which a process begins to wait for the lock; False when the log ends first."""
     return any("recspark-jars" in line and "not acquired" in line for line in log)
+
+
+def test_jars_of_an_earlier_start_are_found_unless_one_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert session._fetched("a:b:1") == ""
+    jars = [tmp_path / "one.jar", tmp_path / "two.jar"]
+    for jar in jars:
+        jar.touch()
+    files = ",".join(f"file://{jar}" for jar in jars)
+    session._remember("a:b:1", files)
+    assert session._fetched("a:b:1") == files and session._fetched("a:b:2") == ""
+    jars[1].unlink()
+    assert session._fetched("a:b:1") == ""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # no folder can be made there
+    session._remember("a:b:1", files)
+
+
+def test_the_second_start_asks_no_repository(spark: Any) -> None:
+    """The session of the tests was started by the first rule or by the second; its list is there either way."""
+    packages = session.delta_package()
+    assert "delta-spark" in session._fetched(packages)
+    assert spark.sparkContext.getConf().get("spark.jars") == session._fetched(packages)
 
 
 def test_the_jars_of_s3_fit_spark() -> None:
