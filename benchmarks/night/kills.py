@@ -297,7 +297,8 @@ def differing(calm: Path, raced: Path) -> list[str]:
         left, right = (ordered(delta_files.read(warehouse / noun), key) for warehouse in (calm, raced))
         if noun == "published_runs":  # a killed run may have held or published before: the last one counts
             left, right = (
-                rows.drop_duplicates("run_date", keep="last").drop(columns="reason") for rows in (left, right)
+                rows.drop_duplicates("run_date", keep="last", ignore_index=True).drop(columns="reason")
+                for rows in (left, right)
             )
         bad += [f"{noun}: {what}" for what in differences(left, right)]
     for noun, first in INDICES.items():

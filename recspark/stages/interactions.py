@@ -100,7 +100,8 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     """Update interactions, rejected_events, user_index and scenario_index from the present raw snapshot."""
     fingerprint = _fingerprint(store, config, run_date)
     indexed = store.exists(index.USER_INDEX) and store.exists(index.SCENARIO_INDEX)
-    if not force and indexed and artifacts.is_fresh(store, TABLE, run_date, fingerprint):
+    counted = interaction_days.is_of(store, _settings(config), TABLE)  # not so where a run ended between two commits
+    if not force and indexed and counted and artifacts.is_fresh(store, TABLE, run_date, fingerprint):
         stamp = store.stamp(TABLE) or {}
         return Summary(TABLE.noun, skipped=True, note=stamp.get("counts", ""), version=stamp.get("version"))
     source = config.source.interactions

@@ -63,12 +63,17 @@ def from_digests(found: Mapping[str, str], before: Mapping[date | None, Day]) ->
     return {day: before.get(day, Day(accepted=int(n), rows_hash=h)) for day, (n, h) in days.items()}
 
 
+def is_of(store: Store, settings: str, interactions: Table) -> bool:
+    """Are these the days of the table `interactions` as it is, built with these settings?"""
+    if not store.exists(TABLE) or not store.exists(interactions):
+        return False
+    stamp = store.stamp(TABLE) or {}
+    return (stamp.get(OF), stamp.get(SETTINGS)) == (store.token(interactions), settings)
+
+
 def read(store: Store, settings: str, interactions: Table) -> dict[date | None, Day]:
     """The days of the table `interactions`; none if it changed since, or was built with other settings."""
-    if not store.exists(TABLE) or not store.exists(interactions):
-        return {}
-    stamp = store.stamp(TABLE) or {}
-    if (stamp.get(OF), stamp.get(SETTINGS)) != (store.token(interactions), settings):
+    if not is_of(store, settings, interactions):
         return {}
     return {row[c.EVENT_DATE]: Day(*row[1:]) for row in store.read(TABLE).collect()}
 

@@ -14,7 +14,7 @@ from recspark.expressions import CORRUPT
 from recspark.sources import events
 from recspark.stages import interactions as stage
 from recspark.stages.interactions import building, refresh
-from recspark.tables import index
+from recspark.tables import index, interaction_days
 from recspark.tables.interactions import TABLE, Counts, changed_days
 from recspark.tables.rejected_events import TABLE as REJECTED
 from recspark.warehouse.store import Store, day_digests
@@ -289,6 +289,25 @@ def test_all_days_are_built_again_where_the_table_was_touched(spark, tmp_path, m
     source = config_of(tmp_path).source.interactions.model_copy(update={"value": "2 * CAST(amount AS DOUBLE)"})
     run_stage(spark, tmp_path, date(2024, 1, 4), source={"interactions": source.model_dump()})  # read in another way
     assert merged[3] == {"2024-01-01", "2024-01-02"}
+
+
+def test_days_are_counted_though_a_run_ended_after_the_commit_of_their_events(spark, tmp_path, monkeypatch):
+    write(tmp_path / "raw1.csv", [GOOD])
+    run_stage(spark, tmp_path)
+    write(tmp_path / "raw2.csv", ["fr,bob,i1,2024-01-03 10:00:00,buy,1,1"])
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(interaction_days, "write", killed)
+        run_stage(spark, tmp_path, date(2024, 1, 4))
+    _, store = run_stage(spark, tmp_path, date(2024, 1, 4))
+    assert events_of(store) == [("ann", "2024-01-01"), ("bob", "2024-01-03")]
+    counted = {str(row[c.EVENT_DATE]): row["accepted"] for row in store.read(interaction_days.TABLE).collect()}
+    assert counted == {"2024-01-01": 1, "2024-01-03": 1}
+    summary, _ = run_stage(spark, tmp_path, date(2024, 1, 4))
+    assert summary.skipped
 
 
 def test_an_item_that_becomes_known_brings_its_days_back(spark, tmp_path, monkeypatch):
