@@ -1,14 +1,15 @@
 """Features of users and items that the configuration names, as of a date: on disk, looked up by number, and coded.
 
-A folder of a date holds `users/shard-<s>` and `items/shard-<s>` (numbers s * IDS_A_SHARD up to the next), then a manifest
+A folder of a date holds `users/shard-<s>` and `items/shard-<s>` (numbers s * IDS_A_SHARD up to the next) and a manifest
 with the shards that exist. A shard is memory-mapped when one of its ids is needed, so memory does not grow with users.
 A feature is a `number`, or it has texts (`category`: one, `categories`: a list), of which 64-bit hashes are kept.
 
 Shapes: n rows, N number features, G features with texts, L texts of a row, V values of all rows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -22,8 +23,9 @@ IDS_A_SHARD = 1 << 16
 MOST_TEXTS = 20  # of a list; the rest are cut
 PADDING, MISSING, FIRST_BUCKET, NUM_BUCKETS = 0, 1, 2, 16  # codes: rare and unknown texts share the buckets
 FIRST_KNOWN = FIRST_BUCKET + NUM_BUCKETS
-MIN_ROWS = 20  # a text in fewer training rows shares a bucket
+MIN_IDS = 5  # a text of fewer users or items shares a bucket: it would stand for them
 MOST_KNOWN = 10_000  # texts of a feature with a code of their own, the most frequent ones
+TOP = 16  # texts of a list that trees see
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,11 @@ def finish(folder: str, names: Mapping[str, Names], shards: Mapping[str, Sequenc
 def names_in(folder: str) -> dict[str, Names]:
     """Side -> its features."""
     sides = model_folder.read_manifest(folder)["sides"]
-    return {side: Names(*(tuple(sides[side][kind]) for kind in ("numbers", "categories", "lists"))) for side in SIDES}
+    return {side: _names(sides[side]) for side in SIDES}
+
+
+def _names(stored: Mapping[str, Any]) -> Names:
+    return Names(*(tuple(stored[kind]) for kind in ("numbers", "categories", "lists")))
 
 
 class FeatureBook:
@@ -126,29 +132,111 @@ class FeatureBook:
         return self._open[day, side, shard]
 
 
-def known_texts(values: Array) -> Array:
-    """The hashes that get a code of their own, ascending int64: in at least MIN_ROWS of the rows' `values`, at most
-    MOST_KNOWN."""
-    found, counts = np.unique(values, return_counts=True)
-    order = np.lexsort((found, -counts))[:MOST_KNOWN]
-    return np.sort(found[order][counts[order] >= MIN_ROWS])
+@dataclass(frozen=True)
+class Coding:
+    """How a model reads given features, learnt from its training rows.
 
-
-def codes(found: Values, known: Sequence[Array], length: int) -> Array:
-    """The codes of each row's texts, int32 (n, G, L): PADDING behind them, MISSING alone where there is none.
-
-    `known`: of each feature, as of `known_texts`. Other texts have a bucket by their hash.
+    `names`: by side. `known`: of each feature with texts, those of users first, the hashes that have a code of their
+    own, ascending int64. `top`: of each feature that is a list the codes of its most frequent texts, empty for others.
     """
-    num_rows = len(found.numbers)
-    out = np.zeros((num_rows, len(known), length), np.int32)
-    for g, (offsets, values) in enumerate(zip(found.offsets, found.values, strict=True)):
-        place = np.searchsorted(known[g], values)
-        is_known = np.zeros(len(values), bool)
-        inside = place < len(known[g])
-        is_known[inside] = known[g][place[inside]] == values[inside]
+
+    names: Mapping[str, Names]
+    known: tuple[Array, ...]
+    top: tuple[Array, ...]
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """Names of the columns of `numbers_and_codes`."""
+        return tuple(f"{side[:-1]}_{name}" for side in SIDES for name in self.names[side].numbers)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Names of the features with texts, in the order of `known`."""
+        return tuple(f"{side[:-1]}_{name}" for side in SIDES for name in self.names[side].texts)
+
+    @property
+    def length(self) -> int:
+        """Texts of a row that are read."""
+        return MOST_TEXTS if any(self.names[side].lists for side in SIDES) else 1
+
+
+def fit_coding(book: FeatureBook, user_idx: Array, item_idx: Array, as_of_day: Array) -> Coding:
+    """The coding for training rows (n,): a text has a code of its own if MIN_IDS users or items of them have it."""
+    known: list[Array] = []
+    top: list[Array] = []
+    for side, idx in ((USERS, user_idx), (ITEMS, item_idx)):
+        first = np.unique(np.stack([idx, as_of_day]), axis=1)
+        found = book.look_up(side, first[0], first[1])
+        for name, offsets, values in zip(book.names[side].texts, found.offsets, found.values, strict=True):
+            pairs = np.unique(np.stack([values, first[0][owners(offsets)]]), axis=1)  # an id counts once
+            texts, counts = np.unique(pairs[0], return_counts=True)
+            order = np.lexsort((texts, -counts))[:MOST_KNOWN]
+            frequent = texts[order][counts[order] >= MIN_IDS]
+            known.append(np.sort(frequent).astype(np.int64))
+            is_list = name in book.names[side].lists
+            top.append(FIRST_KNOWN + np.searchsorted(known[-1], frequent[: TOP if is_list else 0]))
+    return Coding(book.names, tuple(known), tuple(top))
+
+
+def numbers_and_codes(
+    book: FeatureBook, coding: Coding, user_idx: Array, item_idx: Array, as_of_day: Array
+) -> tuple[Array, Array]:
+    """Of rows (n,): number features float32 (n, N), NaN: unknown; and the codes of their texts, int32 (n, G, L):
+    PADDING behind them, MISSING alone where there is none. Unknown texts have a bucket by their hash."""
+    sides = [book.look_up(side, idx, as_of_day) for side, idx in ((USERS, user_idx), (ITEMS, item_idx))]
+    codes = np.zeros((len(user_idx), len(coding.known), coding.length), np.int32)
+    texts = [pair for found in sides for pair in zip(found.offsets, found.values, strict=True)]
+    for g, (offsets, values) in enumerate(texts):
+        known = coding.known[g]
+        place = np.minimum(np.searchsorted(known, values), max(len(known) - 1, 0))
+        is_known = known[place] == values if len(known) else np.zeros(len(values), bool)
         code = np.where(is_known, FIRST_KNOWN + place, FIRST_BUCKET + values % NUM_BUCKETS)
-        row, at = owners(offsets), ranges(np.diff(offsets))
-        kept = at < length
-        out[row[kept], g, at[kept]] = code[kept]
-        out[np.diff(offsets) == 0, g, 0] = MISSING
-    return out
+        sizes = np.diff(offsets)
+        row, at = owners(offsets), ranges(sizes)
+        kept = at < coding.length
+        codes[row[kept], g, at[kept]] = code[kept]
+        codes[sizes == 0, g, 0] = MISSING
+    return np.concatenate([found.numbers for found in sides], axis=1), codes
+
+
+def tree_names(coding: Coding) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the columns of `tree_columns`, and those of them that are categories."""
+    names, categories = [f"given_{name}" for name in coding.numbers], []
+    for name, top in zip(coding.texts, coding.top, strict=True):
+        if _is_list(coding, name):
+            names += [f"given_{name}_{n}" for n in range(len(top))]
+        else:
+            names.append(f"given_{name}")
+            categories.append(names[-1])
+    return tuple(names), tuple(categories)
+
+
+def tree_columns(coding: Coding, numbers: Array, codes: Array) -> Array:
+    """What trees read, float32 (n, K): numbers, the code of a category (NaN: missing), and for a list, whether it has
+    each of its most frequent texts. `numbers`, `codes`: of `numbers_and_codes`."""
+    columns = [*numbers.T]
+    for g, (name, top) in enumerate(zip(coding.texts, coding.top, strict=True)):
+        if _is_list(coding, name):
+            columns += [(codes[:, g] == code).any(axis=1) for code in top]
+        else:
+            columns.append(np.where(codes[:, g, 0] == MISSING, np.nan, codes[:, g, 0]))
+    return np.asarray(np.stack(columns, axis=1) if columns else np.zeros((len(numbers), 0)), dtype=np.float32)
+
+
+def _is_list(coding: Coding, name: str) -> bool:
+    side, _, feature = name.partition("_")
+    return feature in coding.names[f"{side}s"].lists
+
+
+def to_arrays(coding: Coding) -> tuple[dict[str, Any], dict[str, Array]]:
+    """(for a manifest's JSON, arrays by name)."""
+    arrays = {f"given_{kind}_{g}": a for kind in ("known", "top") for g, a in enumerate(getattr(coding, kind))}
+    return {side: {**vars(coding.names[side])} for side in SIDES}, arrays
+
+
+def from_arrays(manifest: Mapping[str, Any], read: Callable[[str], Array]) -> Coding:
+    """The inverse of `to_arrays`; `read` opens an array by its name."""
+    names = {side: _names(manifest[side]) for side in SIDES}
+    places = range(sum(len(names[side].texts) for side in SIDES))
+    known, top = (tuple(np.asarray(read(f"given_{kind}_{g}")) for g in places) for kind in ("known", "top"))
+    return Coding(names, known, top)

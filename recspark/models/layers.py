@@ -2,8 +2,9 @@
 
 No batch statistics anywhere: a row's score is the same alone, in any batch and in any order.
 
-Shape suffixes: B rows, F dense features, M features that can be missing, K knots, L history length, U distinct items of
-the batch (row 0 = padding), C content dimensions, D embedding dimensions, H hidden units, X encoder output.
+Shape suffixes: B rows, F dense features, M features that can be missing, L history length, U distinct items of
+the batch (row 0 = padding), C content dimensions, D embedding dimensions, H hidden units, X encoder output;
+N number features that were given, G features with texts, T texts of a row.
 """
 
 from collections.abc import Sequence
@@ -12,15 +13,13 @@ from functools import reduce
 
 import numpy as np
 import torch
-from scipy import special
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recspark.arrays import Array
+from recspark.models.given_encoder import GivenEncoder
+from recspark.models.normaliser import Normaliser
 
-KNOTS = 32  # a power of two
-REACH = 3.0  # largest normal score: beyond the quantiles .00135 and .99865 all values are the same
-SCALE = 0.5  # of a normal score: larger numbers would outweigh the small embeddings in the first layer
 ID_DROPOUT = 0.1  # share of training rows whose item id is hidden, so that the unknown id learns to use the content
 MODALITY_DROPOUT = 0.1  # share of training batches that leave out one of several content encoders
 RECENT_HALF_LIFE = 10  # an event that many places back in the history counts half
@@ -43,6 +42,8 @@ class Inputs:
     content_UC: Tensor  # float32, zeros = no content
     vectors_UD: Tensor | None = None  # from FeatureEncoder.vectors
     user_B: Tensor | None = None
+    numbers_BN: Tensor | None = None  # given features: float32, NaN = unknown
+    texts_BGT: Tensor | None = None  # and the codes of their texts, see given_features.numbers_and_codes
 
     def per_row(self, history_BX: Tensor) -> Tensor:
         """One row for each row of the batch, from one for each row of `history_BL`."""
@@ -109,77 +110,6 @@ def dropout(x_BH: Tensor, drop: float, noise: RowNoise | None) -> Tensor:
     if noise is None or drop == 0:
         return x_BH
     return x_BH * noise.keep(len(x_BH), x_BH.shape[1], drop) / (1 - drop)
-
-
-class Normaliser(nn.Module):
-    """Each dense feature as half the normal score of its quantile in training, -1.5 to 1.5; unknown = 0, with an
-    indicator.
-
-    Piecewise linear between quantiles, flat outside: neither the scale of a feature nor outliers nor a later drift
-    beyond the training range can make a score explode, and a normal distribution keeps its shape.
-    Reference: Gorishniy et al. 2021, Revisiting Deep Learning Models for Tabular Data, use the same transform.
-    """
-
-    starts_FK: Tensor
-    places_FK: Tensor
-    slopes_FK: Tensor
-    missing_M: Tensor
-
-    def __init__(self, num_features: int, num_missing: int) -> None:
-        super().__init__()
-        # Segment j of a feature begins at starts_FK[j]: place = places_FK[j] + slopes_FK[j] * (x - starts_FK[j]).
-        self.register_buffer("starts_FK", torch.full((num_features, KNOTS), torch.inf))
-        self.starts_FK[:, 0] = 0.0  # a feature without a finite value: one flat segment
-        self.register_buffer("places_FK", torch.zeros(num_features, KNOTS))
-        self.register_buffer("slopes_FK", torch.zeros(num_features, KNOTS))
-        self.register_buffer("missing_M", torch.zeros(num_missing, dtype=torch.int64))
-
-    @torch.no_grad()
-    def fit(self, sample: Array) -> None:
-        """Quantiles from (n, F) rows. Equal quantiles become one knot at their mean place, so a value has one place."""
-        places = np.linspace(-REACH, REACH, KNOTS)
-        for number in range(sample.shape[1]):
-            finite = sample[np.isfinite(sample[:, number]), number]
-            if len(finite) == 0:
-                continue
-            starts, owner = np.unique(np.quantile(finite, special.ndtr(places), method="nearest"), return_inverse=True)
-            means = SCALE * np.bincount(owner, places) / np.bincount(owner)
-            slopes = np.append(np.diff(means) / np.diff(starts.astype(np.float64)), 0.0)
-            for buffer, values in ((self.starts_FK, starts), (self.places_FK, means), (self.slopes_FK, slopes)):
-                buffer[number, : len(values)] = torch.from_numpy(values.astype(np.float32))
-        self.missing_M.copy_(torch.from_numpy(missing_features(sample)))
-
-    @torch.no_grad()
-    def forward(self, x_BF: Tensor) -> Tensor:
-        """(B, F) -> (B, F + M)"""
-        x_FB = x_BF.T.contiguous()
-        x_FB = x_FB + (x_FB - x_FB)  # infinite -> NaN, which stays NaN to the end
-        placed_FB = self._placed(torch.maximum(x_FB, self.starts_FK[:, :1]))
-        unknown_MB = placed_FB[self.missing_M].isnan().to(x_BF.dtype)
-        return torch.cat((placed_FB.nan_to_num_(0.0), unknown_MB)).T.contiguous()
-
-    def _placed(self, x_FB: Tensor) -> Tensor:
-        """Place of each number within its segment, found by a binary search without branches.
-
-        torch.searchsorted has branches, which processors predict badly here: it takes 4 times as long.
-        """
-        starts, places, slopes = (table_FK.view(-1) for table_FK in (self.starts_FK, self.places_FK, self.slopes_FK))
-        x, knot = x_FB.view(-1), torch.empty_like(x_FB).view(-1)
-        first_F1 = torch.arange(0, len(starts), KNOTS, dtype=torch.int32, device=x.device).unsqueeze(1)
-        segment = first_F1.expand_as(x_FB).contiguous().view(-1)
-        above = torch.empty_like(segment)
-        step = KNOTS // 2
-        while step:
-            torch.index_select(starts[step:], 0, segment, out=knot)
-            segment.add_(torch.ge(x, knot, out=above), alpha=step)
-            step //= 2
-        start, place, slope = (table.index_select(0, segment) for table in (starts, places, slopes))
-        return torch.addcmul(place, x - start, slope).view_as(x_FB)
-
-
-def missing_features(sample: Array) -> Array:
-    """Columns of the features that are unknown in some rows of the sample, int64."""
-    return np.flatnonzero(~np.isfinite(sample).all(axis=0))
 
 
 def id_rows(counts_I: Array, least: int, buckets: int | None) -> Array:
@@ -277,6 +207,7 @@ class FeatureEncoder(nn.Module):
         num_ids: int | None = None,
         content_parts: Sequence[int] = (),
         fusion: str = "attention",
+        given: GivenEncoder | None = None,
     ) -> None:
         super().__init__()
         self.normaliser = Normaliser(num_features, num_missing)
@@ -292,7 +223,8 @@ class FeatureEncoder(nn.Module):
         self.scenario = nn.Embedding(num_scenarios, SCENARIO_DIM)
         nn.init.normal_(self.item_id.weight, std=0.05)
         nn.init.normal_(self.scenario.weight, std=0.05)
-        self.dim = num_features + num_missing + SCENARIO_DIM + 3 * embedding_dim + 1
+        self.given = given
+        self.dim = num_features + num_missing + SCENARIO_DIM + 3 * embedding_dim + 1 + (given.dim if given else 0)
 
     def fit_ids(self, rows_C: Array) -> None:
         """Set the row of every code, see `id_rows`."""
@@ -312,7 +244,11 @@ class FeatureEncoder(nn.Module):
         history_BD, any_B1 = (x.per_row(part) for part in self._history(x.history_BL, vectors_UD))
         scenario_BS = self.scenario(torch.where(x.scenario_B < num_scenarios, x.scenario_B, 0))
         dense_BF = self.normaliser(x.dense_BF)
-        x_BX = torch.cat((dense_BF, scenario_BS, item_BD, history_BD, item_BD * history_BD, any_B1), dim=1)
+        parts = [dense_BF, scenario_BS, item_BD, history_BD, item_BD * history_BD, any_B1]
+        if self.given is not None:
+            assert x.numbers_BN is not None and x.texts_BGT is not None
+            parts.append(self.given(x.numbers_BN, x.texts_BGT))
+        x_BX = torch.cat(parts, dim=1)
         return Encoded(x_BX, scenario_BS, item_BD, history_BD, vectors_UD)
 
     def vectors(self, codes_U: Tensor, content_UC: Tensor) -> Tensor:

@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recspark import model_folder
+from recspark import given_features, model_folder
 from recspark.config.rankers import Ranker, Task
+from recspark.given_features import Names, Values
 from recspark.histories import finish, save_shard
 from recspark.training.ranking.job import CHECKPOINT_STEPS, RankerJob, RankerModel, Window
 
@@ -59,6 +60,30 @@ def opposed(num_rows: int, seed: int, day: int = DAY) -> dict[str, np.ndarray]:
     del rows["label_spend"]
     labels = {"label_click": click.astype(np.float32), "label_view": view.astype(np.float32)}
     return rows | labels | {"scenario_idx": scenario.astype(np.int32), "weight": np.ones(num_rows, np.float32)}
+
+
+def given(folder: Path, day: int = DAY) -> str:
+    """Features that the configuration names: user u is of group u % 2; item i has the kinds i % 2 and 7, and the number
+    i / 10. The hashes of groups and kinds are the numbers themselves, 1000 apart for groups."""
+    users, items = np.arange(NUM_USERS), np.arange(NUM_ITEMS)
+    names = {"users": Names(categories=("group",)), "items": Names(("tenth",), (), ("kinds",))}
+    none = np.zeros((NUM_USERS, 0), np.float32)
+    of_users = Values(none, (np.arange(NUM_USERS + 1),), (1000 + users % 2,))
+    kinds = np.stack([items % 2, np.full(NUM_ITEMS, 7)], axis=1).ravel()
+    of_items = Values((items[:, None] / 10).astype(np.float32), (2 * np.arange(NUM_ITEMS + 1),), (kinds,))
+    target = f"{folder}/given-{day}"
+    given_features.save_shard(target, "users", 0, users, of_users)
+    given_features.save_shard(target, "items", 0, items, of_items)
+    given_features.finish(target, names, {"users": [0], "items": [0]})
+    return target
+
+
+def alike(num_rows: int, seed: int, day: int = DAY) -> dict[str, np.ndarray]:
+    """A user clicks the items of their kind: nothing but `given` shows it, since no item is liked by all, and a user
+    has every item as often."""
+    rows = columns(num_rows, seed, day)
+    click = (rows["user_idx"] % 2 == rows["item_idx"] % 2).astype(np.float32)
+    return rows | {"label_click": click, "weight": np.ones(num_rows, np.float32)}
 
 
 def window(

@@ -104,13 +104,14 @@ def fit(
     num_rounds: int | None = None,
     num_threads: int = 0,
     weights: Array | None = None,
+    categories: Sequence[str] = (),
 ) -> Model:
     """Train on lists; the same rows in any order give the same model.
 
     `features` (n, F) float32, NaN = unknown; `labels` (n,): positive where above 0; `keys` (n, 4) int: as_of, scenario,
     user, item, of which the first three identify the list; `holdout` (n,) bool: rows of the users for early stopping.
     With `num_rounds` there is no early stopping, and the held-out rows are trained on too. `weights` (n,): of rows, the
-    same within a list. `num_threads` 0 = all cores.
+    same within a list. `num_threads` 0 = all cores. `categories`: the features that are codes, whole numbers from 0.
     Raises: DataError when no list has a positive.
     """
     order = np.lexsort(keys.T[::-1])
@@ -127,10 +128,11 @@ def fit(
     spread_rows = order[trained][:SPREAD_ROWS]
     trained &= positive | _drawn(list_idx, useful & ~positive, seed)
     trained &= _sampled(list_idx, trained, settings.max_rows, seed)
-    train = _dataset(features, positive, order, list_idx, trained, weights)
+    codes = [list(names).index(name) for name in categories]
+    train = _dataset(features, positive, order, list_idx, trained, weights, codes)
     booster = _boost(
         train,
-        _dataset(features, positive, order, list_idx, valid, None, train) if valid.any() else None,
+        _dataset(features, positive, order, list_idx, valid, None, codes, train) if valid.any() else None,
         {
             **PARAMS,
             "objective": settings.objective,
@@ -157,10 +159,11 @@ def fit_ensemble(
     num_rounds: int | None = None,
     num_threads: int = 0,
     weights: Array | None = None,
+    categories: Sequence[str] = (),
 ) -> Ensemble:
     """`fit` MEMBERS models, of other seeds; `folds` (n,) int: of the rows' users. Member m stops early on fold m."""
     members = tuple(
-        fit(features, labels, keys, folds == m, names, settings, seed + m, num_rounds, num_threads, weights)
+        fit(features, labels, keys, folds == m, names, settings, seed + m, num_rounds, num_threads, weights, categories)
         for m in range(MEMBERS)
     )
     some = np.lexsort(keys.T[::-1])[:SPREAD_ROWS]
@@ -195,6 +198,7 @@ def _dataset(
     list_idx: Array,
     chosen: Array,
     weights: Array | None,
+    codes: list[int],
     reference: lightgbm.Dataset | None = None,
 ) -> lightgbm.Dataset:
     """The chosen rows, list by list; `positive`, `list_idx` and `chosen` are already in the order of `order`."""
@@ -206,6 +210,7 @@ def _dataset(
         weight=None if weights is None else weights[rows],
         group=sizes[sizes > 0],
         reference=reference,
+        categorical_feature=codes,
     )
 
 
@@ -227,6 +232,12 @@ def _boost(
         return lightgbm.train(settings, train, num_rounds, valid_sets=valid_sets, callbacks=callbacks)
     except lightgbm.basic.LightGBMError as error:
         raise TrainingError(f"gbdt: LightGBM stopped with: {error}") from error
+
+
+def importance(model: Ensemble) -> dict[str, float]:
+    """Feature -> its share of the gain of all splits, 0 to 1."""
+    gains = np.sum([one.booster.feature_importance("gain", one.num_rounds) for one in model.members], axis=0)
+    return dict(zip(model.features, (gains / max(float(gains.sum()), 1e-12)).tolist(), strict=True))
 
 
 def predict(model: Model | Ensemble, features: Array, num_threads: int = 0) -> Array:

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from recspark.arrays import Array
-from recspark.models.layers import Cross, FeatureEncoder, Inputs, RowNoise, missing_features
+from recspark.models.given_encoder import GivenEncoder
+from recspark.models.layers import Cross, FeatureEncoder, Inputs, RowNoise
+from recspark.models.normaliser import missing_features
 from recspark.models.rankers.catalogue import BODIES
 from recspark.models.rankers.spec import Body, Spec
 
@@ -37,6 +39,7 @@ class Network(nn.Module):
             spec.num_ids,
             spec.content_parts,
             spec.fusion,
+            GivenEncoder(len(spec.given_numbers), spec.given_known) if spec.given_numbers or spec.given_texts else None,
         )
         self.body: Body = BODIES[spec.model](spec, self.encoder.dim)
         num_tasks = len(spec.tasks)

@@ -34,6 +34,9 @@ class Spec:
     content_parts: tuple[int, ...] = ()  # dimensions of the content vector from each encoder; () = one encoder
     fusion: str = "attention"  # of several content parts: attention | gate | concat
     num_ids: int | None = None  # rows of the item id table, with the unknown one; None = one per item
+    given_numbers: tuple[str, ...] = ()  # given features that are numbers
+    given_texts: tuple[str, ...] = ()  # and those that are texts
+    given_known: tuple[int, ...] = ()  # how many of their texts have a code of their own
 
 
 class Body(Protocol):

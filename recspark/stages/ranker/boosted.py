@@ -4,15 +4,25 @@ Folder: <warehouse>/models/gbdt/<newest window>-<fingerprint>/{evaluated,publish
 Memory: at most gbdt.max_rows rows, 4 bytes for each feature, three copies of them during training.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from recspark import columns as c
 from recspark import model_folder
+from recspark.arrays import Array
 from recspark.config.schema import Config
 from recspark.errors import DataError
 from recspark.features import features_of
+from recspark.given_features import (
+    Coding,
+    FeatureBook,
+    fit_coding,
+    numbers_and_codes,
+    to_arrays,
+    tree_columns,
+    tree_names,
+)
 from recspark.stages.ranker.examples import Examples, judged
 from recspark.stages.ranker.modes import EVALUATED, GBDT, PUBLISHED
 from recspark.tables import training_examples
@@ -20,12 +30,14 @@ from recspark.training.feed.users import read_lists
 from recspark.training.ranking.job import AS_OF_DAY
 from recspark.warehouse import artifacts
 from recspark.warehouse.store import Store
-from recspark.windows import exponential_decay
+from recspark.windows import as_of_day, exponential_decay
+
+GIVEN, IMPORTANCE = "given", "importance"  # in a model's manifest: of the features that the configuration names
 
 
 def folder(store: Store, config: Config, examples: Sequence[Examples]) -> str:
     """The folder of the models of these windows. Its name holds a hash of all inputs, so later nights find it again."""
-    inputs = [window.fingerprint for window in examples]
+    inputs = [part for window in examples for part in window.inputs]
     return artifacts.folder(store, GBDT, f"{examples[0].as_of}-{artifacts.fingerprint(GBDT, config, *inputs)}")
 
 
@@ -66,14 +78,40 @@ def _fit(config: Config, examples: Sequence[Examples], target: str, num_rounds: 
             )
         features = np.column_stack([rows.pop(name) for name in names])
         key = np.column_stack([rows[name] for name in keys])
+        given = _given(examples, key)
         half_life, day = config.training_examples.half_life_days, rows[AS_OF_DAY]
         weights = exponential_decay(int(day.max()) - day, half_life) if half_life else None
+        categories: tuple[str, ...] = ()
+        if given is not None:
+            coding, columns_of_given = given
+            more, categories = tree_names(coding)
+            features, names = np.column_stack((features, columns_of_given)), (*names, *more)
         model = gbdt.fit_ensemble(
-            features, rows[label], key, rows[c.FOLD], names, config.gbdt, config.seed, num_rounds, weights=weights
-        )
+            features, rows[label], key, rows[c.FOLD], names, config.gbdt, config.seed, num_rounds,
+            weights=weights, categories=categories,
+        )  # fmt: skip
         manifest, texts = gbdt.to_texts(model)
-        model_folder.save(target, manifest, texts=texts)
+        arrays: dict[str, Array] = {}
+        if given is not None:
+            described, arrays = to_arrays(coding)
+            manifest |= {GIVEN: described, IMPORTANCE: _rounded(gbdt.importance(model), tree_names(coding)[0])}
+        model_folder.save(target, manifest, arrays, texts=texts)
     manifest = model_folder.read_manifest(target)
     members = manifest["members"]
     num_rounds = max(1, round(float(np.mean([one["num_rounds"] for one in members]))))
     return {"num_rounds": num_rounds, "rows": members[0]["num_rows"]}
+
+
+def _given(examples: Sequence[Examples], key: Array) -> tuple[Coding, Array] | None:
+    """How trees read the features that the configuration names, and their columns for rows with these keys (n, 4);
+    None where it names none."""
+    folders = {as_of_day(window.as_of): window.given for window in examples if window.given is not None}
+    if not folders:
+        return None
+    book, (day, _, user, item) = FeatureBook(folders), key.T
+    coding = fit_coding(book, user, item, day)
+    return coding, tree_columns(coding, *numbers_and_codes(book, coding, user, item, day))
+
+
+def _rounded(shares: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:
+    return {name: round(shares[name], 4) for name in names}

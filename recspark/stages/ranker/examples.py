@@ -20,6 +20,7 @@ class Examples:
     """The examples of a closed window.
 
     `fingerprint`: hash of their inputs. `bundle`: the folder of the retrievers as of the window. `num_rows`: examples.
+    `given`: the folder of the features that the configuration names, as of the window; None if it names none.
     """
 
     as_of: date
@@ -27,6 +28,12 @@ class Examples:
     files: tuple[str, ...]
     bundle: str
     num_rows: int
+    given: str | None = None
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What tells these examples from others, for a fingerprint."""
+        return (self.fingerprint, artifacts.name_of(self.given)) if self.given else (self.fingerprint,)
 
 
 def judged(examples: Sequence[Examples], num_windows: int) -> int:

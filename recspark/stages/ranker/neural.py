@@ -23,7 +23,7 @@ from recspark.windows import as_of_day
 
 def folder(store: Store, config: Config, examples: Sequence[Examples]) -> str:
     """The folder of the models of these windows. Its name holds a hash of all inputs, so later nights find it again."""
-    inputs = [(window.fingerprint, artifacts.name_of(window.bundle)) for window in examples]
+    inputs = [(window.fingerprint, artifacts.name_of(window.bundle), *window.inputs[1:]) for window in examples]
     return artifacts.folder(store, RANKER, f"{examples[0].as_of}-{artifacts.fingerprint(RANKER, config, *inputs)}")
 
 
@@ -69,7 +69,7 @@ def windows_of(
     to judge on; each the newest with at most `ranker.max_rows` examples."""
     older = examples[judged(examples, config.model_metrics.num_windows) :]
     published, evaluated = (newest(part, config.ranker.max_rows) if part else () for part in (examples, older))
-    made = {w.as_of: Window(as_of_day(w.as_of), w.files, histories[w.as_of], w.bundle) for w in examples}
+    made = {w.as_of: Window(as_of_day(w.as_of), w.files, histories[w.as_of], w.bundle, w.given) for w in examples}
     return tuple(made[w.as_of] for w in published), tuple(made[w.as_of] for w in evaluated)
 
 

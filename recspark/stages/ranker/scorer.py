@@ -8,7 +8,7 @@ do not matter.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +19,17 @@ from recspark import columns as c
 from recspark import model_folder
 from recspark.arrays import Array
 from recspark.config.schema import Config
+from recspark.errors import DataError
+from recspark.given_features import (
+    Coding,
+    FeatureBook,
+    from_arrays,
+    numbers_and_codes,
+    tree_columns,
+    tree_names,
+)
 from recspark.models.rankers.blend import blend
+from recspark.stages.ranker.boosted import GIVEN, IMPORTANCE
 from recspark.stages.ranker.modes import BLEND, EVALUATED, GBDT, RANKER, trained_modes
 from recspark.tables.histories import shards_folder
 from recspark.warehouse import artifacts
@@ -38,7 +48,7 @@ class Scorer:
 
     `rankers`, `trees`: folders of a copy of the torch rankers and of gbdt, None if it was not trained. `histories`,
     `bundle`: the folders of the date. `day`: the date as days since the epoch. `retrievers`: the configured ones.
-    `trained`: the trained modes.
+    `trained`: the trained modes. `given`: the folder of the features that the configuration names.
     """
 
     rankers: str | None
@@ -48,6 +58,7 @@ class Scorer:
     day: int
     retrievers: tuple[str, ...]
     trained: tuple[str, ...] = (RANKER, GBDT, BLEND)
+    given: str | None = None
 
     @property
     def modes(self) -> tuple[str, ...]:
@@ -68,7 +79,11 @@ class Scorer:
         """Columns of candidates that the modes read."""
         parts = {RANKER, GBDT} if BLEND in modes else set()
         needed = parts.union(modes) - {BLEND}
-        features = [model_folder.read_manifest(str(self.trees))["features"]] if GBDT in needed else []
+        features: list[Sequence[str]] = []
+        if GBDT in needed:
+            manifest = model_folder.read_manifest(str(self.trees))
+            given = manifest.get(IMPORTANCE, ())
+            features.append([name for name in manifest["features"] if name not in given])
         if needed - {GBDT}:
             features.append(model_folder.read_manifest(f"{self.rankers}/{RANKER}")["spec"]["features"])
         return (c.SCENARIO_IDX, c.USER_IDX, c.ITEM_IDX, *dict.fromkeys(name for names in features for name in names))
@@ -90,8 +105,18 @@ class Scorer:
     def _boosted(self, rows: pa.Table | pa.RecordBatch) -> Array:
         from recspark.models.rankers import gbdt  # here: see the top
 
-        trees = _open(str(self.trees))
-        return np.asarray(gbdt.predict(trees, _dense(rows, trees.features), num_threads=1), np.float64)
+        trees, coding = _open(str(self.trees)), _coding(str(self.trees))
+        if coding is None:
+            return np.asarray(gbdt.predict(trees, _dense(rows, trees.features), num_threads=1), np.float64)
+        if self.given is None or (book := _features(self.given, self.day)).names != coding.names:
+            raise DataError(
+                f"{self.given}: found other features than {self.trees} was trained with; run jobs/ranker.py first"
+            )
+        user, item = (_numbers(rows, name) for name in (c.USER_IDX, c.ITEM_IDX))
+        found = numbers_and_codes(book, coding, user, item, np.full(len(user), self.day))
+        dense = _dense(rows, [name for name in trees.features if name not in tree_names(coding)[0]])
+        columns = np.column_stack((dense, tree_columns(coding, *found)))
+        return np.asarray(gbdt.predict(trees, columns, num_threads=1), np.float64)
 
     def _neural(self, rows: pa.Table | pa.RecordBatch, mode: str) -> Array:
         from recspark.training.ranking import scoring  # here: see the top
@@ -100,14 +125,15 @@ class Scorer:
         scenario, user, item = (_numbers(rows, name) for name in (c.SCENARIO_IDX, c.USER_IDX, c.ITEM_IDX))
         dense = _dense(rows, scoring.features(f"{self.rankers}/{RANKER}"))
         if mode == RANKER:
-            return scoring.probabilities(folder, self.histories, self.bundle, self.day, dense, (scenario, user, item))
+            ids = (scenario, user, item)
+            return scoring.probabilities(folder, self.histories, self.bundle, self.day, dense, ids, self.given)
         out = np.empty(len(dense))
         for target in np.unique(scenario):
             rows_of_target = scenario == target
             model = _ranker_of(str(self.rankers), mode, int(target))
             keys = (scenario[rows_of_target], user[rows_of_target], item[rows_of_target])
             out[rows_of_target] = scoring.probabilities(
-                model, self.histories, self.bundle, self.day, dense[rows_of_target], keys
+                model, self.histories, self.bundle, self.day, dense[rows_of_target], keys, self.given
             )
         return out
 
@@ -159,6 +185,17 @@ def _ranker_of(models: str, mode: str, scenario: int) -> str:
 @lru_cache(maxsize=4)
 def _spread(network: str) -> float:
     return float(model_folder.read_manifest(network)["spread"])
+
+
+@lru_cache(maxsize=4)
+def _coding(trees: str) -> Coding | None:
+    manifest = model_folder.read_manifest(trees)
+    return from_arrays(manifest[GIVEN], partial(model_folder.open_array, trees)) if GIVEN in manifest else None
+
+
+@lru_cache(maxsize=4)
+def _features(folder: str, day: int) -> FeatureBook:
+    return FeatureBook({day: folder})
 
 
 @lru_cache(maxsize=4)

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from typing import Any
 
@@ -16,6 +16,7 @@ from recspark import columns as c
 from recspark import model_folder
 from recspark.arrays import Array
 from recspark.config.rankers import Task
+from recspark.given_features import Coding, FeatureBook, fit_coding, numbers_and_codes
 from recspark.histories import HistoryBook
 from recspark.models.layers import Inputs, id_rows, look_up
 from recspark.models.rankers import network
@@ -44,19 +45,36 @@ STEPS_AN_EPOCH = 300
 
 
 class BatchPreparer:
-    """Batches of the feed -> model inputs and targets: the columns split, histories and content looked up."""
+    """Batches of the feed -> model inputs and targets: the columns split; histories, content and given features looked
+    up."""
 
     def __init__(self, features: Sequence[str], tasks: Sequence[Task], windows: Sequence[Window], length: int) -> None:
         self._num_features, self._tasks, self._length = len(features), tuple(tasks), length
         self._histories = HistoryBook({window.day: window.histories for window in windows})
         # The newest date's vectors serve all: content does not change with the date, and the newest has every item.
         self.content = model_folder.open_array(windows[0].bundle, "content")
+        folders = {window.day: window.given for window in windows if window.given is not None}
+        self._given = FeatureBook(folders) if folders else None
+        self.coding: Coding | None = None
 
     def __call__(self, batch: Batch) -> tuple[Inputs, Tensor]:
         day, scenario, user, item = batch.ints.T
         history = self._histories.block(user, day, self._length)
         inputs = look_up(batch.floats[:, : self._num_features], scenario, item, history, self.content)
+        if (given := self.given(batch.ints)) is not None:
+            numbers, texts = map(torch.from_numpy, given)
+            inputs = replace(inputs, numbers_BN=numbers, texts_BGT=texts.long())
         return inputs, torch.from_numpy(self.targets(batch.floats))
+
+    def given(self, ints: Array) -> tuple[Array, Array] | None:
+        """The given features of rows (n, I) of the feed, see `numbers_and_codes`; None without any. The first rows
+        decide which texts are known: those of the sample that a network is made from."""
+        if self._given is None:
+            return None
+        day, _, user, item = ints.T
+        if self.coding is None:
+            self.coding = fit_coding(self._given, user, item, day)
+        return numbers_and_codes(self._given, self.coding, user, item, day)
 
     def targets(self, floats: Array) -> Array:
         """The labels among a batch's float columns, as the loss sees them: float32 (n, T)."""
@@ -260,9 +278,11 @@ def new_network(
     manifest = model_folder.read_manifest(model.windows[0].bundle)
     scenarios = manifest["scenarios"].values()
     names = [task.name for task in job.tasks]
-    given = tuple(names.index(task.given) if task.given else -1 for task in job.tasks)
+    before = tuple(names.index(task.given) if task.given else -1 for task in job.tasks)
     counts = np.bincount(sample.ints[:, INTS.index(c.ITEM_IDX)], minlength=len(preparer.content))
     rows_C = id_rows(counts, settings.min_item_rows, settings.item_buckets)
+    given = preparer.given(sample.ints)
+    coding = preparer.coding
     spec = Spec(
         features=job.features,
         tasks=tuple(names),
@@ -280,11 +300,16 @@ def new_network(
         dropout=settings.dropout,
         model=settings.model,
         cross_layers=settings.cross_layers,
-        given=given if any(task.given for task in job.tasks) else (),
+        given=before if any(task.given for task in job.tasks) else (),
         task_weighting=settings.task_weighting,
+        given_numbers=coding.numbers if coding else (),
+        given_texts=coding.texts if coding else (),
+        given_known=tuple(map(len, coding.known)) if coding else (),
     )
     ranker = network.build(spec, job.seed)
     ranker.encoder.fit_ids(rows_C)
+    if ranker.encoder.given is not None and given is not None and coding is not None:
+        ranker.encoder.given.fit(given[0], coding.known)
     ranker.fit(dense, sample.ints[:, SCENARIO_AT], preparer.targets(sample.floats))
     return ranker
 

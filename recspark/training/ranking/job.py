@@ -23,6 +23,7 @@ class Window:
     files: tuple[str, ...]
     histories: str  # folder
     bundle: str  # the retriever's folder: content vectors, number of items, scenarios
+    given: str | None = None  # folder of the features that the configuration names; None: it names none
 
 
 @dataclass(frozen=True)

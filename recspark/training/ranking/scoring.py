@@ -14,6 +14,8 @@ import torch
 
 from recspark import model_folder
 from recspark.arrays import Array
+from recspark.errors import DataError
+from recspark.given_features import Coding, FeatureBook, names_in, numbers_and_codes
 from recspark.histories import HistoryBook
 from recspark.models.layers import Inputs
 from recspark.models.rankers.network import Network
@@ -29,12 +31,19 @@ def features(model: str) -> tuple[str, ...]:
 
 
 def probabilities(
-    model: str, histories: str, bundle: str, day: int, dense: Array, ids: tuple[Array, Array, Array]
+    model: str,
+    histories: str,
+    bundle: str,
+    day: int,
+    dense: Array,
+    ids: tuple[Array, Array, Array],
+    given: str | None = None,
 ) -> Array:
     """Probability of the first task, float64 (n,).
 
     `model`, `histories`, `bundle`: folders; `day`: the histories' date, days since the epoch; `dense` (n, F) float32,
-    fastest in Fortran order; `ids`: scenario_idx, user_idx, item_idx, (n,) each.
+    fastest in Fortran order; `ids`: scenario_idx, user_idx, item_idx, (n,) each; `given`: folder of the given features,
+    if the model has any.
     """
     network, vectors, book = _open(model), _vectors(model, bundle), _book(histories, day)
     out = np.empty(len(dense))
@@ -53,9 +62,18 @@ def probabilities(
                 content_UC=EMPTY,
                 vectors_UD=vectors.table,
                 user_B=torch.from_numpy(place),
+                **_given(model, given, day, user, item),
             )
             out[at : at + ROWS] = torch.sigmoid(network(inputs)[:, 0].double()).numpy()
     return out
+
+
+def _given(model: str, folder: str | None, day: int, user: Array, item: Array) -> dict[str, torch.Tensor]:
+    coding = _coding(model, folder)
+    if folder is None or coding is None:
+        return {}
+    numbers, texts = numbers_and_codes(_features(folder, day), coding, user, item, np.full(len(user), day))
+    return {"numbers_BN": torch.from_numpy(numbers), "texts_BGT": torch.from_numpy(texts).long()}
 
 
 class ItemVectors:
@@ -96,6 +114,25 @@ def _open(model: str) -> Network:
 @lru_cache(maxsize=4)  # to bound memory; a table that was dropped is computed again as it is needed
 def _vectors(model: str, bundle: str) -> ItemVectors:
     return ItemVectors(_open(model), model_folder.open_array(bundle, "content"))
+
+
+@lru_cache(maxsize=32)
+def _coding(model: str, folder: str | None) -> Coding | None:
+    """How the model reads given features.
+
+    Raises: DataError if they are other ones than those that it was trained with."""
+    encoder, spec = _open(model).encoder.given, _open(model).spec
+    if encoder is None:
+        return None
+    coding = None if folder is None else Coding(names_in(folder), encoder.known(), ())
+    if coding is None or (coding.numbers, coding.texts) != (spec.given_numbers, spec.given_texts):
+        raise DataError(f"{folder}: found other features than {model} was trained with; run jobs/ranker.py first")
+    return coding
+
+
+@lru_cache(maxsize=4)
+def _features(folder: str, day: int) -> FeatureBook:
+    return FeatureBook({day: folder})
 
 
 @lru_cache(maxsize=4)

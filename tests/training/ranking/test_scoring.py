@@ -1,5 +1,6 @@
 """What scoring computes once for many rows gives the rows' own scores."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +8,16 @@ import pytest
 import torch
 
 from recspark import model_folder
+from recspark.errors import DataError
 from recspark.histories import HistoryBook
+from recspark.metrics import auc
 from recspark.models.layers import look_up
 from recspark.models.rankers import network
 from recspark.models.rankers.catalogue import BODIES
 from recspark.models.rankers.spec import Spec
 from recspark.training.ranking import saved, scoring
+from recspark.training.ranking.fit import train_all
+from recspark.training.ranking.job import RankerModel
 from tests.training import planted
 
 NUM_KNOWN = 15  # items of the network; the content has planted.NUM_ITEMS = 20, and 24 exist
@@ -34,6 +39,30 @@ def dense(num_rows: int) -> np.ndarray:
     found = rng.normal(size=(num_rows, 3)).astype(np.float32)
     found[rng.random(num_rows) < 0.3, 2] = np.nan
     return found
+
+
+def test_a_ranker_learns_from_given_features(tmp_path: Path) -> None:
+    """Users click the items of their own kind, which nothing else shows: without `given` scores are chance (AUC .5).
+    Scoring looks up what training did: the same probabilities, in any order of the rows."""
+    found = {}
+    for name in ("without", "with"):
+        folder = tmp_path / name
+        window = planted.window(folder, 6000, rows=planted.alike)
+        if name == "with":
+            window = replace(window, given=planted.given(folder))
+        model = RankerModel("evaluated", f"{folder}/model", (window,))
+        train_all(planted.job((model,), (planted.task("click"),), max_epochs=6))
+        rows = planted.alike(2000, seed=99)
+        ids = tuple(rows[column] for column in ("scenario_idx", "user_idx", "item_idx"))
+        inputs = np.stack([rows[column] for column in planted.FEATURES], axis=1)
+        where = (model.folder, window.histories, window.bundle, planted.DAY)
+        found[name] = scoring.probabilities(*where, inputs, ids, window.given)
+        turned = (np.ascontiguousarray(inputs[::-1]), tuple(column[::-1].copy() for column in ids))
+        back = scoring.probabilities(*where, *turned, window.given)
+        np.testing.assert_allclose(back[::-1], found[name], atol=1e-6, rtol=0)
+    assert auc(rows["label_click"], found["with"]) > 0.95 and auc(rows["label_click"], found["without"]) < 0.6
+    with pytest.raises(DataError, match=r"other features than .* was trained with"):
+        scoring.probabilities(*where, inputs, ids)
 
 
 @pytest.mark.parametrize("model", BODIES)
