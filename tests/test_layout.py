@@ -62,6 +62,7 @@ TESTED_BY = {
     "errors.py": "tests/jobs/test_odd_input.py",
     "expressions.py": "tests/sources/test_raw.py",
     "model_folder.py": "tests/training/test_checkpoint.py",
+    "models/normaliser.py": "tests/models/test_layers.py",
     "models/rankers/catalogue.py": "tests/models/rankers/test_contract.py",
     "models/rankers/mmoe.py": "tests/models/rankers/test_contract.py",
     "models/rankers/pepnet.py": "tests/models/rankers/test_contract.py",

@@ -2,12 +2,13 @@
 
 import time
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from recspark import columns as c
@@ -18,6 +19,7 @@ from recspark.config.schema import Config
 from recspark.errors import DataError, TrainingError
 from recspark.features import FEATURES
 from recspark.histories import HistoryBook
+from recspark.metrics import auc
 from recspark.models.rankers import gbdt
 from recspark.stages.launch import launch
 from recspark.stages.ranker import boosted, neural
@@ -158,8 +160,6 @@ def test_without_trained_models_the_retrievers_still_order(scorer: Scorer) -> No
 
 
 def test_gbdt_publishes_with_the_rounds_of_the_evaluated_one(tmp_path: Path) -> None:
-    import pyarrow.parquet as pq
-
     rng = np.random.default_rng(0)
     source = {"format": "parquet", "paths": ["x"], "scenario": "s", "user_id": "u", "item_id": "i", "event_time": "t"}
     tasks = [{"name": name, "kind": "binary", "sql": "x"} for name in ("interaction", "other")]
@@ -185,6 +185,40 @@ def test_gbdt_publishes_with_the_rounds_of_the_evaluated_one(tmp_path: Path) -> 
     assert done["evaluated"]["rows"] == 900  # 90 of 100 users; a tenth stops the training
     assert done["published"] == {"num_rounds": done["evaluated"]["num_rounds"], "rows": 2000}
     assert model_folder.exists(f"{tmp_path}/run/published")
+
+
+def test_gbdt_learns_from_given_features_and_says_what_they_are_worth(tmp_path: Path) -> None:
+    """Odd users take items of the kind 1, even ones those above the number .95; nothing else shows it."""
+    source = {"format": "parquet", "paths": ["x"], "scenario": "s", "user_id": "u", "item_id": "i", "event_time": "t"}
+    config = Config.model_validate({
+        "warehouse": str(tmp_path), "source": {"interactions": source}, "gbdt": {"max_rounds": 60},
+    })  # fmt: skip
+    rng = np.random.default_rng(0)
+    table = {name: rng.normal(size=20_000).astype(np.float32) for name in FEATURES}
+    user, item = np.arange(20_000) // 10 % planted.NUM_USERS, rng.integers(0, planted.NUM_ITEMS, 20_000)
+    table["label_interaction"] = np.where(user % 2, item % 2, item >= 10).astype(np.float32)
+    ids = {c.SCENARIO_IDX: np.arange(20_000) // 500, c.USER_IDX: user, c.ITEM_IDX: item, c.FOLD: user % 10}
+    ids["as_of_day"] = np.full(20_000, planted.DAY)
+    rows = pa.table(table | {name: values.astype(np.int32) for name, values in ids.items()})
+    pq.write_table(rows, tmp_path / "rows.parquet")
+    as_of, given = date(1970, 1, 1) + timedelta(planted.DAY), planted.given(tmp_path)
+    window = Examples(as_of, "f", (f"file://{tmp_path}/rows.parquet",), "bundle", 20_000, given)
+    boosted.train(config, [window, window], f"{tmp_path}/run")
+    manifest = model_folder.read_manifest(f"{tmp_path}/run/published")
+    assert sum(manifest["importance"].values()) > 0.9 and manifest["importance"]["given_user_group"] > 0.1
+    scorer = Scorer(None, f"{tmp_path}/run/published", "", "", planted.DAY, RETRIEVERS, given=given)
+    assert not {name for name in scorer.columns(("gbdt",)) if name.startswith("given")}
+    found = scorer(rows.select(list(scorer.columns(("gbdt",)))), ("gbdt",))["gbdt"]
+    assert auc(table["label_interaction"], found) > 0.95
+    order = rng.permutation(20_000)
+    np.testing.assert_array_equal(scorer(rows.take(pa.array(order)), ("gbdt",))["gbdt"], found[order])
+    with pytest.raises(DataError, match=r"other features than .* was trained with"):
+        replace(scorer, given=None)(rows, ("gbdt",))
+
+
+def test_given_features_are_part_of_what_models_are_made_of(tmp_path: Path) -> None:
+    plain = Examples(date(2020, 1, 6), "f", (), "bundle", 1)
+    assert plain.inputs == ("f",) and replace(plain, given="w/models/given_features/2020-a").inputs == ("f", "2020-a")
 
 
 RUN_DATE = date(2024, 5, 6)  # 28-day windows that closed before it open on 8 April and 11 March
