@@ -181,10 +181,11 @@ class Config(Section):
         """Hash of the values under some dotted keys (`ranker`, `scenarios.min_users`), for a fingerprint.
 
         What is off (null, false, empty) counts as if it were not there: a new key that is off by default changes no
-        fingerprint of an existing warehouse.
+        fingerprint of an existing warehouse. Features are read by artefacts of their own, so they are no part of their
+        source's value, only of `source.<name>.features`.
         """
         dumped = self.model_dump(mode="json")
-        found = {key: _switched_on(_under(dumped, key)) for key in keys}
+        found = {key: _switched_on(_of_key(dumped, key)) for key in keys}
         return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -193,6 +194,14 @@ def _under(tree: Any, key: str) -> Any:
     for part in key.split("."):
         tree = None if tree is None else tree[part]
     return tree
+
+
+def _of_key(tree: Any, key: str) -> Any:
+    """The value of a dotted key, without the `features` of a source's section."""
+    found = _under(tree, key)
+    if not isinstance(found, dict) or key not in ("source.items", "source.users"):
+        return found
+    return {name: value for name, value in found.items() if name != "features"}
 
 
 def _switched_on(tree: Any) -> Any:

@@ -1,8 +1,8 @@
 """The sections of the configuration about the data that recspark reads."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import model_validator
+from pydantic import StringConstraints, model_validator
 
 from recspark.config.section import Place, Section
 
@@ -30,6 +30,18 @@ class Source(Section):
         if any(not path.strip() for path in self.paths):
             raise ValueError("an empty path would be the working directory; give the file, the folder or the pattern")
         return self
+
+
+class Feature(Section):
+    """What the rankers are told of an item or a user."""
+
+    kind: Literal["number", "category", "categories"]
+    """A number; one text; or a list of texts, of which 20 count. A missing value is a value of its own."""
+    sql: str
+    """Spark SQL over the source's columns: `age`, or `split(genres, '[|]')` for `categories`."""
+
+
+FeatureName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
 class InteractionSource(Source):
@@ -65,16 +77,30 @@ class ItemSource(Source):
     event_time: str | None = None
     """When the row became known; rows from run_date on are not read."""
     keep: Literal["first", "last"] = "last"
-    """The row of an item that counts, by event_time."""
+    """The row of an item that counts, by event_time. Of `features` it is always the newest one before a date."""
+    features: dict[FeatureName, Feature] = {}
+    """Name -> what the rankers are told of the item."""
 
 
 class UserSource(Source):
-    """Users who get a list although they may have no event."""
+    """What is known of users, and who gets a list although they may have no event."""
 
-    scenario: str
-    """The scenario of the list."""
     user_id: str
     """The user, as the events name them."""
+    scenario: str | None = None
+    """The scenario of the list that each row's user gets; null: the source has features and gives nobody a list."""
+    event_time: str | None = None
+    """When the row's features became known: at a date the newest row before it counts. Null: known at all dates."""
+    features: dict[FeatureName, Feature] = {}
+    """Name -> what the rankers are told of the user."""
+
+    @model_validator(mode="after")
+    def _used(self) -> "UserSource":
+        if self.scenario is None and not self.features:
+            raise ValueError(
+                "found neither `scenario` nor `features`; give the scenario of the users' lists, or features"
+            )
+        return self
 
 
 class CandidateSource(Source):
@@ -94,3 +120,13 @@ class Sources(Section):
     interactions: InteractionSource
     items: ItemSource | None = None
     users: UserSource | None = None
+
+    @property
+    def users_with_lists(self) -> UserSource | None:
+        """`users`, if its users get a list."""
+        return self.users if self.users is not None and self.users.scenario is not None else None
+
+    @property
+    def has_features(self) -> bool:
+        """Is there a feature of items or users?"""
+        return any(source is not None and source.features for source in (self.items, self.users))

@@ -27,7 +27,7 @@ def num_reserved(store: Store, config: Config) -> int:
 
 
 def _given(store: Store, config: Config) -> DataFrame:
-    source = config.source.users
+    source = config.source.users_with_lists
     assert source is not None
     rows = raw.read(store.spark, source, SECTION)
     place = raw.place(source)

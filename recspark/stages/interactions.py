@@ -150,7 +150,8 @@ def _require_accepted(counts: Counts, days: Mapping[date | None, Day], run_date:
 def _fingerprint(store: Store, config: Config, run_date: date) -> str:
     if config.interactions.unknown_items == "reject" and config.source.items is None:
         raise ConfigError("interactions.unknown_items: reject needs source.items; add it, or set `keep`")
-    sources: dict[str, Source | None] = {SECTION: config.source.interactions, users.SECTION: config.source.users}
+    with_lists = config.source.users_with_lists
+    sources: dict[str, Source | None] = {SECTION: config.source.interactions, users.SECTION: with_lists}
     if config.interactions.unknown_items == "reject":
         sources[catalogue.SECTION] = config.source.items
     found = [raw.fingerprint(store.spark, source, name) for name, source in sources.items() if source is not None]
@@ -165,9 +166,9 @@ def _settings(config: Config) -> str:
 
 
 def _ids(store: Store, config: Config, accepted: DataFrame) -> tuple[DataFrame, DataFrame]:
-    """The ids of users and scenarios, from the events and from source.users."""
+    """The ids of users and scenarios, from the events and from source.users, if it gives lists."""
     ids = accepted.select(c.SCENARIO, c.USER_ID)
-    if config.source.users is not None:
+    if config.source.users_with_lists is not None:
         ids = ids.union(eligible_users(store, config))
         reserved = users.num_reserved(store, config)
         if reserved:

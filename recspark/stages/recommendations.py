@@ -188,7 +188,7 @@ def expected_lists(store: Store, config: Config, run_date: date, events: DataFra
     With candidates.source: the lists of its rows, with a column `size`, since a list there may have fewer than k items.
     """
     if config.candidates.source is None:
-        given = users.eligible_users(store, config) if config.source.users is not None else None
+        given = users.eligible_users(store, config) if config.source.users_with_lists is not None else None
         return table.eligible(events, config.scenarios, given, default_user=True)
     rows = store.read(candidates.TABLE).where(F.col(c.AS_OF) == F.lit(run_date))
     sizes = rows.groupBy(c.SCENARIO, c.USER_IDX).agg(F.count("*").alias("rows"))

@@ -62,6 +62,7 @@ ARTIFACTS = {
         (f"{_STAGES}.recommendations",),
     ),
     # model folders
+    "given_features": Artifact(("source.items.features", "source.users.features"), ("recspark.given_features",)),
     "text_adapter": Artifact(
         ("text_adapter", _EVENTS, "seed"), (f"{_STAGES}.text_adapter", "recspark.training.content.text_adapter")
     ),

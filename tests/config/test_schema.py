@@ -66,6 +66,12 @@ def test_overrides_are_yaml_and_make_sections(minimal):
         (f"{TASKS}=[{{name: a, kind: binary, sql: x, given: a}}]", "task a: given a, expected another .* no circle"),
         (f"{TASKS}=[{{name: a, kind: binary, sql: x}}, {{name: b, kind: regression, sql: x, given: a}}]", "b: given a"),
         (f"{TASKS}=[{{name: a, kind: multilabel, sql: x}}]", r"kind multilabel needs `labels: \{name: sql\}`"),
+        (
+            "source.users={format: csv, paths: [x], user_id: u}",
+            r"`source\.users`: .* neither `scenario` nor `features`",
+        ),
+        (f"source.users.features.age={{kind: text, sql: x}}", r"`source\.users\.features\.age\.kind`: found 'text', "),
+        (f"source.items.features={{Age x: {{kind: number, sql: x}}}}", r"`source\.items\.features\.Age x\.\[key\]`: "),
         ("warehouse.x=1", "`warehouse` is a value, not a section"),
         ("warehouse", r"expected dotted\.key=value"),
         ("warehouse=[", "the value is not YAML"),
@@ -91,6 +97,24 @@ def test_digest_is_that_of_the_named_sections(minimal):
     base, other = load(minimal), load(minimal, ("scenarios.min_users=5",))
     assert base.digest("source", "interactions") == other.digest("source", "interactions")
     assert base.digest("scenarios") != other.digest("scenarios")
+
+
+def test_features_are_read_by_an_artefact_of_their_own(minimal):
+    """A new feature changes neither the items nor whose lists there are."""
+    users = "source.users={format: csv, paths: [x], scenario: s, user_id: u}"
+    plain = load(minimal, (users,))
+    other = load(minimal, (users, "source.users.features={features: {kind: category, sql: x}}"))
+    assert plain.digest("source.users") == other.digest("source.users")
+    assert plain.digest("source.users.features") != other.digest("source.users.features")
+    assert [one.source.has_features for one in (load(minimal), plain, other)] == [False, False, True]
+
+
+def test_users_with_features_alone_get_no_list(minimal):
+    features = "features: {age: {kind: number, sql: age}}"
+    known = load(minimal, (f"source.users={{format: csv, paths: [x], user_id: u, {features}}}",))
+    assert known.source.users is not None and known.source.users_with_lists is None
+    listed = load(minimal, ("source.users={format: csv, paths: [x], user_id: u, scenario: s}",))
+    assert listed.source.users_with_lists == listed.source.users is not None
 
 
 def test_scenario_rules(minimal):

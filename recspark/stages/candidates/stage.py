@@ -97,7 +97,7 @@ def tonight_of(
     settings, groups = settings_of(config, as_of, rules), histories.groups_in(bundle_path)
     known = histories.as_of(all_histories, as_of, groups, config.scenarios)
     names = [group.scenario for group in groups]
-    if config.source.users is not None:
+    if config.source.users_with_lists is not None:
         ids = users.eligible_users(store, config)
         # user_id is the index's key, so the join keeps one row an id
         listed = ids.join(store.read(index.USER_INDEX), on=c.USER_ID, how="inner").select(c.USER_IDX, c.SCENARIO)
@@ -200,8 +200,8 @@ def _fingerprint(
     listed = "none"  # what says whose lists they are, beside the retriever
     if tonight and config.candidates.source is not None:
         listed = raw.fingerprint(store.spark, config.candidates.source, given.SECTION)
-    elif tonight and config.source.users is not None:
-        listed = raw.fingerprint(store.spark, config.source.users, users.SECTION) + config.digest(users.SECTION)
+    elif tonight and (source := config.source.users_with_lists) is not None:
+        listed = raw.fingerprint(store.spark, source, users.SECTION) + config.digest(users.SECTION)
     elif not tonight:
         listed = store.digest(INTERACTIONS, c.EVENT_DATE, window_end(as_of, config.training_examples.label_days))
     read = config if tonight else config.of_past_dates()

@@ -98,11 +98,11 @@ def _modules(config: Config) -> tuple[str, ...]:
 def require_scenarios(config: Config, run_date: date, known: list[Group]) -> None:
     """Warn of scenarios.overrides without any event yet: a misspelling, or a scenario that opens later.
 
-    Not checked with source.users, which may name scenarios without events.
+    Not checked if source.users gives lists, which may name scenarios without events.
     Raises: ConfigError if retriever.sequence.target is such a scenario.
     """
     found = [group.scenario for group in known]
-    if not found or config.source.users is not None:
+    if not found or config.source.users_with_lists is not None:
         return
     target = config.retriever.sequence.target if config.retriever.sequence is not None else None
     for name in sorted({*config.scenarios.overrides, *([target] if target else [])} - set(found)):
