@@ -9,18 +9,15 @@ import torch
 from scipy import special
 
 from recspark.models.layers import (
-    KNOTS,
-    REACH,
     ContentFusion,
     FeatureEncoder,
     Inputs,
-    Normaliser,
     RowNoise,
     dropout,
     id_rows,
     look_up,
-    missing_features,
 )
+from recspark.models.normaliser import KNOTS, REACH, Normaliser, missing_features
 
 NAN = np.nan
 

@@ -10,7 +10,7 @@ from recspark import columns as c
 from recspark.config.schema import Config
 from recspark.errors import DataError
 from recspark.tables import training_examples
-from recspark.warehouse import artifacts
+from recspark.warehouse import artifacts, given_features
 from recspark.warehouse.store import Store
 from recspark.windows import closed_windows
 
@@ -65,7 +65,8 @@ def examples_of(store: Store, config: Config, run_date: date) -> list[Examples]:
         files = tuple(store.files(target, store.version(target), {c.AS_OF: as_of}))
         if files:
             bundle = artifacts.require(store, config, "retriever", as_of, "retriever")
-            examples.append(Examples(as_of, stamp[artifacts.FINGERPRINT], files, bundle, num_rows.get(as_of, 0)))
+            given = given_features.folder_of(store, config, as_of)
+            examples.append(Examples(as_of, stamp[artifacts.FINGERPRINT], files, bundle, num_rows.get(as_of, 0), given))
     if not examples:
         raise DataError(
             f"no training examples before {run_date} in {store.name(target.noun)}; run jobs/training_examples.py first "

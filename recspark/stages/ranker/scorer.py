@@ -32,7 +32,7 @@ from recspark.models.rankers.blend import blend
 from recspark.stages.ranker.boosted import GIVEN, IMPORTANCE
 from recspark.stages.ranker.modes import BLEND, EVALUATED, GBDT, RANKER, trained_modes
 from recspark.tables.histories import shards_folder
-from recspark.warehouse import artifacts
+from recspark.warehouse import artifacts, given_features
 from recspark.warehouse.store import Store
 from recspark.windows import as_of_day
 
@@ -148,7 +148,8 @@ def scorer(store: Store, config: Config, run_date: date, as_of: date, copy: str)
     model_folder.read_manifest(histories)  # raises an error if the folder is incomplete
     rankers, trees = (_copy(artifacts.require(store, config, kind, run_date, RANKER), copy) for kind in (RANKER, GBDT))
     names, modes = config.retriever.names, trained_modes(config)
-    return Scorer(rankers, trees, histories, bundle, as_of_day(as_of), names, modes)
+    given = given_features.folder_of(store, config, as_of)
+    return Scorer(rankers, trees, histories, bundle, as_of_day(as_of), names, modes, given)
 
 
 def evaluated(store: Store, config: Config, run_date: date) -> dict[date, Scorer]:

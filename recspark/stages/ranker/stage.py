@@ -21,6 +21,9 @@ from recspark.warehouse.store import Store
 
 log = logging.getLogger(__name__)
 
+MOST_NAMED = 10  # features in the note
+LEAKING = 0.9  # of the importance: such a feature may be the label in disguise
+
 
 def refresh(store: Store, config: Config, run_date: date, force: bool = False) -> Summary:
     """Train each kind that has no models for the present windows.
@@ -48,5 +51,23 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
         artifacts.point(store, config, kind, run_date, path)
     windows = f"windows {examples[-1].as_of} to {examples[0].as_of}"
     note = f"{windows}: {', '.join(notes)}" if notes else f"{windows} have their models"
+    note += _worth_of_given(folders[GBDT])
     log.info("ranker: %s", note)
     return Summary(RANKER, rows_in=rows, rows_out=num_models, skipped=not missing, note=note)
+
+
+def _worth_of_given(trees: str) -> str:
+    """What the configuration's features are worth to gbdt, for the note; logs a warning of one that is nearly all."""
+    worth = {name.removeprefix("given_"): share for name, share in boosted.importance(trees).items()}
+    for name, share in worth.items():
+        if share > LEAKING:
+            log.warning(
+                "%s has %.0f %% of the importance in gbdt: does it hold what happens after the date? If so, give its "
+                "source an event_time, or remove it",
+                name,
+                100 * share,
+            )
+    if not worth:
+        return ""
+    shares = ", ".join(f"{name} {share:.3f}" for name, share in [*worth.items()][:MOST_NAMED])
+    return f"; importance of the configuration's features in gbdt: {shares}"
