@@ -5,10 +5,10 @@ Tonight is Friday 2024-03-01; windows of 7 days open on the Mondays 2024-02-19 a
 
 import json
 import logging
-from collections.abc import Callable
+import shutil
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -16,9 +16,10 @@ import pytest
 from recspark import columns as c
 from recspark.config.schema import Config
 from recspark.errors import SchemaError
-from recspark.given_features import ITEMS, USERS, FeatureBook, names_in
+from recspark.given_features import ITEMS, USERS, FeatureBook
 from recspark.sources import raw
 from recspark.stages import given_features as stage
+from recspark.summary import Summary
 from recspark.tables import given_features as table
 from recspark.tables import index, interactions, items
 from recspark.warehouse.given_features import folder_of
@@ -35,14 +36,13 @@ PEOPLE = [
     {"who": "u0", "at": "2024-03-01", "age": 99, "likes": []},
     {"who": "u1", "age": 20, "likes": [f"t{n}" for n in range(10_000)]},
     {"who": "u2", "at": "2024-01-05", "age": 40},
-    {"who": "nobody", "at": "2024-01-05", "age": 50, "likes": ["war"]},
+    {"who": "cold", "at": "2024-01-05", "age": 50, "likes": ["war"]},
+    {"who": "stranger", "age": 60},
     {"who": "__default__", "age": 1},
     {"who": "u1", "at": "soon", "age": 77},
 ]
 USER_FEATURES = {"age": {"kind": "number", "sql": "age"}, "likes": {"kind": "categories", "sql": "likes"}}
 ITEM_FEATURES = {"brand": {"kind": "category", "sql": "brand"}}
-
-Settings = Callable[..., Config]
 
 
 def write_people(folder: Path, people: list[dict[str, Any]]) -> None:
@@ -61,12 +61,11 @@ def settings(folder: Path, warehouse: Path | None = None, **changes: Any) -> Con
     return hand_made.config(warehouse or folder / "w", source=source, **changes)
 
 
-@pytest.fixture
-def store(spark: Any, tmp_path: Path) -> Store:
+def write_world(folder: Path, spark: Any) -> Store:
     """Users u0, u1, u2 with a first event each; item i0 is known for long, i1 since 2024-02-15."""
-    write_people(tmp_path, PEOPLE)
-    (tmp_path / "items.csv").write_text("sku,brand\ni0,acme\ni1,umbra\ni9,acme\n")
-    made = Store(spark, settings(tmp_path), "run")
+    write_people(folder, PEOPLE)
+    (folder / "items.csv").write_text("sku,brand\ni0,acme\ni1,umbra\ni9,acme\n")
+    made = Store(spark, settings(folder), "run")
     write_events(made, FIRST_EVENTS)
     seen = [("i0", date(2024, 1, 1)), ("i1", date(2024, 2, 15))]
     rows = [(item, None, None, None, "h", first) for item, first in seen]
@@ -76,108 +75,123 @@ def store(spark: Any, tmp_path: Path) -> Store:
 
 
 def write_events(store: Store, first_events: dict[str, date]) -> None:
-    users = list(enumerate(first_events))
-    numbers = [(user, n) for n, user in users]
-    scenario, _, *rest = hand_made.event("u0", "i0", OLD)
-    events = [(scenario, user, *rest[:-1], day) for user, day in first_events.items()]
+    """Of each user one event. `cold`, who has none, is numbered as if source.users gave a list."""
+    scenario, _, *middle, _ = hand_made.event("u0", "i0", OLD)
+    events = [(scenario, user, *middle, day) for user, day in first_events.items()]
+    numbers = [(user, n) for n, user in enumerate((*first_events, "cold"))]
     create = store.spark.createDataFrame
     store.replace(index.USER_INDEX, create(numbers, index.USER_INDEX.schema))
     store.replace(interactions.TABLE, create(events, interactions.TABLE.schema))
 
 
+class Night(NamedTuple):
+    """A world on which the stage has run, to be read alone."""
+
+    folder: Path
+    store: Store
+    config: Config
+    summary: Summary
+
+
+@pytest.fixture(scope="module")
+def night(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Night:
+    folder = tmp_path_factory.mktemp("features")
+    store, config = write_world(folder, spark), settings(folder)
+    return Night(folder, store, config, stage.refresh(store, config, RUN_DATE))
+
+
+def folders(store: Store, config: Config) -> list[str]:
+    """Of tonight, PAST and OLD."""
+    return [str(folder_of(store, config, day)) for day in (RUN_DATE, PAST, OLD)]
+
+
 def ages(store: Store, config: Config, day: date) -> list[float | None]:
-    """Of the users 0, 1, 2 and of one who has no number."""
+    """Of the users 0 to 4, of whom the last has no number."""
     folder = folder_of(store, config, day)
     assert folder is not None
-    found = FeatureBook({as_of_day(day): folder}).look_up(USERS, np.arange(4), np.full(4, as_of_day(day)))
+    found = FeatureBook({as_of_day(day): folder}).look_up(USERS, np.arange(5), np.full(5, as_of_day(day)))
     return [None if np.isnan(value) else value for value in found.numbers[:, 0].tolist()]
 
 
-def test_each_date_has_what_was_known_before_it(store: Store, tmp_path: Path) -> None:
-    """u0 is 31 from the 20th on; the 99 of tonight's day is of the future. u1 came on the 14th, u2 on the 28th."""
-    config = settings(tmp_path)
-    summary = stage.refresh(store, config, RUN_DATE)
+def test_each_date_has_what_was_known_before_it(night: Night) -> None:
+    """u0 is 31 from the 20th on; the 99 of tonight's day is later. u1 came on the 14th, u2 on the 28th; cold has no
+    event, so is known tonight alone. The stranger has no number."""
+    _, store, config, summary = night
     assert [ages(store, config, day) for day in (OLD, PAST, RUN_DATE)] == [
-        [30.0, None, None, None], [30.0, 20.0, None, None], [31.0, 20.0, 40.0, None],
+        [30.0, None, None, None, None], [30.0, 20.0, None, None, None], [31.0, 20.0, 40.0, 50.0, None],
     ]  # fmt: skip
     assert (summary.rows_out, summary.skipped) == (3, False)
+    # likes: u0 war, u1 t0 to t19, cold war; u2 none
     assert summary.note == (
-        "users.age known of 100%, 3 different, users.likes known of 67%, 21 different, "
+        "users.age known of 100%, 4 different, users.likes known of 75%, 21 different, "
         "items.brand known of 100%, 2 different; "
         "2 rows of source.users left out: no usable id, or a time that cannot be read; "
         "source.users.features.likes: more than 20 texts in 1 rows, cut"
     )
-    folders = [folder_of(store, config, day) for day in (OLD, PAST, RUN_DATE)]
-    book = FeatureBook({day: str(folder) for day, folder in enumerate(folders)})
+    book = FeatureBook(dict(enumerate(folders(store, config)[::-1])))
     brands = book.look_up(ITEMS, np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1]))  # i1 is known from the 15th on
     assert np.diff(brands.offsets[0]).tolist() == [1, 0, 1, 1]
     likes = book.look_up(USERS, np.array([1, 0, 0]), np.array([2, 2, 0]))
     assert np.diff(likes.offsets[0]).tolist() == [20, 1, 2]
-    assert names_in(str(folders[0]))[USERS].numbers == ("age",)
+    assert book.names[USERS].numbers == ("age",)
 
 
-def test_the_tables_are_as_the_sources_say(store: Store, tmp_path: Path) -> None:
+def test_the_tables_are_as_the_sources_say(night: Night) -> None:
     """Also rows of ids that no event has: they may come."""
-    stage.refresh(store, settings(tmp_path), RUN_DATE)
-    found = store.read(table.USER_FEATURES).where(f"{c.USER_ID} <> 'u1'").orderBy(*table.USER_FEATURES.key).collect()
-    assert [(r.user_id, str(r.known_from)[:10], r.numbers, r.categories) for r in found] == [
-        ("nobody", "2024-01-05", {"age": 50.0}, {"likes": ["war"]}),
+    found = night.store.read(table.USER_FEATURES).where(f"{c.USER_ID} <> 'u1'").orderBy(*table.USER_FEATURES.key)
+    assert [(r.user_id, str(r.known_from)[:10], r.numbers, r.categories) for r in found.collect()] == [
+        ("cold", "2024-01-05", {"age": 50.0}, {"likes": ["war"]}),
+        ("stranger", "None", {"age": 60.0}, {}),
         ("u0", "2024-01-05", {"age": 30.0}, {"likes": ["war", "drama"]}),
         ("u0", "2024-02-20", {"age": 31.0}, {"likes": ["war"]}),
         ("u0", "2024-03-01", {"age": 99.0}, {}),
         ("u2", "2024-01-05", {"age": 40.0}, {}),
     ]
-    assert {r.item_id: r.categories["brand"] for r in store.read(table.ITEM_FEATURES).collect()} == {
+    assert {r.item_id: r.categories["brand"] for r in night.store.read(table.ITEM_FEATURES).collect()} == {
         "i0": ["acme"], "i1": ["umbra"], "i9": ["acme"],
     }  # fmt: skip
 
 
-def test_only_what_changed_is_built(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A new user and a value of later change tonight's folder alone; other keys of the sources change none."""
-    config = settings(tmp_path)
-    days = (RUN_DATE, PAST, OLD)
-    first = stage.refresh(store, config, RUN_DATE)
-    before = [folder_of(store, config, day) for day in days]
-    with monkeypatch.context() as patched:
-        patched.setattr(raw, "read", lambda *_: pytest.fail("read again"))
-        again = stage.refresh(store, config, RUN_DATE)
-    assert again.skipped and first.note.startswith(again.note)
+def test_the_same_night_again_reads_nothing(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raw, "read", lambda *_: pytest.fail("read again"))
+    again = stage.refresh(night.store, night.config, RUN_DATE)
+    assert again.skipped and night.summary.note.startswith(again.note)
+
+
+def test_only_what_changed_is_built(night: Night, tmp_path: Path) -> None:
+    """The same rows in other files, and other keys of the sources, build nothing; a new user and a value of later
+    tonight's folder alone."""
+    shutil.copytree(night.folder, tmp_path, dirs_exist_ok=True)
+    other = settings(tmp_path, users={"scenario": "'home'"}, items={"text": "brand"})
+    store = Store(night.store.spark, other, "run")
     versions = [store.version(one) for one in table.TABLES.values()]
-    write_people(tmp_path, PEOPLE)  # written again, with the same rows
-    (tmp_path / "items.csv").write_text((tmp_path / "items.csv").read_text())
-    listed = settings(tmp_path, users={"scenario": "'home'"}, items={"text": "brand"})
-    assert stage.refresh(store, listed, RUN_DATE).rows_out == 0
+    assert stage.refresh(store, other, RUN_DATE).rows_out == 0
     assert [store.version(one) for one in table.TABLES.values()] == versions
-    assert [folder_of(store, listed, day) for day in days] == before
+    before = folders(store, other)
 
     write_people(tmp_path, [*PEOPLE, {"who": "new", "age": 5}, {"who": "u0", "at": "2024-02-19", "age": 32}])
-    write_events(store, {**FIRST_EVENTS, "new": date(2024, 2, 29)})
-    assert stage.refresh(store, config, RUN_DATE).rows_out == 1
-    after = [folder_of(store, config, day) for day in days]
-    assert after[1:] == before[1:] and after[0] != before[0]
-    assert ages(store, config, RUN_DATE) == [31.0, 20.0, 40.0, 5.0]
-
-
-def test_users_without_an_event_have_features_tonight(store: Store, tmp_path: Path) -> None:
-    """They are numbered because source.users gives them a list."""
-    numbers = store.spark.createDataFrame([("nobody", 3)], index.USER_INDEX.schema)
+    numbers = store.spark.createDataFrame([("new", 4)], index.USER_INDEX.schema)
     store.append(index.USER_INDEX, numbers)
-    config = settings(tmp_path, users={"scenario": "'home'"})
-    assert stage.refresh(store, config, RUN_DATE).note.startswith("users.age known of 100%, 4 different")
-    assert [ages(store, config, day)[3] for day in (PAST, RUN_DATE)] == [None, 50.0]
+    event = ("DE", "new", *hand_made.event("u0", "i0", date(2024, 2, 29))[2:])
+    store.append(interactions.TABLE, store.spark.createDataFrame([event], interactions.TABLE.schema))
+    assert stage.refresh(store, other, RUN_DATE).rows_out == 1
+    after = folders(store, other)
+    assert after[1:] == before[1:] and after[0] != before[0]
+    assert ages(store, other, RUN_DATE) == [31.0, 20.0, 40.0, 50.0, 5.0]
 
 
-def test_without_a_feature_nothing_is_done(store: Store, tmp_path: Path) -> None:
+def test_without_a_feature_nothing_is_done(spark: Any, tmp_path: Path) -> None:
     config = settings(tmp_path, users={"features": {}, "scenario": "'home'"}, items={"features": {}})
-    summary = stage.refresh(store, config, RUN_DATE)
+    summary = stage.refresh(Store(spark, config, "run"), config, RUN_DATE)
     assert summary.skipped and summary.note == "not configured"
-    assert not any(store.exists(one) for one in table.TABLES.values()) and not (tmp_path / "w" / "models").exists()
+    assert not (tmp_path / "w").exists()
 
 
-def test_features_that_teach_nothing_are_named(store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_features_that_teach_nothing_are_named(spark: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """One value everywhere, no value at all, and a text of its own in each of 60 rows."""
     people = [{"who": f"u{n}", "name": f"name {n}", "land": "de", "job": f"job {n % 7}", "none": ""} for n in range(60)]
     write_people(tmp_path, people)
+    store = Store(spark, settings(tmp_path), "run")
     write_events(store, {f"u{n}": OLD for n in range(60)})
     features = {name: {"kind": "category", "sql": name} for name in ("name", "land", "job", "none")}
     config = settings(tmp_path, users={"features": features, "event_time": None}, items={"features": {}})
@@ -193,8 +207,9 @@ def test_features_that_teach_nothing_are_named(store: Store, tmp_path: Path, cap
     assert not store.exists(table.ITEM_FEATURES)
 
 
-def test_a_mistake_writes_nothing(store: Store, tmp_path: Path) -> None:
-    wrong = {"age": {"kind": "number", "sql": "agee"}}
+def test_a_mistake_writes_nothing(spark: Any, tmp_path: Path) -> None:
+    write_people(tmp_path, PEOPLE)
+    wrong = settings(tmp_path, users={"features": {"age": {"kind": "number", "sql": "agee"}}})
     with pytest.raises(SchemaError, match=r"source\.users\.features\.age\.sql: column agee .* did you mean age\?"):
-        stage.refresh(store, settings(tmp_path, users={"features": wrong}), RUN_DATE)
-    assert not (tmp_path / "w" / "models" / "given_features").exists()
+        stage.refresh(Store(spark, wrong, "run"), wrong, RUN_DATE)
+    assert not (tmp_path / "w").exists()
