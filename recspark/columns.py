@@ -23,6 +23,10 @@ MEDIA = "media"
 CONTENT_HASH = "content_hash"
 FIRST_SEEN = "first_seen"
 
+KNOWN_FROM = "known_from"
+NUMBERS = "numbers"
+CATEGORIES = "categories"
+
 RELATION = "relation"
 ENTITY = "entity"
 
@@ -67,6 +71,10 @@ COMMENTS = {
     MEDIA: "File or URI of the item's image, sound or video. Example: s3://shop/85123A.jpg",
     CONTENT_HASH: "SHA-256 of what is embedded: an item is embedded again when it changes.",
     FIRST_SEEN: "Day on which the item was first known. Example: 2010-12-01",
+    KNOWN_FROM: "Since when the values are known, UTC: they count at dates after it. Null: at all dates until the "
+    "first row with a time. Example: 2010-12-01 08:26:00",
+    NUMBERS: "Features of kind number by name; a missing one has no entry. Example: {age -> 34.0}",
+    CATEGORIES: "Features of kind category and categories by name, up to 20 texts each. Example: {job -> [nurse]}",
     RELATION: "Name of the relation in item_facts.relations. Example: brand",
     ENTITY: "What the item is related to. Example: acme",
     RANK: "Place in the list, from 1. Example: 1",

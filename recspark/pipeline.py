@@ -27,6 +27,7 @@ STAGES = {
     "night_statistics": "recspark.stages.night_statistics",
     "item_facts": "recspark.stages.item_facts",
     "time_scales": "recspark.stages.time_scales",
+    "given_features": "recspark.stages.given_features",
     "text_adapter": "recspark.stages.text_adapter",
     "item_embeddings": "recspark.stages.item_embeddings.stage",
     "retriever": "recspark.stages.retriever.stage",

@@ -16,10 +16,11 @@ from recspark.config.schema import Config
 from recspark.config.sources import Source
 from recspark.encoders.weights import versions
 from recspark.errors import DataError
-from recspark.sources import catalogue, events, given, raw, users
+from recspark.sources import catalogue, events, given, given_features, raw, users
 from recspark.stages.item_embeddings.encoders import ADAPTER, uses_adapter
 from recspark.stages.item_rules import PLACE, keys_of
 from recspark.tables import item_facts, training_examples
+from recspark.tables.given_features import names_of
 from recspark.tables.interactions import TABLE as INTERACTIONS
 from recspark.tables.interactions import event_weight
 from recspark.tables.items import TABLE as ITEMS
@@ -64,7 +65,9 @@ def expressions_of_sources(spark: SparkSession, config: Config, run_date: date) 
     """
     for section, source in _configured(config).items():
         if source.format != "json":
-            _parse(section, raw.opened(spark, source, section), config, run_date)
+            rows = raw.opened(spark, source, section)
+            _parse(section, rows, config, run_date)
+            _parse_features(section, rows, config)
 
 
 def sources(spark: SparkSession, config: Config, run_date: date) -> Iterator[str]:
@@ -84,6 +87,7 @@ def sources(spark: SparkSession, config: Config, run_date: date) -> Iterator[str
                     f"{section}: none of the first {total:,} rows can be used; fix the expressions, or the rows"
                 )
             yield f"{section}: of the first {total:,} rows {good:,} usable"
+        yield from _feature_counts(_parse_features(section, rows, config), section, config)
 
 
 def _configured(config: Config) -> dict[str, Source]:
@@ -104,10 +108,34 @@ def _parse(section: str, rows: DataFrame, config: Config, run_date: date) -> Dat
         return events.parse(rows, config.source.interactions, run_date, None)
     if section == catalogue.SECTION and config.source.items is not None:
         return catalogue.parse(rows, config.source.items, run_date)
-    source, names = _configured(config)[section], USER if section == users.SECTION else given.KEY
+    source = _configured(config)[section]
+    names: tuple[str, ...] = given.KEY
+    if section == users.SECTION:
+        names = (c.USER_ID,) if config.source.users_with_lists is None else USER
     where = raw.place(source)
     ids = (expressions.column(rows, getattr(source, n), "id", f"{section}.{n}", where).alias(n) for n in names)
     return rows.select(*ids).na.drop()
+
+
+def _parse_features(section: str, rows: DataFrame, config: Config) -> DataFrame | None:
+    """The features in the rows of a source; None if it has none."""
+    for side, source in given_features.sources_of(config).items():
+        if given_features.SECTIONS[side] == section:
+            return given_features.parse(rows, source, side)
+    return None
+
+
+def _feature_counts(parsed: DataFrame | None, section: str, config: Config) -> Iterator[str]:
+    """Of how many of the first rows each feature is known."""
+    if parsed is None:
+        return
+    side = next(side for side, name in given_features.SECTIONS.items() if name == section)
+    names = names_of(given_features.sources_of(config)[side].features)
+    values = [F.col(c.NUMBERS)[n] for n in range(len(names.numbers))]
+    values += [F.col(c.CATEGORIES)[n] for n in range(len(names.texts))]
+    total, *known = parsed.agg(F.count("*"), *map(F.count, values)).collect()[0]
+    parts = [f"{name} {n / max(total, 1):.0%}" for name, n in zip((*names.numbers, *names.texts), known, strict=True)]
+    yield f"{section}.features: known in the first rows: {', '.join(parts)}"
 
 
 def night(store: Store, config: Config, run_date: date) -> Iterator[str]:

@@ -4,6 +4,7 @@ from recspark.config.rankers import TrainingExamples
 from recspark.features import FEATURES, meaning
 from recspark.tables import (
     candidates,
+    given_features,
     index,
     interaction_days,
     interactions,
@@ -31,6 +32,8 @@ TABLES = (
     interaction_days.TABLE,
     items.TABLE,
     item_facts.TABLE,
+    given_features.ITEM_FEATURES,
+    given_features.USER_FEATURES,
     item_embeddings.TABLE,
     recommendation_facts.TABLE,
     index.ITEM_INDEX,

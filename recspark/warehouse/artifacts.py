@@ -41,6 +41,7 @@ _EVENTS = "interactions.event_weights"
 _LABELS = ("training_examples.tasks", "training_examples.label_days")
 _WINDOWS = ("training_examples.num_windows", "model_metrics.num_windows")
 _STAGES = "recspark.stages"
+_WITH_FEATURES = ("format", "paths", "table", "options", "where", "event_time", "features")  # keys of a source
 
 ARTIFACTS = {
     # tables
@@ -61,8 +62,14 @@ ARTIFACTS = {
         ("recommendations.k", "scenarios", "source.users", "candidates.source", "item_facts.reasons"),
         (f"{_STAGES}.recommendations",),
     ),
+    "item_features": Artifact(
+        tuple(f"source.items.{key}" for key in ("item_id", *_WITH_FEATURES)), (f"{_STAGES}.given_features",)
+    ),
+    "user_features": Artifact(
+        tuple(f"source.users.{key}" for key in ("user_id", *_WITH_FEATURES)), (f"{_STAGES}.given_features",)
+    ),
     # model folders
-    "given_features": Artifact(("source.items.features", "source.users.features"), ("recspark.given_features",)),
+    "given_features": Artifact(("source.items.features", "source.users.features"), ("recspark.tables.given_features",)),
     "text_adapter": Artifact(
         ("text_adapter", _EVENTS, "seed"), (f"{_STAGES}.text_adapter", "recspark.training.content.text_adapter")
     ),

@@ -97,6 +97,27 @@ def test_what_is_right_is_said(spark: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "warehouse").exists()
 
 
+def test_features_are_tried_and_counted(spark: Any, tmp_path: Path) -> None:
+    """Users without a scenario need no column of one. A wrong expression ends a run before it writes."""
+    write(tmp_path, "de,u1,i1,2024-02-01,LAMP", "de,u2,i1,2024-02-02,", "de,u3,i1,2024-02-02,", "de,u4,i1,2024-02-02,")
+    source = config(tmp_path).model_dump()["source"]
+    place = {"format": "csv", "paths": [f"{tmp_path}/events.csv"], "options": {"header": "true"}}
+
+    def with_features(sql: str) -> Config:
+        features = {"title": {"kind": "category", "sql": sql}, "one": {"kind": "number", "sql": "1"}}
+        users = {**place, "user_id": "who", "features": features}
+        return config(tmp_path, source={**source, "users": users})
+
+    lines = list(check.sources(spark, with_features("title"), RUN_DATE))
+    assert lines[-2:] == [
+        "source.users: of the first 4 rows 4 usable",
+        "source.users.features: known in the first rows: one 100%, title 25%",
+    ]
+    with pytest.raises(SchemaError, match=r"source\.users\.features\.title\.sql: column titel .* mean title\?"):
+        pipeline.execute(tuple(pipeline.STAGES), with_features("titel"), RUN_DATE, "run", False, print, print)
+    assert not (tmp_path / "warehouse").exists()
+
+
 @pytest.mark.parametrize(
     "rows,expected",
     ((None, "2 to 10 minutes"), (5000, "2 to 5 minutes"), (540_000, "2 to 10 minutes"), (8_600_000, "43 minutes")),
