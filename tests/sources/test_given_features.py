@@ -62,11 +62,14 @@ def test_a_list_of_ten_thousand_is_kept_to_one_more_than_counts(spark: SparkSess
 
 
 def test_a_number_is_the_same_category_in_any_type(spark: SparkSession) -> None:
-    rows = spark.createDataFrame([("a", 2, 2.0, 2.5, NAN, [2.0, 3.5])],
-                                 "who string, w int, d double, h double, n double, l array<double>")  # fmt: skip
-    features = {name: ("category", name) for name in "wdhn"} | {"l": ("categories", "l")}
+    """But a text is what it is: 2.0 may be a version."""
+    rows = spark.createDataFrame(
+        [("a", 2, 2.0, 2.5, NAN, "2.0", [2.0, 3.5])],
+        "who string, w int, d double, h double, n double, t string, l array<double>",
+    )
+    features = {name: ("category", name) for name in "wdhnt"} | {"l": ("categories", "l")}
     texts = parsed(rows, source(**features))["a"][2]
-    assert texts == [["2"], ["2.5"], None, ["2"], ["2", "3.5"]]  # d, h, n, w by name, then the lists
+    assert texts == [["2"], ["2.5"], None, ["2.0"], ["2"], ["2", "3.5"]]  # d, h, n, t, w by name, then the lists
 
 
 def test_rows_that_cannot_be_used_have_no_id(spark: SparkSession) -> None:

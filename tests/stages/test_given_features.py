@@ -152,8 +152,9 @@ def test_the_tables_are_as_the_sources_say(night: Night) -> None:
     }  # fmt: skip
 
 
-def test_the_same_night_again_reads_nothing(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_night_again_reads_and_joins_nothing(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(raw, "read", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(stage, "_build", lambda *_: pytest.fail("joined again"))
     again = stage.refresh(night.store, night.config, RUN_DATE)
     assert again.skipped and night.summary.note.startswith(again.note)
 
@@ -188,12 +189,16 @@ def test_without_a_feature_nothing_is_done(spark: Any, tmp_path: Path) -> None:
 
 
 def test_features_that_teach_nothing_are_named(spark: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """One value everywhere, no value at all, and a text of its own in each of 60 rows."""
-    people = [{"who": f"u{n}", "name": f"name {n}", "land": "de", "job": f"job {n % 7}", "none": ""} for n in range(60)]
+    """One value everywhere, no value at all, and a text of its own in each of 60 rows; a number of its own is usual."""
+    people = [
+        {"who": f"u{n}", "name": f"name {n}", "land": "de", "job": f"job {n % 7}", "none": "", "height": n}
+        for n in range(60)
+    ]
     write_people(tmp_path, people)
     store = Store(spark, settings(tmp_path), "run")
     write_events(store, {f"u{n}": OLD for n in range(60)})
     features = {name: {"kind": "category", "sql": name} for name in ("name", "land", "job", "none")}
+    features["height"] = {"kind": "number", "sql": "height"}
     config = settings(tmp_path, users={"features": features, "event_time": None}, items={"features": {}})
     with caplog.at_level(logging.WARNING):
         summary = stage.refresh(store, config, RUN_DATE)

@@ -345,6 +345,18 @@ def test_given_users_and_unknown_items_need_their_sources(spark, tmp_path, caplo
     assert {r.scenario: r.scenario_idx for r in store.read(index.SCENARIO_INDEX).collect()} == {"de": 1, "fr": 2}
 
 
+def test_users_without_a_scenario_give_no_ids(spark, tmp_path):
+    """Their features are read by a stage of their own; here the file need not even be there."""
+    write(tmp_path / "raw.csv", [GOOD])
+    users = {"format": "csv", "paths": ["nowhere.csv"], "user_id": "who"}
+    source = {
+        **config_of(tmp_path).source.model_dump(exclude={"items", "users"}),
+        "users": {**users, "features": {"age": {"kind": "number", "sql": "age"}}},
+    }
+    _, store = run_stage(spark, tmp_path, source=source)
+    assert {r.user_id for r in store.read(index.USER_INDEX).collect()} == {"ann"}
+
+
 def test_all_events_on_one_day_in_many_files(spark, tmp_path, monkeypatch):
     monkeypatch.setattr(stage, "ROWS_A_FILE", 2)
     write(tmp_path / "raw.csv", [f"fr,u{i},i1,2024-01-0{1 + i % 2} 10:00:00,buy,1,1" for i in range(4)])

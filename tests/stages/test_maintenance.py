@@ -36,14 +36,17 @@ def test_recent_nights_and_every_window_of_a_kept_night_stay(tmp_path):
 
 def test_old_model_folders_are_deleted_and_unknown_ones_kept(spark, tmp_path):
     names = ["2024-06-13-abc", "2023-01-02-abc", "2023-01-03-abc", "notes"]
-    for name in names:
-        folder = tmp_path / "models/retriever" / name
-        folder.mkdir(parents=True)
-        (folder / "manifest.json").write_text("{}")
-        (folder / "linear.npy").write_bytes(b"x")
+    for noun in ("retriever", "given_features"):
+        for name in names:
+            folder = tmp_path / "models" / noun / name / "users"
+            folder.mkdir(parents=True)
+            (folder.parent / "manifest.json").write_text("{}")
+            (folder / "linear.npy").write_bytes(b"x")
+        (tmp_path / "models" / noun / "2023-01-02-what_was_found.txt").write_text("{}")
     settings = config(tmp_path)
-    assert maintenance.drop_models(Store(spark, settings, "run"), RUN_DATE, settings) == 2
-    assert sorted(p.name for p in (tmp_path / "models/retriever").iterdir()) == ["2024-06-13-abc", "notes"]
+    assert maintenance.drop_models(Store(spark, settings, "run"), RUN_DATE, settings) == 4
+    for noun in ("retriever", "given_features"):
+        assert sorted(p.name for p in (tmp_path / "models" / noun).iterdir()) == ["2024-06-13-abc", "notes"]
 
 
 def test_vectors_are_deleted_with_the_last_retriever_that_used_them(spark, tmp_path):

@@ -13,7 +13,7 @@ from recspark.errors import DataError, PublishError
 from recspark.stages import item_rules as rules
 from recspark.stages import lists, recommendations, unpublish
 from recspark.stages.ranker import scorer
-from recspark.tables import candidates, model_metrics, published_runs
+from recspark.tables import candidates, interactions, model_metrics, published_runs
 from recspark.tables.item_facts import TABLE as ITEM_FACTS
 from recspark.tables.recommendations import TABLE
 from recspark.warehouse.store import Store
@@ -190,6 +190,18 @@ def test_the_same_inputs_are_skipped_and_force_is_a_new_run(spark, warehouse):
     assert set(runs(spark, warehouse)) == {"run1", "run3"}
     ids = table(spark, warehouse, "recommendations").select("run_id").distinct().collect()
     assert [r[0] for r in ids] == ["run3"]
+
+
+def test_users_without_a_scenario_have_no_list_to_be_expected(spark, published):
+    """Their file is not there; with a scenario it would be read."""
+    plain = hand_made.config(published[0])
+    features = {"age": {"kind": "number", "sql": "age"}}
+    users = {"format": "csv", "paths": ["nowhere.csv"], "user_id": "who", "features": features}
+    known = hand_made.config(published[0], source={**plain.source.model_dump(exclude={"users"}), "users": users})
+    store = Store(spark, plain, "run")
+    events = spark.createDataFrame(hand_made.events(), interactions.TABLE.schema)
+    lists = [recommendations.expected_lists(store, one, TONIGHT, events).collect() for one in (plain, known)]
+    assert sorted(lists[0]) == sorted(lists[1]) and len(lists[0]) == 8  # six users and the default one of DE and FR
 
 
 def test_a_failed_check_holds_the_night(spark, warehouse):

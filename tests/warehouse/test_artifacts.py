@@ -51,6 +51,9 @@ def moved_by(**sections: Any) -> set[str]:
 def test_a_key_moves_the_artefacts_that_read_it() -> None:
     sources = {"interactions": SOURCE, "items": {**ITEMS, "text": "other"}}
     assert moved_by(source=sources) == {"items"}
+    features = {"features": {"brand": {"kind": "category", "sql": "b"}}}
+    of_items = {"interactions": SOURCE, "items": {**ITEMS, **features}}
+    assert moved_by(source=of_items) == {"item_features", "given_features"}
     task = {"name": "buy", "kind": "binary", "sql": "count(*) > 1"}
     of_tasks = {"candidates", "training_examples", "model_metrics", "ranker", "gbdt", "time_scales"}
     assert moved_by(training_examples={"tasks": [task]}) == of_tasks

@@ -210,6 +210,27 @@ def test_repeats_obey_the_rule(planted_night, histories) -> None:
     assert len(found) == 9 and [i for i, row in found.items() if row["source"] == REPEAT] == ["item-0-1"]
 
 
+def test_users_without_a_scenario_get_no_list(planted_night) -> None:
+    """Not even their file is looked for; with a scenario it is."""
+    store, config, path = planted_night.store, planted_night.config, planted_night.path
+    users = {"format": "csv", "paths": ["nowhere.csv"], "user_id": "who"}
+    users["features"] = {"age": {"kind": "number", "sql": "age"}}
+
+    def with_users(**more) -> Config:
+        source = {**config.source.model_dump(exclude={"users"}), "users": {**users, **more}}
+        return Config.model_validate({**config.model_dump(exclude={"source"}), "source": source})
+
+    read = histories_table.read_all(store, config, world.AS_OF)
+    plain = candidates.tonight_of(store, config, read, world.AS_OF, path, None)
+    known = candidates.tonight_of(store, with_users(), read, world.AS_OF, path, None)
+    lists = [{tuple(row) for row in one.select("scenario", "user_idx").collect()} for one in (plain, known)]
+    assert lists[0] == lists[1]
+    print_of = partial(candidates._fingerprint, store, as_of=world.AS_OF, bundle_path=path, tonight=True)
+    assert print_of(with_users(), rules=None, whole=True) == print_of(config, rules=None, whole=True)
+    with pytest.raises(ConfigError, match=r"nowhere\.csv"):
+        candidates.tonight_of(store, with_users(scenario="'rich'"), read, world.AS_OF, path, None)
+
+
 def test_a_block_is_smaller_where_there_are_many_items() -> None:
     assert candidates.users_a_block(512, 3_665) == 512
     assert candidates.users_a_block(512, 1_000_000) == 33
