@@ -5,7 +5,6 @@ Exit codes: 0 done, 1 crash, 2 bad input or configuration, 3 held (readers keep 
 
 import json
 import logging
-import re
 import sys
 import time
 import traceback
@@ -23,18 +22,13 @@ from rich.logging import RichHandler
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from recspark import errors, pipeline
+from recspark import pipeline
 from recspark.config import load
 from recspark.config.schema import Config
-from recspark.errors import ConfigError, RecsparkError
+from recspark.errors import CRASH, HELD, ConfigError, RecsparkError, described
 from recspark.summary import Summary
 
 log = logging.getLogger("recspark")
-
-CRASH, HELD = 1, 3
-JAVA_CAUSE = re.compile(r"^Caused by: (.+)$", re.MULTILINE)  # the last one is the root of it
-# the last line of a worker's traceback
-WORKER_ERROR = re.compile(r"^recspark\.errors\.((?:Config|Schema|Data|Training|Publish)Error): (.+)$", re.MULTILINE)
 
 
 def main(*stages: str) -> None:
@@ -182,23 +176,11 @@ def print_error(error: Exception) -> int:
 
 
 def cause(error: Exception) -> tuple[str, int]:
-    """(one line, exit code) of an exception; of a crash the traceback is printed.
-
-    A RecsparkError that a Spark worker raised arrives as text inside another exception, and is still the user's to fix.
-    """
-    if isinstance(error, RecsparkError):
-        return str(error), error.exit_code
-    text = str(error)
-    found = WORKER_ERROR.findall(text)
-    if found:
-        kind, message = found[-1]
-        return message.strip(), getattr(errors, kind).exit_code
-    differing = errors.differing_file(text)  # a task found it in the middle of a stage
-    if differing is not None:
-        return differing, 2
-    traceback.print_exception(error)
-    lines = [*JAVA_CAUSE.findall(text)[-1:], *filter(None, map(str.strip, text.splitlines())), ""]
-    return f"{type(error).__name__}: {lines[0]}", CRASH
+    """(one line, exit code) of an exception; of a crash the traceback is printed."""
+    text, code = described(error)
+    if code == CRASH and not isinstance(error, RecsparkError):
+        traceback.print_exception(error)
+    return text, code
 
 
 def parse_run_date(given: str | None, config: Config) -> date:

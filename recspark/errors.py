@@ -18,6 +18,10 @@ DAMAGE = (
     "|FAILED_TO_UNCOMPRESS|TProtocolException"
 )
 DAMAGED = re.compile(rf"Encountered error while reading file (?P<file>.*?)\.\s.*?(?P<why>{DAMAGE})", re.DOTALL)
+JAVA_CAUSE = re.compile(r"^Caused by: (.+)$", re.MULTILINE)  # the last one is the root of it
+# the last line of a worker's traceback
+WORKER_ERROR = re.compile(r"^recspark\.errors\.((?:Config|Schema|Data|Training|Publish)Error): (.+)$", re.MULTILINE)
+CRASH, HELD = 1, 3  # exit codes
 # of local files, and of any in a pattern
 COLON = re.compile(r"Relative path in absolute URI: [.]?(.+?)(?:[.]crc)?$", re.MULTILINE)
 
@@ -43,13 +47,32 @@ class DataError(RecsparkError):
 class TrainingError(RecsparkError):
     """A training diverged, or one of its processes died."""
 
-    exit_code = 1
+    exit_code = CRASH
 
 
 class PublishError(RecsparkError):
     """Tonight's lists failed a check; readers keep the previous night's."""
 
-    exit_code = 3
+    exit_code = HELD
+
+
+def described(error: BaseException) -> tuple[str, int]:
+    """(one line, exit code) of an exception.
+
+    A RecsparkError that a Spark worker raised arrives as text inside another exception, and is still the user's to fix.
+    """
+    if isinstance(error, RecsparkError):
+        return str(error), error.exit_code
+    text = str(error)
+    found = WORKER_ERROR.findall(text)
+    if found:
+        kind, message = found[-1]
+        return message.strip(), int(globals()[f"{kind}Error"].exit_code)
+    differing = differing_file(text)  # a task found it in the middle of a stage
+    if differing is not None:
+        return differing, RecsparkError.exit_code
+    lines = [*JAVA_CAUSE.findall(text)[-1:], *filter(None, map(str.strip, text.splitlines())), ""]
+    return f"{type(error).__name__}: {lines[0]}", CRASH
 
 
 def differing_file(text: str) -> str | None:
