@@ -1,11 +1,14 @@
 """The command line of every job: options, progress, a summary table, a JSON line and an exit code.
 
-Exit codes: 0 done, 1 crash, 2 bad input or configuration, 3 held (readers keep the previous night).
+Exit codes: 0 done, 1 crash, 2 bad input or configuration, 3 held (readers keep the previous night), 4 another run has
+the warehouse, 5 a passing fault of storage or network; 130 and 143 stopped by Ctrl+C and SIGTERM.
 """
 
 import json
 import logging
+import signal
 import sys
+import threading
 import time
 import traceback
 import uuid
@@ -25,10 +28,14 @@ from rich.table import Table
 from recspark import pipeline
 from recspark.config import load
 from recspark.config.schema import Config
-from recspark.errors import CRASH, HELD, ConfigError, RecsparkError, described
+from recspark.errors import CRASH, HELD, PASSING, ConfigError, RecsparkError, described
 from recspark.summary import Summary
 
 log = logging.getLogger("recspark")
+
+
+class Stopped(KeyboardInterrupt):
+    """The process is asked to end (SIGTERM): it ends as by Ctrl+C, with another code."""
 
 
 def main(*stages: str) -> None:
@@ -101,16 +108,36 @@ def run(
             log.info("%s: %s", summary.stage, _line(summary, seconds))
 
         # a program reads standard output: what libraries and trainings print there belongs to the log
-        with redirect_stdout(sys.stderr), _progress(console, len(chosen)) as advance:
+        with redirect_stdout(sys.stderr), _stops_on_sigterm(), _progress(console, len(chosen)) as advance:
             pipeline.execute(chosen, config, night, run_id, force, advance, finished, wait_s, accept)
         state["status"], code = "done", 0
     except Exception as error:
         state["error"], code = cause(error)
         state["status"] = "held" if code == HELD else "failed"
-    _report(console, done, state, time.monotonic() - began)
+    except KeyboardInterrupt as signal_:
+        code = 128 + (signal.SIGTERM if isinstance(signal_, Stopped) else signal.SIGINT)
+        state |= {"status": "killed", "error": f"stopped by {str(signal_) or 'SIGINT'}; the same command goes on"}
+    _report(console, done, state, code, time.monotonic() - began)
     if code:
         print(f"error: {state['error']}", file=sys.stderr)
     return code
+
+
+@contextmanager
+def _stops_on_sigterm() -> Iterator[None]:
+    """SIGTERM raises Stopped inside the block. Only in the main thread, which Python asks for."""
+
+    def stop(*_: object) -> None:
+        raise Stopped("SIGTERM")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def check(
@@ -178,7 +205,7 @@ def print_error(error: Exception) -> int:
 def cause(error: Exception) -> tuple[str, int]:
     """(one line, exit code) of an exception; of a crash the traceback is printed."""
     text, code = described(error)
-    if code == CRASH and not isinstance(error, RecsparkError):
+    if code in (CRASH, PASSING) and not isinstance(error, RecsparkError):
         traceback.print_exception(error)
     return text, code
 
@@ -266,7 +293,9 @@ def _rows(done: list[tuple[Summary, float]]) -> Iterator[tuple[str, ...]]:
         yield (s.stage, state, *numbers, f"{seconds:.1f}", s.note)
 
 
-def _report(console: Console, done: list[tuple[Summary, float]], state: dict[str, str], seconds: float) -> None:
+def _report(
+    console: Console, done: list[tuple[Summary, float]], state: dict[str, str], code: int, seconds: float
+) -> None:
     """Print a table for people to stderr and a JSON line for programs to stdout."""
     if done:
         table = Table(box=None, pad_edge=False)
@@ -278,7 +307,6 @@ def _report(console: Console, done: list[tuple[Summary, float]], state: dict[str
             table.add_row(*row)
         (console if console.is_terminal else Console(stderr=True, width=200)).print(table)
     stages = {s.stage: {**asdict(s), "seconds": round(duration, 1)} for s, duration in done}
-    print(
-        json.dumps({**{k: v for k, v in state.items() if v}, "seconds": round(seconds, 1), "stages": stages}),
-        flush=True,
-    )
+    said = {k: v for k, v in state.items() if v}
+    line = json.dumps({**said, "exit_code": code, "seconds": round(seconds, 1), "stages": stages})
+    print(line, flush=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from recspark.config.schema import Config
 from recspark.errors import HELD, ConfigError, described
 from recspark.progress import watch
-from recspark.session import get_session
+from recspark.session import ended_when_stopped, get_session, stop
 from recspark.summary import Summary
 
 if TYPE_CHECKING:  # it imports Spark, which execute() does after the session is made
@@ -93,7 +93,11 @@ def execute(
         if len(stages) > 1 and "interactions" in stages:
             expressions_of_sources(spark, config, run_date)
         place = catalog.place(spark, config.catalog) if config.catalog else None
-        with hold(config.warehouse, run_id, wait_s, place, config.lease.hung_after_s) as held, watch(spark, held.moved):
+        with (
+            hold(config.warehouse, run_id, wait_s, place, config.lease.hung_after_s) as held,
+            ended_when_stopped(spark, owned),
+            watch(spark, held.moved),
+        ):
             store = Store(spark, config, run_id, held)
             _begin(store, config, held.taken_over)
             if is_night := len(stages) > 1:
@@ -117,7 +121,7 @@ def execute(
                     unfinished.end(config.warehouse, run_date)
     finally:
         if owned:  # a session of a notebook or a test is not stopped here
-            spark.stop()
+            stop(spark)
 
 
 @contextmanager
@@ -136,6 +140,10 @@ def _written_down(store: "Store", held: "Held", run_date: date) -> Iterator["Sta
         if _still(held):
             entries.fail(stage_log.HELD if code == HELD else stage_log.FAILED, text)
             _put(store, entries)
+        raise
+    except KeyboardInterrupt as signal:  # a process that is to end has no time for a commit
+        if _still(held):
+            entries.fail(stage_log.KILLED, f"stopped by {str(signal) or 'SIGINT'}")
         raise
     if len(entries.rows) >= FEW and _still(held):
         _put(store, entries)
@@ -176,7 +184,7 @@ def check(config: Config, run_date: date) -> Iterator[str]:
         yield from night(Store(spark, config, "check"), config, run_date)
     finally:
         if owned:
-            spark.stop()
+            stop(spark)
 
 
 def _begin(store: "Store", config: Config, taken_over: bool) -> None:

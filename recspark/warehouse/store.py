@@ -241,7 +241,7 @@ class Store:
     def _stamped(self, metadata: Mapping[str, Any] | None) -> Iterator[None]:
         """Add the metadata to the commits inside. Set on the session: saveAsTable drops the option for a new table.
 
-        Raises: DataError if this run has lost the lease, before the commit or by the time it failed or was made.
+        Raises: BusyError if this run has lost the lease, before the commit or by the time it failed or was made.
         """
         lease = {} if self._held is None else {LEASE: self._held.number}
         values = {c.RUN_ID: self.run_id, FORMAT: WRITTEN_FORMAT, **lease, **(metadata or {})}

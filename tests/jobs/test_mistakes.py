@@ -165,7 +165,7 @@ def test_a_mistake_is_told_before_anything_is_learnt(spark: Any, tmp_path: Path,
 def test_another_run_has_the_warehouse(spark: Any, tmp_path: Path, capsys: Any) -> None:
     with lease.hold(f"{tmp_path}/warehouse", "other"):
         code, line, _ = run(tmp_path, [], capsys)
-    assert code == 2 and "other" in line and not (tmp_path / "warehouse" / "interactions").exists()
+    assert code == 4 and "other" in line and not (tmp_path / "warehouse" / "interactions").exists()
 
 
 def test_a_run_can_wait_for_the_other(spark: Any, tmp_path: Path, capsys: Any) -> None:

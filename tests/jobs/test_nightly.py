@@ -152,7 +152,7 @@ def test_two_runs_on_one_warehouse(run_night: RunNight, tmp_path: Path) -> None:
     warehouse = tmp_path / "w"
     with hold(str(warehouse), "the-other-run"):
         refused = run_night(warehouse, only="interactions")
-    assert refused.code == 2
+    assert refused.code == 4
     assert "the-other-run" in refused.stderr
     assert not (warehouse / "interactions").exists()
     assert run_night(warehouse, only="interactions").code == 0
