@@ -159,6 +159,22 @@ def check(
         return print_error(error)
 
 
+def status(
+    config: Annotated[str, typer.Option(help="conf/<name>.yaml")],
+    set_: Annotated[Optional[list[str]], typer.Option("--set", help="dotted.key=value")] = None,  # noqa: UP045
+) -> int:
+    """Is a run going, how did the last nights end and what is to do, what is published where. Writes nothing."""
+    from recspark.stages import status
+
+    _log_to(Console(stderr=True))
+    try:
+        for line in status.lines(load.load(config, tuple(set_ or ()))):
+            print(line, flush=True)
+        return 0
+    except Exception as error:
+        return print_error(error)
+
+
 def init(
     data: Annotated[list[str], typer.Argument(help="files, folders, or tables as catalog.schema.name")],
     config: Annotated[str, typer.Option(help="the YAML file to write")],
