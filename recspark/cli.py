@@ -175,6 +175,26 @@ def status(
         return print_error(error)
 
 
+def diff(
+    before: Annotated[str, typer.Argument(help="run date of a night, YYYY-MM-DD")],
+    after: Annotated[str, typer.Argument(help="run date of another night")],
+    config: Annotated[str, typer.Option(help="conf/<name>.yaml")],
+    set_: Annotated[Optional[list[str]], typer.Option("--set", help="dotted.key=value")] = None,  # noqa: UP045
+) -> int:
+    """What changed between two published nights: configuration, inputs, models, metrics, lists. Writes nothing."""
+    from recspark.stages import diff
+
+    _log_to(Console(stderr=True))
+    try:
+        found = load.load(config, tuple(set_ or ()))
+        nights = [str(parse_run_date(night, found)) for night in (before, after)]
+        for line in diff.lines(found, *nights):
+            print(line, flush=True)
+        return 0
+    except Exception as error:
+        return print_error(error)
+
+
 def init(
     data: Annotated[list[str], typer.Argument(help="files, folders, or tables as catalog.schema.name")],
     config: Annotated[str, typer.Option(help="the YAML file to write")],
