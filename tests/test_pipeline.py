@@ -87,6 +87,15 @@ def test_the_next_night_puts_what_a_killed_one_left_into_the_table(monkeypatch, 
     assert stage_log.read(str(tmp_path)) == []
 
 
+def test_a_few_rows_wait_for_the_next_run(monkeypatch, tmp_path):
+    left_by_killed(tmp_path, pipeline.FEW - 2)
+    context, put = written_down(monkeypatch, tmp_path)
+    with context as entries:
+        entries.begin("items")
+        entries.end(Summary("items"))
+    assert put == [] and len(stage_log.read(str(tmp_path))) == pipeline.FEW - 1
+
+
 @pytest.mark.parametrize(
     ("error", "status"),
     [(PublishError("unlike"), "held"), (DataError("no rows"), "failed"), (ValueError("\n 7 of 9\nmore"), "failed")],

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -100,6 +101,19 @@ def test_a_session_that_is_not_ours_only_ends_its_jobs(spark: Any) -> None:
     job.join(timeout=30)
     assert failed and "cancel" in failed[0].lower()
     assert spark.range(3).count() == 3
+
+
+def test_java_of_our_own_is_ended_before_the_block_is_left() -> None:
+    """So before the lease is given back. After an error of another kind, rows are still to be written with it."""
+    ended: list[str] = []
+    java = SimpleNamespace(kill=lambda: ended.append("kill"), wait=lambda: ended.append("wait"))
+    session: Any = SimpleNamespace(sparkContext=SimpleNamespace(_gateway=SimpleNamespace(proc=java)))
+    with pytest.raises(ValueError, match="x"), ended_when_stopped(session, owned=True):
+        raise ValueError("x")
+    assert ended == []
+    with pytest.raises(KeyboardInterrupt), ended_when_stopped(session, owned=True):
+        raise KeyboardInterrupt
+    assert ended == ["kill", "wait"]
 
 
 def test_ctrl_c_has_its_own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

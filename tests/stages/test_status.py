@@ -29,8 +29,10 @@ ROWS = [
     stage("a", FIRST, "items", "done", "02:00:00", "02:00:30"),
     stage("a", FIRST, "recommendations", "done", "02:00:30", "02:02:30"),
     stage("m", FIRST, "maintenance", "done", "05:00:00", "05:00:30"),
-    # failed first, then held
-    stage("b", SECOND, "items", "failed", "02:00:00", "02:00:10", error="DataError: none"),
+    # failed first, then held at an earlier stage
+    stage("b", SECOND, "items", "done", "02:00:00", "02:00:10"),
+    stage("b", SECOND, "night_statistics", "done", "02:00:10", "02:00:20"),
+    stage("b", SECOND, "ranker", "failed", "02:00:20", "02:00:30", error="lost"),
     stage("c", SECOND, "items", "skipped", "03:00:00", "03:00:05"),
     stage("c", SECOND, "night_statistics", "held", "03:00:05", "03:00:20", error="input held: users, FR"),
 ]
@@ -58,7 +60,7 @@ def config(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Con
 
 EXPECTED = [
     "last nights:",
-    "  2024-03-02  held     0 stages built, 1 skipped, 20 s, begun 2024-03-02 03:00, run c",
+    "  2024-03-02  held     0 stages built, 1 skipped, 30 s, begun 2024-03-02 03:00, run c",  # 10, 5 and 15 s
     "      night_statistics: input held: users, FR",
     "      to do: correct the source and run the night again; or let it pass: recspark run ... --run-date 2024-03-02 "
     "--accept",
