@@ -22,6 +22,11 @@ from recspark.warehouse.store import Store, Table
 
 Row = Mapping[str, Any]
 
+# by name: a contract's own list of its columns needs Spark
+OF_RUNS = (c.RUN_ID, c.RUN_DATE, "stage", "status", "started_at", "ended_at", "error")
+OF_PUBLISHED = (
+    c.RUN_ID, c.RUN_DATE, "status", "published_at", c.REASON, "config_hash", "model_versions", "input_versions",
+)  # fmt: skip
 NIGHTS = 7  # that are shown
 NAMED = 12  # scenarios of one mode that are named
 BESIDE = ("maintenance", "unpublish")  # runs that are no part of a night
@@ -38,7 +43,7 @@ def lines(config: Config) -> Iterator[str]:
     now = time.time()
     holder = _holder(config)
     yield f"now: {_is_running(holder, now) if holder else 'no run'}"
-    runs = [*rows(config, stage_runs.TABLE, stage_runs.TABLE.columns), *_not_stored(config, holder)]
+    runs = [*rows(config, stage_runs.TABLE, OF_RUNS), *_not_stored(config, holder)]
     found = nights(runs)
     yield "last nights:" if found else "no night yet: recspark run ..."
     for night in sorted(found, reverse=True)[:NIGHTS]:
@@ -88,7 +93,7 @@ def nights(runs: Iterable[Row]) -> dict[str, list[Row]]:
 def newest_published(config: Config, run_date: str | None = None) -> Row | None:
     """The row of published_runs whose lists readers see, of the newest night or of one night; None without lists."""
     where = None if run_date is None else (c.RUN_DATE, run_date)
-    found = rows(config, published_runs.TABLE, published_runs.TABLE.columns, where)
+    found = rows(config, published_runs.TABLE, OF_PUBLISHED, where)
     lists = [row for row in found if row["status"] == published_runs.PUBLISHED]
     return max(lists, key=lambda row: (str(row[c.RUN_DATE]), row["published_at"]), default=None)
 

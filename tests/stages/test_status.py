@@ -1,11 +1,14 @@
 """What `recspark status` says of a hand-made warehouse: a published night, a held one, one that was killed."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pyspark.sql import SparkSession
 
 from recspark.config.schema import Config
@@ -15,6 +18,7 @@ from recspark.tables.published_runs import HELD, PUBLISHED, Versions
 from recspark.warehouse import lease, stage_log
 from recspark.warehouse.stage_log import StageRun
 from recspark.warehouse.store import Store
+from tests.paths import ROOT
 from tests.stages import hand_made
 
 FIRST, SECOND, THIRD = date(2024, 3, 1), date(2024, 3, 2), date(2024, 3, 3)
@@ -77,6 +81,17 @@ def test_the_report_needs_no_spark(config: Config, monkeypatch: pytest.MonkeyPat
     before = sorted(Path(config.warehouse).rglob("*"))
     assert list(status.lines(config)) == [f"warehouse {config.warehouse}", "now: no run", *EXPECTED]
     assert sorted(Path(config.warehouse).rglob("*")) == before
+
+
+def test_the_command_needs_no_java(config: Config, tmp_path: Path) -> None:
+    """In a process of its own: in this one there is a session."""
+    source = config.model_dump(mode="json", include={"warehouse", "source"})
+    (tmp_path / "shop.yaml").write_text(yaml.safe_dump(source))
+    command = [sys.executable, "-m", "recspark", "status", "--config", f"{tmp_path}/shop.yaml"]
+    env = {"PATH": "/nonexistent", "HOME": "/nonexistent"}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[2:] == EXPECTED
 
 
 def test_a_run_that_goes_on_and_one_that_was_killed(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
