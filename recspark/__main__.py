@@ -5,6 +5,8 @@ recspark check --config conf/shop.yaml         try a configuration in seconds; w
 recspark run --config conf/shop.yaml           all stages of a night, as jobs/nightly.py
 recspark stage NAME --config conf/shop.yaml    one stage, as jobs/NAME.py
 recspark maintain --config conf/shop.yaml      tidy the tables, as jobs/maintenance.py
+recspark status --config conf/shop.yaml        is a run going, how the last nights ended, what is published where
+recspark diff D1 D2 --config conf/shop.yaml    what changed between two published nights
 recspark unpublish --config conf/shop.yaml --run-date D    take the lists of a night back
 recspark describe configuration | tables       every key of the YAML file; every table and column
 recspark COMMAND --help                        the options of a command
@@ -20,7 +22,13 @@ from typing import NoReturn
 from recspark import cli, pipeline
 
 STAGES = {"run": tuple(pipeline.STAGES), "maintain": ("maintenance",), "unpublish": ("unpublish",), "stage": ()}
-OTHERS: dict[str, Callable[..., int]] = {"init": cli.init, "check": cli.check, "describe": cli.describe}
+OTHERS: dict[str, Callable[..., int]] = {
+    "init": cli.init,
+    "check": cli.check,
+    "describe": cli.describe,
+    "status": cli.status,
+    "diff": cli.diff,
+}
 
 
 def main() -> None:

@@ -1,19 +1,22 @@
 """The command line of every job: options, progress, a summary table, a JSON line and an exit code.
 
-Exit codes: 0 done, 1 crash, 2 bad input or configuration, 3 held (readers keep the previous night).
+Exit codes: 0 done, 1 crash, 2 bad input or configuration, 3 held (readers keep the previous night), 4 another run has
+the warehouse, 5 a passing fault of storage or network; 130 and 143 stopped by Ctrl+C and SIGTERM.
 """
 
 import json
 import logging
-import re
+import signal
 import sys
+import threading
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from datetime import date, datetime, timedelta, timezone
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -23,18 +26,25 @@ from rich.logging import RichHandler
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from recspark import errors, pipeline
+from recspark import on_end, pipeline
 from recspark.config import load
 from recspark.config.schema import Config
-from recspark.errors import ConfigError, RecsparkError
+from recspark.errors import CRASH, HELD, PASSING, ConfigError, RecsparkError, described
+from recspark.logs import JsonLines
 from recspark.summary import Summary
 
 log = logging.getLogger("recspark")
 
-CRASH, HELD = 1, 3
-JAVA_CAUSE = re.compile(r"^Caused by: (.+)$", re.MULTILINE)  # the last one is the root of it
-# the last line of a worker's traceback
-WORKER_ERROR = re.compile(r"^recspark\.errors\.((?:Config|Schema|Data|Training|Publish)Error): (.+)$", re.MULTILINE)
+
+class LogAs(str, Enum):
+    """What --log may be."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class Stopped(KeyboardInterrupt):
+    """The process is asked to end (SIGTERM): it ends as by Ctrl+C, with another code."""
 
 
 def main(*stages: str) -> None:
@@ -51,8 +61,9 @@ def main(*stages: str) -> None:
             float, typer.Option("--wait", help="seconds to wait for another run of the warehouse or catalog")
         ] = 0.0,
         accept: Annotated[bool, typer.Option("--accept", help="let figures pass once that hold a night")] = False,
+        log_as: Annotated[LogAs, typer.Option("--log", help="lines for people, or a JSON object in each")] = LogAs.TEXT,
     ) -> int:
-        return run(stages, config, run_date, tuple(set_ or ()), force, from_, only, wait, accept)
+        return run(stages, config, run_date, tuple(set_ or ()), force, from_, only, wait, accept, log_as)
 
     call(command, f"recspark: {', '.join(stages)}")
 
@@ -84,20 +95,22 @@ def run(
     only: str | None = None,
     wait_s: float = 0.0,
     accept: bool = False,
+    log_as: LogAs = LogAs.TEXT,
 ) -> int:
-    """Run the stages, print the report and return the exit code."""
+    """Run the stages, print the report, tell `on_end`, and return the exit code."""
+    ids = {"run_id": "", "run_date": run_date or ""}
     console = Console(stderr=True)
-    _log_to(console)
+    _log_to(console, ids if log_as == LogAs.JSON else None)
     began = time.monotonic()
     done: list[tuple[Summary, float]] = []
-    state = {"run_id": "", "run_date": run_date or "", "status": "failed", "error": ""}
-    code = 1
+    state = {"status": "failed", "error": ""}
+    config, code = None, 1
     try:
         config = load.load(config_path, overrides)
         chosen = pipeline.choose(stages, from_, only)
         night = parse_run_date(run_date, config)
         run_id = f"{night}-{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
-        state |= {"run_id": run_id, "run_date": str(night)}
+        ids |= {"run_id": run_id, "run_date": str(night)}
         log.info(
             "run %s: %s, warehouse %s, run_date %s", run_id, config_path, config.catalog or config.warehouse, night
         )
@@ -107,16 +120,44 @@ def run(
             log.info("%s: %s", summary.stage, _line(summary, seconds))
 
         # a program reads standard output: what libraries and trainings print there belongs to the log
-        with redirect_stdout(sys.stderr), _progress(console, len(chosen)) as advance:
+        shown = console.is_terminal and log_as == LogAs.TEXT
+        with redirect_stdout(sys.stderr), _stops_on_sigterm(), _progress(console, len(chosen), shown) as advance:
             pipeline.execute(chosen, config, night, run_id, force, advance, finished, wait_s, accept)
         state["status"], code = "done", 0
     except Exception as error:
-        state["error"], code = cause(error)
+        state["error"], code = cause(error, log_as)
         state["status"] = "held" if code == HELD else "failed"
-    _report(console, done, state, time.monotonic() - began)
-    if code:
+    except KeyboardInterrupt as signal_:
+        code = 128 + (signal.SIGTERM if isinstance(signal_, Stopped) else signal.SIGINT)
+        state |= {"status": "killed", "error": f"stopped by {str(signal_) or 'SIGINT'}; the same command goes on"}
+    if log_as == LogAs.TEXT:
+        _show(console, done)
+    summary = _summary({**ids, **state}, code, time.monotonic() - began, done)
+    print(summary, flush=True)
+    if config is not None and config.on_end:
+        on_end.tell(config.on_end, summary)
+    if code and log_as == LogAs.JSON:
+        log.error(state["error"])
+    elif code:
         print(f"error: {state['error']}", file=sys.stderr)
     return code
+
+
+@contextmanager
+def _stops_on_sigterm() -> Iterator[None]:
+    """SIGTERM raises Stopped inside the block. Only in the main thread, which Python asks for."""
+
+    def stop(*_: object) -> None:
+        raise Stopped("SIGTERM")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def check(
@@ -133,6 +174,42 @@ def check(
             for line in pipeline.check(found, night):
                 print(line, file=out, flush=True)
         print(f"ok: a night of {night} can start; it writes to {found.catalog or found.warehouse}")
+        return 0
+    except Exception as error:
+        return print_error(error)
+
+
+def status(
+    config: Annotated[str, typer.Option(help="conf/<name>.yaml")],
+    set_: Annotated[Optional[list[str]], typer.Option("--set", help="dotted.key=value")] = None,  # noqa: UP045
+) -> int:
+    """Is a run going, how did the last nights end and what is to do, what is published where. Writes nothing."""
+    from recspark.stages import status
+
+    _log_to(Console(stderr=True))
+    try:
+        for line in status.lines(load.load(config, tuple(set_ or ()))):
+            print(line, flush=True)
+        return 0
+    except Exception as error:
+        return print_error(error)
+
+
+def diff(
+    before: Annotated[str, typer.Argument(help="run date of a night, YYYY-MM-DD")],
+    after: Annotated[str, typer.Argument(help="run date of another night")],
+    config: Annotated[str, typer.Option(help="conf/<name>.yaml")],
+    set_: Annotated[Optional[list[str]], typer.Option("--set", help="dotted.key=value")] = None,  # noqa: UP045
+) -> int:
+    """What changed between two published nights: configuration, inputs, models, metrics, lists. Writes nothing."""
+    from recspark.stages import diff
+
+    _log_to(Console(stderr=True))
+    try:
+        found = load.load(config, tuple(set_ or ()))
+        nights = [str(parse_run_date(night, found)) for night in (before, after)]
+        for line in diff.lines(found, *nights):
+            print(line, flush=True)
         return 0
     except Exception as error:
         return print_error(error)
@@ -181,24 +258,15 @@ def print_error(error: Exception) -> int:
     return code
 
 
-def cause(error: Exception) -> tuple[str, int]:
-    """(one line, exit code) of an exception; of a crash the traceback is printed.
-
-    A RecsparkError that a Spark worker raised arrives as text inside another exception, and is still the user's to fix.
-    """
-    if isinstance(error, RecsparkError):
-        return str(error), error.exit_code
-    text = str(error)
-    found = WORKER_ERROR.findall(text)
-    if found:
-        kind, message = found[-1]
-        return message.strip(), getattr(errors, kind).exit_code
-    differing = errors.differing_file(text)  # a task found it in the middle of a stage
-    if differing is not None:
-        return differing, 2
-    traceback.print_exception(error)
-    lines = [*JAVA_CAUSE.findall(text)[-1:], *filter(None, map(str.strip, text.splitlines())), ""]
-    return f"{type(error).__name__}: {lines[0]}", CRASH
+def cause(error: Exception, log_as: LogAs = LogAs.TEXT) -> tuple[str, int]:
+    """(one line, exit code) of an exception; of a crash the traceback is printed, or logged as JSON."""
+    text, code = described(error)
+    if code in (CRASH, PASSING) and not isinstance(error, RecsparkError):
+        if log_as == LogAs.JSON:
+            log.error("crash", exc_info=error)
+        else:
+            traceback.print_exception(error)
+    return text, code
 
 
 def parse_run_date(given: str | None, config: Config) -> date:
@@ -238,21 +306,24 @@ def _line(summary: Summary, seconds: float) -> str:
     return "; ".join([*parts, f"{seconds:.1f} s"])
 
 
-def _log_to(console: Console) -> None:
-    """Log recspark's own lines, not those of libraries: with rich on a terminal, as plain lines elsewhere."""
+def _log_to(console: Console, as_json: Mapping[str, str] | None = None) -> None:
+    """Log recspark's own lines, not those of libraries: with rich on a terminal, as plain lines elsewhere; or as JSON
+    with these fields."""
     plain = logging.StreamHandler()
-    plain.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    handler = RichHandler(console=console, show_path=False, show_level=False) if console.is_terminal else plain
+    text = logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
+    plain.setFormatter(text if as_json is None else JsonLines(as_json))
+    rich = console.is_terminal and as_json is None
+    handler = RichHandler(console=console, show_path=False, show_level=False) if rich else plain
     log.handlers[:] = [handler]
     log.setLevel(logging.INFO)
     log.propagate = False
 
 
 @contextmanager
-def _progress(console: Console, total: int) -> Iterator[pipeline.Advance]:
-    """Show progress. Yields a function to call with the name of each stage when it begins."""
+def _progress(console: Console, total: int, shown: bool) -> Iterator[pipeline.Advance]:
+    """Show progress, or log it. Yields a function to call with the name of each stage when it begins."""
     started = 0
-    if not console.is_terminal:
+    if not shown:
 
         def advance(name: str) -> None:
             nonlocal started
@@ -284,8 +355,15 @@ def _rows(done: list[tuple[Summary, float]]) -> Iterator[tuple[str, ...]]:
         yield (s.stage, state, *numbers, f"{seconds:.1f}", s.note)
 
 
-def _report(console: Console, done: list[tuple[Summary, float]], state: dict[str, str], seconds: float) -> None:
-    """Print a table for people to stderr and a JSON line for programs to stdout."""
+def _summary(state: Mapping[str, str], code: int, seconds: float, done: list[tuple[Summary, float]]) -> str:
+    """The JSON line for programs that ends every run."""
+    stages = {s.stage: {**asdict(s), "seconds": round(duration, 1)} for s, duration in done}
+    said = {name: value for name, value in state.items() if value}
+    return json.dumps({**said, "exit_code": code, "seconds": round(seconds, 1), "stages": stages})
+
+
+def _show(console: Console, done: list[tuple[Summary, float]]) -> None:
+    """Print a table for people to stderr."""
     if done:
         table = Table(box=None, pad_edge=False)
         for heading in ("stage", "state", "rows in", "rows out", "rejected", "seconds", "note"):
@@ -295,8 +373,3 @@ def _report(console: Console, done: list[tuple[Summary, float]], state: dict[str
         for row in _rows(done):
             table.add_row(*row)
         (console if console.is_terminal else Console(stderr=True, width=200)).print(table)
-    stages = {s.stage: {**asdict(s), "seconds": round(duration, 1)} for s, duration in done}
-    print(
-        json.dumps({**{k: v for k, v in state.items() if v}, "seconds": round(seconds, 1), "stages": stages}),
-        flush=True,
-    )

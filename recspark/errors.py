@@ -1,6 +1,9 @@
 """Errors for people: each message names where it happened, what was found, what was expected and how to fix it."""
 
+import errno
 import re
+import socket
+from collections.abc import Iterator
 
 # of Spark: another type or another header in one of the files
 DIFFERING = re.compile(
@@ -18,6 +21,20 @@ DAMAGE = (
     "|FAILED_TO_UNCOMPRESS|TProtocolException"
 )
 DAMAGED = re.compile(rf"Encountered error while reading file (?P<file>.*?)\.\s.*?(?P<why>{DAMAGE})", re.DOTALL)
+JAVA_CAUSE = re.compile(r"^Caused by: (.+)$", re.MULTILINE)  # the last one is the root of it
+# the last line of a worker's traceback
+WORKER_ERROR = re.compile(r"^recspark\.errors\.((?:Config|Schema|Data|Training|Publish)Error): (.+)$", re.MULTILINE)
+CRASH, HELD, BUSY, PASSING = 1, 3, 4, 5  # exit codes
+# Faults of a network or of a storage that had too much to do: another try may not meet them again. A host that does not
+# exist or a right that is missing would be met again, and so would a full disk.
+PASSING_STATUS = {429, 500, 502, 503, 504}  # of HTTP
+PASSING_ERRNO = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.ENETRESET, errno.ESTALE}
+PASSING_JAVA = re.compile(
+    r"java[.]net[.](ConnectException|SocketTimeoutException|NoRouteToHostException|SocketException: Connection reset)"
+    r"|Temporary failure in name resolution|java[.]sql[.]SQL(Transient\w*|Recoverable)Exception"
+    r"|Status Code: (429|50[0234])\b|AWS(ServiceThrottled|ServiceIO|Status500)Exception"
+    r"|ApiCall(Attempt)?TimeoutException|SlowDown|Slow Down|Server ?Busy|Service ?Unavailable"
+)
 # of local files, and of any in a pattern
 COLON = re.compile(r"Relative path in absolute URI: [.]?(.+?)(?:[.]crc)?$", re.MULTILINE)
 
@@ -43,13 +60,67 @@ class DataError(RecsparkError):
 class TrainingError(RecsparkError):
     """A training diverged, or one of its processes died."""
 
-    exit_code = 1
+    exit_code = CRASH
 
 
 class PublishError(RecsparkError):
     """Tonight's lists failed a check; readers keep the previous night's."""
 
-    exit_code = 3
+    exit_code = HELD
+
+
+class BusyError(RecsparkError):
+    """Another run has the warehouse or the catalog, or has taken it over."""
+
+    exit_code = BUSY
+
+
+def described(error: BaseException) -> tuple[str, int]:
+    """(one line, exit code) of an exception.
+
+    A RecsparkError that a Spark worker raised arrives as text inside another exception, and is still the user's to fix.
+    """
+    if isinstance(error, RecsparkError):
+        return str(error), error.exit_code
+    text = str(error)
+    found = WORKER_ERROR.findall(text)
+    if found:
+        kind, message = found[-1]
+        return message.strip(), int(globals()[kind].exit_code)
+    differing = differing_file(text)  # a task found it in the middle of a stage
+    if differing is not None:
+        return differing, RecsparkError.exit_code
+    lines = [*JAVA_CAUSE.findall(text)[-1:], *filter(None, map(str.strip, text.splitlines())), ""]
+    what = f"{type(error).__name__}: {lines[0]}"
+    return (f"{what}; try again", PASSING) if is_passing(error, lines[0]) else (what, CRASH)
+
+
+def is_passing(error: BaseException, root: str = "") -> bool:
+    """Is this, or what it came from, a fault of the network or of a storage that may be gone at the next try? `root`:
+    the line of its cause, which is Java's in an error of Spark."""
+    chain = list(_chain(error))
+    if any(type(one).__module__.startswith("py4j") and type(one).__name__ != "Py4JJavaError" for one in chain):
+        return False  # Java has died: what is refused is the connection to it
+    return PASSING_JAVA.search(root) is not None or any(map(_is_fault_of_network, chain))
+
+
+def _is_fault_of_network(error: BaseException) -> bool:
+    response = getattr(error, "response", None)  # of botocore: a dictionary
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(response, dict) else None
+    if status in PASSING_STATUS:
+        return True
+    if isinstance(error, socket.gaierror):
+        return error.errno == socket.EAI_AGAIN
+    if isinstance(error, OSError) and error.errno in PASSING_ERRNO:
+        return True
+    return isinstance(error, ConnectionError | TimeoutError) and not isinstance(error, BrokenPipeError)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, what caused it, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def differing_file(text: str) -> str | None:

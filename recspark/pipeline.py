@@ -4,17 +4,20 @@ import importlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING
 
 from recspark.config.schema import Config
-from recspark.errors import ConfigError
+from recspark.errors import HELD, ConfigError, described
 from recspark.progress import watch
-from recspark.session import get_session
+from recspark.session import ended_when_stopped, get_session, stop
 from recspark.summary import Summary
 
 if TYPE_CHECKING:  # it imports Spark, which execute() does after the session is made
+    from recspark.warehouse.lease import Held
+    from recspark.warehouse.stage_log import StageLog
     from recspark.warehouse.store import Store
 
 log = logging.getLogger(__name__)
@@ -44,6 +47,7 @@ OTHERS = {"maintenance": "recspark.stages.maintenance", "unpublish": "recspark.s
 WITHOUT_TIME_SCALES = ("interactions", "items", "night_statistics", "item_facts", "time_scales", "unpublish")
 # these hold a night whose figures are unlike those of earlier nights, unless they are accepted
 HOLDING = ("night_statistics", "recommendations")
+FEW = 10  # rows that are worth a commit of stage_runs: a night has more, a single stage has one
 
 Advance = Callable[[str], None]  # called with the name of each stage when it begins
 Finished = Callable[[Summary, float], None]  # called with a stage's summary and its seconds when it has ended
@@ -90,28 +94,80 @@ def execute(
         if len(stages) > 1 and "interactions" in stages:
             expressions_of_sources(spark, config, run_date)
         place = catalog.place(spark, config.catalog) if config.catalog else None
-        with hold(config.warehouse, run_id, wait_s, place, config.lease.hung_after_s) as held, watch(spark, held.moved):
+        with (
+            hold(config.warehouse, run_id, wait_s, place, config.lease.hung_after_s) as held,
+            ended_when_stopped(spark, owned),
+            watch(spark, held.moved),
+        ):
             store = Store(spark, config, run_id, held)
             _begin(store, config, held.taken_over)
             if is_night := len(stages) > 1:
                 unfinished.begin(config.warehouse, run_date)
-            for name in stages:
-                advance(name)
-                held.at(name)
-                held.check()  # commits check it themselves; model folders are written without
-                began = time.monotonic()
-                if name not in WITHOUT_TIME_SCALES:
-                    config = time_scales.settle(store, config, run_date)
-                module = importlib.import_module({**STAGES, **OTHERS}[name])
-                options = {"accept": accept} if name in HOLDING else {}
-                summary = replace(module.refresh(store, config, run_date, force, **options), stage=name)
-                store.save_states()
-                finished(summary, time.monotonic() - began)
-            if is_night:
-                unfinished.end(config.warehouse, run_date)
+            with _written_down(store, held, run_date) as stage_log:
+                for name in stages:
+                    advance(name)
+                    held.at(name)
+                    held.check()  # commits check it themselves; model folders are written without
+                    began = time.monotonic()
+                    stage_log.begin(name)
+                    if name not in WITHOUT_TIME_SCALES:
+                        config = time_scales.settle(store, config, run_date)
+                    module = importlib.import_module({**STAGES, **OTHERS}[name])
+                    options = {"accept": accept} if name in HOLDING else {}
+                    summary = replace(module.refresh(store, config, run_date, force, **options), stage=name)
+                    store.save_states()
+                    stage_log.end(summary)
+                    finished(summary, time.monotonic() - began)
+                if is_night:
+                    unfinished.end(config.warehouse, run_date)
     finally:
         if owned:  # a session of a notebook or a test is not stopped here
-            spark.stop()
+            stop(spark)
+
+
+@contextmanager
+def _written_down(store: "Store", held: "Held", run_date: date) -> Iterator["StageLog"]:
+    """What the stages do, in a file as they go and in the table stage_runs at the end; see warehouse/stage_log.py.
+
+    A few rows wait for the next run, unless this one ends badly. A fault in here changes nothing of the run.
+    """
+    from recspark.warehouse import stage_log
+
+    entries = stage_log.StageLog(store.warehouse, store.run_id, run_date)
+    try:
+        yield entries
+    except Exception as error:
+        text, code = described(error)
+        if _still(held):
+            entries.fail(stage_log.HELD if code == HELD else stage_log.FAILED, text)
+            _put(store, entries)
+        raise
+    except KeyboardInterrupt as signal:  # a process that is to end has no time for a commit
+        if _still(held):
+            entries.fail(stage_log.KILLED, f"stopped by {str(signal) or 'SIGINT'}")
+        raise
+    if len(entries.rows) >= FEW and _still(held):
+        _put(store, entries)
+
+
+def _put(store: "Store", entries: "StageLog") -> None:
+    from recspark.tables import stage_runs
+
+    try:
+        stage_runs.append(store, entries.rows)
+        entries.clear()
+    except Exception as error:  # the file keeps them for the next run
+        log.warning("stage_runs was not written: %s", described(error)[0])
+
+
+def _still(held: "Held") -> bool:
+    """Does this run still hold the warehouse?"""
+    try:
+        held.check()
+    except Exception as error:  # of any storage's client, too
+        log.warning("what the stages did is not written down: %s", described(error)[0])
+        return False
+    return True
 
 
 def check(config: Config, run_date: date) -> Iterator[str]:
@@ -129,7 +185,7 @@ def check(config: Config, run_date: date) -> Iterator[str]:
         yield from night(Store(spark, config, "check"), config, run_date)
     finally:
         if owned:
-            spark.stop()
+            stop(spark)
 
 
 def _begin(store: "Store", config: Config, taken_over: bool) -> None:

@@ -8,7 +8,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ from recspark.errors import ConfigError
 
 if TYPE_CHECKING:  # importing pyspark starts nothing, but PYSPARK_PYTHON must be set first
     from pyspark.sql import SparkSession
+
+log = logging.getLogger(__name__)
 
 DELTA_CLASS = "io.delta.sql.DeltaSparkSessionExtension"
 
@@ -168,6 +171,30 @@ def _start(builder: "SparkSession.Builder") -> "SparkSession":
             f"Java ended before Spark could start ({error.getCondition()}); the lines above say why. If they are about "
             f"jars ({jars}), let this machine reach Maven Central, or start with spark-submit --jars"
         ) from None
+
+
+def stop(spark: "SparkSession") -> None:
+    """Stop a session. Where Java has ended already, that is told by what ended the run."""
+    try:
+        spark.stop()
+    except OSError as error:  # no connection to Java
+        log.debug("Spark was not stopped: %s", error)
+
+
+@contextmanager
+def ended_when_stopped(spark: "SparkSession", owned: bool) -> Iterator[None]:
+    """End what Spark does if the block is stopped by a signal: Java would go on with a commit that it has begun, also
+    after this run has given its lease back. A session that is not ours only ends its jobs."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        java = getattr(spark.sparkContext._gateway, "proc", None)
+        if owned and java is not None:
+            java.kill()
+            java.wait()
+        else:
+            spark.sparkContext.cancelAllJobs()
+        raise
 
 
 def delta_package() -> str:

@@ -26,6 +26,8 @@ RUN_BY = {
     "recspark run --config /etc": "tests/jobs/test_nightly.py",
     "recspark maintain --config /etc": "tests/stages/test_maintenance.py",
     "recspark unpublish --config /etc": "tests/jobs/test_holds.py",
+    "recspark status --config /etc": "tests/stages/test_status.py",
+    "recspark diff 2011-12-09": "tests/stages/test_diff.py",
     "recspark init films": "tests/test_docs.py",
     "recspark check --config films": "tests/test_docs.py",
     "recspark run --config films": "tests/test_docs.py",

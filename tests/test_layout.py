@@ -59,7 +59,6 @@ TESTED_BY = {
     "encoders/containers.py": "tests/encoders/test_video.py",
     "encoders/dense.py": "tests/encoders/test_packed.py",
     "encoders/load.py": "tests/encoders/test_contract.py",
-    "errors.py": "tests/jobs/test_odd_input.py",
     "expressions.py": "tests/sources/test_raw.py",
     "model_folder.py": "tests/training/test_checkpoint.py",
     "models/normaliser.py": "tests/models/test_layers.py",

@@ -22,6 +22,12 @@ def test_a_command_is_a_job(tmp_path: Path, args: tuple[str, ...]) -> None:
     assert options.returncode == 0 and "--run-date" in options.stdout and f"recspark {' '.join(args)}" in options.stdout
 
 
+def test_commands_that_only_look_need_a_configuration_too(tmp_path: Path) -> None:
+    for args in (("status",), ("diff", "2024-03-01", "2024-03-02")):
+        done = recspark(tmp_path, *args, "--config", "missing.yaml")
+        assert (done.returncode, done.stdout) == (2, "") and "missing.yaml does not exist" in done.stderr
+
+
 @pytest.mark.parametrize(
     "page,heading", (("configuration", "## `source.interactions`"), ("tables", "## `recommendations`"))
 )
@@ -46,7 +52,5 @@ def test_a_wrong_name_is_one_line_with_the_nearest(tmp_path: Path) -> None:
     done = recspark(tmp_path, "stage", "rankr", "--config", "x.yaml")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: stage `rankr` is not known; did you mean ranker?\n"
-    assert (
-        recspark(tmp_path, "fly").stderr
-        == "error: command `fly` is not known; expected one of init, check, describe, run, maintain, unpublish, stage\n"
-    )
+    commands = "init, check, describe, status, diff, run, maintain, unpublish, stage"
+    assert recspark(tmp_path, "fly").stderr == f"error: command `fly` is not known; expected one of {commands}\n"

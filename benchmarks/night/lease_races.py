@@ -26,7 +26,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from recspark.errors import DataError
+from recspark.errors import BusyError
 from recspark.warehouse import lease, lease_files
 
 STORAGES = ("local", "conditional", "plain")
@@ -134,7 +134,7 @@ def one_turn(place: str) -> Iterator[dict[str, Any]]:
                 began = time.monotonic()
                 held.check()
                 yield {"what": "checked", "number": held.number, "at": began}
-    except DataError as error:
+    except BusyError as error:
         yield {"what": "lost" if "lost the lease" in str(error) else "refused"}
 
 

@@ -2,7 +2,7 @@
 
 First the lease alone (lease_races.py), then rounds of 2 to 5 processes of `recspark stage interactions` at once, of
 which some are stopped for a while, have a clock that is wrong by an hour, or a storage that fails every third
-heartbeat. A round is good if at least one process ended with 0, every other one with 2 and one line that names the
+heartbeat. A round is good if at least one process ended with 0, every other one with 4 and one line that names the
 holder, the numbers of ids are dense and unique, and the tables are those of a calm run.
 
 Finished rounds are kept in `--keep FOLDER` (default warehouse/races), races.jsonl, and not run again.
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.night import lease_races, same_tables
+from recspark.errors import BUSY
 from recspark.session import get_session
 
 OPTIONS = ("keep",)
@@ -138,10 +139,10 @@ def told_wrongly(codes: Sequence[int], logs: Sequence[str]) -> list[str]:
     found = [] if 0 in codes else ["no run was done"]
     for code, log in zip(codes, logs, strict=True):
         last = log.rstrip().splitlines()[-1] if log.strip() else ""
-        if code not in (0, 2):
+        if code not in (0, BUSY):
             found.append(f"exit code {code}: {last:.300}")
-        if code == 2 and not (REFUSED.match(last) or LOST.match(last)):
-            found.append(f"exit code 2 with: {last:.300}")
+        if code == BUSY and not (REFUSED.match(last) or LOST.match(last)):
+            found.append(f"exit code {BUSY} with: {last:.300}")
     return found
 
 

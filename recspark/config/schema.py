@@ -134,6 +134,9 @@ class Config(Section):
     model_metrics: ModelMetrics = ModelMetrics()
     maintenance: Maintenance = Maintenance()
     lease: Lease = Lease()
+    on_end: str | None = None
+    """A command of the shell that gets the summary, one line of JSON, on its standard input when a run has ended, well
+    or not. It has a minute; its failure is a warning. A mistake in this file ends a run before the command is known."""
     spark: dict[str, str] = {}
     """Settings of the Spark session, as Spark names them."""
 

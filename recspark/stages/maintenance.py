@@ -1,4 +1,5 @@
-"""Housekeeping of a warehouse: compact small files, vacuum, delete candidates, models and vectors of old nights."""
+"""Housekeeping of a warehouse: compact small files, vacuum, delete candidates, models and vectors of old nights,
+and what stages did more than a year ago."""
 
 import json
 import logging
@@ -15,7 +16,7 @@ from recspark import model_folder
 from recspark.config.schema import Config
 from recspark.model_folder import MANIFEST
 from recspark.summary import Summary
-from recspark.tables import candidates, item_embeddings, training_examples
+from recspark.tables import candidates, item_embeddings, stage_runs, training_examples
 from recspark.tables.reference import TABLES
 from recspark.warehouse import artifacts
 from recspark.warehouse.state import slice_of
@@ -40,6 +41,7 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     dropped = sum(drop_dates(store, table, run_date, config) for table in (candidates.TABLE, examples))
     encoders = drop_embeddings(store, run_date, config)
     folders = drop_models(store, run_date, config)
+    stage_runs.drop_old(store, run_date)
     present = [table for table in TABLES if store.exists(table)]
     # examples keep their files: the feed needs several of them, in hash order
     compacted = sum(compact(store, table) for table in present)

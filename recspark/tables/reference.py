@@ -17,6 +17,7 @@ from recspark.tables import (
     recommendation_facts,
     recommendations,
     rejected_events,
+    stage_runs,
     training_examples,
 )
 from recspark.warehouse.store import Table
@@ -26,6 +27,7 @@ TABLES = (
     recommendations.TABLE,
     model_metrics.TABLE,
     published_runs.TABLE,
+    stage_runs.TABLE,
     night_statistics.TABLE,
     interactions.TABLE,
     rejected_events.TABLE,

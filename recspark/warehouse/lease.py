@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from recspark.errors import DataError
+from recspark.errors import BusyError, DataError
 from recspark.warehouse.lease_files import LeaseFolder, open_folder
 
 log = logging.getLogger(__name__)
@@ -80,12 +80,12 @@ class Held:
     def check(self) -> None:
         """Verify that the lease is still this run's.
 
-        Raises: DataError when another run has taken it over, for example after this machine was suspended.
+        Raises: BusyError when another run has taken it over, for example after this machine was suspended.
         """
         for held in (self, *self._with):
             found = held._folder.files()
             if (held.number, held._path) not in found or found[-1][0] != held.number:
-                raise DataError(
+                raise BusyError(
                     f"run {self._lease.run_id} lost the lease of {held._folder.path} to another run, since it sent no "
                     f"heartbeat for {EXPIRES_S:.0f} s; start it again when the other run has ended"
                 )
@@ -161,7 +161,7 @@ def hold(
 
     `catalog`: the folder of the catalog's schema, which is held too.
 
-    Raises: DataError naming the holder when one of the two is in use.
+    Raises: BusyError naming the holder when one of the two is in use.
     """
     deadline = time.monotonic() + wait_s
     with ExitStack() as stack:
@@ -178,7 +178,7 @@ def _hold_one(name: str, place: str, run_id: str, deadline: float, hung_after_s:
     waited_for = ""
     while isinstance(held, Lease):
         if time.monotonic() >= deadline:
-            raise DataError(_taken(name, held))
+            raise BusyError(_taken(name, held))
         if held.run_id != waited_for:
             log.info("lease: waiting for run %s (%s) to end", held.run_id, held.stage or "starting")
             waited_for = held.run_id

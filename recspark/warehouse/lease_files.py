@@ -15,7 +15,7 @@ from datetime import datetime
 
 import fsspec
 
-from recspark.errors import DataError
+from recspark.errors import DataError, is_passing
 
 log = logging.getLogger(__name__)
 
@@ -196,7 +196,8 @@ def open_folder(place: str, name: str) -> LeaseFolder:
         else:
             fs.makedirs(folder.path, exist_ok=True)
     except Exception as error:
-        if not isinstance(error, (OSError, ValueError, ImportError)) and "Credentials" not in type(error).__name__:
+        told = isinstance(error, (OSError, ValueError, ImportError)) or "Credentials" in type(error).__name__
+        if not told or is_passing(error):
             raise
         raise DataError(f"warehouse {place} cannot be written: {error}; give a folder or an URL that can") from error
     return folder

@@ -168,6 +168,11 @@ class Store:
         """Add rows in one commit; returns the new version."""
         return self._commit(table, self._writer(table, rows).mode("append"), metadata)
 
+    def record(self, table: Table, rows: DataFrame) -> None:
+        """Add rows in one commit to a table that no stage reads: nobody asks for its version, which takes as long again
+        to look up."""
+        self._save(table, self._writer(table, rows).mode("append"), None)
+
     def merge(self, table: Table, rows: DataFrame, metadata: Mapping[str, Any] | None = None) -> int:
         """Insert rows whose key is new and overwrite those whose key exists; returns the new version."""
         if not self.exists(table):
@@ -236,7 +241,7 @@ class Store:
     def _stamped(self, metadata: Mapping[str, Any] | None) -> Iterator[None]:
         """Add the metadata to the commits inside. Set on the session: saveAsTable drops the option for a new table.
 
-        Raises: DataError if this run has lost the lease, before the commit or by the time it failed or was made.
+        Raises: BusyError if this run has lost the lease, before the commit or by the time it failed or was made.
         """
         lease = {} if self._held is None else {LEASE: self._held.number}
         values = {c.RUN_ID: self.run_id, FORMAT: WRITTEN_FORMAT, **lease, **(metadata or {})}
@@ -264,6 +269,10 @@ class Store:
                 self.spark.sql(sql)
 
     def _commit(self, table: Table, writer: DataFrameWriter, metadata: Mapping[str, Any] | None) -> int:
+        self._save(table, writer, metadata)
+        return self._look(table).changed
+
+    def _save(self, table: Table, writer: DataFrameWriter, metadata: Mapping[str, Any] | None) -> None:
         name = self.name(table.noun)
         try:
             with self._stamped(metadata):
@@ -278,7 +287,6 @@ class Store:
                     f"({', '.join(table.columns)}); use a new warehouse, or move the table away and rebuild it"
                 ) from error
             raise
-        return self._look(table).changed
 
     # -- versions and fingerprints -----------------------------------------------------------------------------------
 

@@ -1,4 +1,5 @@
-"""Thirty mistakes that people make in a YAML file or on the command line: exit code 2, one line, nothing written.
+"""Thirty mistakes that people make in a YAML file or on the command line: exit code 2, one line, nothing written but
+its row in stage_runs.
 
 Half of them are told before Spark starts; for those the session is taken away, so starting it would be another error.
 """
@@ -157,7 +158,7 @@ def test_a_mistake_is_told_before_anything_is_learnt(spark: Any, tmp_path: Path,
     code, line, _ = run(tmp_path, change, capsys)
     assert code == 2
     assert re.search(message, line), line
-    built = {path.name for path in (tmp_path / "warehouse").glob("*")} - {"_lease", "_state"}
+    built = {path.name for path in (tmp_path / "warehouse").glob("*")} - {"_lease", "_state", "stage_runs"}
     assert not built or name in NEEDS_THE_ROWS, built
     assert "candidates" not in built
 
@@ -165,7 +166,7 @@ def test_a_mistake_is_told_before_anything_is_learnt(spark: Any, tmp_path: Path,
 def test_another_run_has_the_warehouse(spark: Any, tmp_path: Path, capsys: Any) -> None:
     with lease.hold(f"{tmp_path}/warehouse", "other"):
         code, line, _ = run(tmp_path, [], capsys)
-    assert code == 2 and "other" in line and not (tmp_path / "warehouse" / "interactions").exists()
+    assert code == 4 and "other" in line and not (tmp_path / "warehouse" / "interactions").exists()
 
 
 def test_a_run_can_wait_for_the_other(spark: Any, tmp_path: Path, capsys: Any) -> None:

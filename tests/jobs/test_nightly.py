@@ -1,6 +1,7 @@
 """A night from raw events to the published table on real input, the same night again, and the night after."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.nights import RunNight, only_countries
 from tests.paths import ROOT
 
 K = 10
+HISTORY = "stage_runs"
 
 
 def table(spark: Any, warehouse: Path, noun: str) -> Any:
@@ -20,13 +22,14 @@ def table(spark: Any, warehouse: Path, noun: str) -> Any:
 
 
 def versions(warehouse: Path) -> dict[str, list[str]]:
-    """Every table's commits; a rerun must not add any."""
-    logs = sorted(warehouse.glob("*/_delta_log"))
+    """The commits of every table but the history of runs; a rerun must not add any."""
+    logs = sorted(log for log in warehouse.glob("*/_delta_log") if log.parent.name != HISTORY)
     return {log.parent.name: sorted(f.name for f in log.glob("*.json")) for log in logs}
 
 
 def data_files(warehouse: Path) -> set[str]:
-    return {str(f.relative_to(warehouse)) for f in warehouse.rglob("*.parquet") if "_delta_log" not in f.parts}
+    files = (file.relative_to(warehouse) for file in warehouse.rglob("*.parquet"))
+    return {str(file) for file in files if "_delta_log" not in file.parts and file.parts[0] != HISTORY}
 
 
 def test_every_eligible_user_gets_exactly_k(spark: Any, published_night: Any) -> None:
@@ -78,7 +81,22 @@ def test_published_runs_and_metrics_describe_the_night(spark: Any, published_nig
     assert decisions.count() > 0
 
 
-def test_the_same_night_again_changes_nothing(run_night: RunNight, published_night: Any) -> None:
+def test_every_stage_of_the_night_has_its_row(spark: Any, published_night: Any) -> None:
+    """As the summary says it, and one after the other."""
+    warehouse, night = published_night
+    rows = table(spark, warehouse, HISTORY).where(F.col("run_id") == night.result["run_id"]).orderBy("started_at")
+    found = rows.collect()
+    assert [row.stage for row in found] == list(pipeline.STAGES)
+    for row, said in zip(found, night.result["stages"].values(), strict=True):
+        assert (row.status, row.error) == ("skipped" if said["skipped"] else "done", None)
+        assert (row.rows_in, row.rows_out, row.version) == (said["rows_in"], said["rows_out"], said["version"])
+        assert (row.rejected, row.note or "") == (sum(said["rejected"].values()), said["note"])
+        assert abs((row.ended_at - row.started_at).total_seconds() - said["seconds"]) < 1
+    assert all(one.ended_at <= other.started_at for one, other in pairwise(found))
+    assert found[0].rejected > 0 and str(found[0].run_date) == "2011-12-10"
+
+
+def test_the_same_night_again_changes_nothing(spark: Any, run_night: RunNight, published_night: Any) -> None:
     warehouse, _ = published_night
     before = versions(warehouse), data_files(warehouse)
     again = run_night(warehouse)
@@ -86,6 +104,8 @@ def test_the_same_night_again_changes_nothing(run_night: RunNight, published_nig
     assert (versions(warehouse), data_files(warehouse)) == before
     states = {name: stage["skipped"] for name, stage in again.result["stages"].items()}
     assert all(states.values()), states
+    runs = table(spark, warehouse, HISTORY).where(F.col("run_id") == again.result["run_id"]).orderBy("started_at")
+    assert [(row.stage, row.status) for row in runs.collect()] == [(name, "skipped") for name in pipeline.STAGES]
 
 
 def test_the_next_night_keeps_what_has_not_changed(spark: Any, run_night: RunNight, own_night: Path) -> None:
@@ -132,7 +152,7 @@ def test_two_runs_on_one_warehouse(run_night: RunNight, tmp_path: Path) -> None:
     warehouse = tmp_path / "w"
     with hold(str(warehouse), "the-other-run"):
         refused = run_night(warehouse, only="interactions")
-    assert refused.code == 2
+    assert refused.code == 4
     assert "the-other-run" in refused.stderr
     assert not (warehouse / "interactions").exists()
     assert run_night(warehouse, only="interactions").code == 0

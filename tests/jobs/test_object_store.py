@@ -84,7 +84,7 @@ def test_two_runs_one_killed_and_again(
     while all(run.poll() is None for run in runs):
         time.sleep(0.2)
     loser = 0 if runs[0].poll() is not None else 1
-    assert runs[loser].returncode == 2, logs[loser].read_text()[-3000:]
+    assert runs[loser].returncode == 4, logs[loser].read_text()[-3000:]
     told = logs[loser].read_text().splitlines()[-1]
     assert re.match(rf"error: warehouse s3://{place} is in use by run 2011-12-10-\S+ \(process \d+ on ", told), told
 

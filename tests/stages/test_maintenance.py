@@ -1,12 +1,14 @@
 """What maintenance deletes and keeps, without a change for readers."""
 
 import json
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
 from recspark.config.schema import Config
 from recspark.stages import maintenance
-from recspark.tables import item_embeddings, published_runs
+from recspark.tables import item_embeddings, published_runs, stage_runs
+from recspark.warehouse.stage_log import StageRun
 from recspark.warehouse.store import Store, Table
 from recspark.windows import closed_windows
 
@@ -98,13 +100,18 @@ def test_expired_dates_are_deleted_and_nothing_is_committed_without_any(spark, t
     assert len(list((tmp_path / "small/_delta_log").glob("*.json"))) == commits
 
 
-def test_columns_of_older_tables_get_their_comments(spark, tmp_path):
+def test_columns_of_older_tables_get_their_comments_and_old_runs_are_forgotten(spark, tmp_path):
     settings = config(tmp_path)
     old = Table("published_runs", published_runs.TABLE.ddl, published_runs.TABLE.key)
     Store(spark, settings, "run").append(old, spark.createDataFrame([], old.schema))
+    # a stage 367 days before RUN_DATE, and one of its day
+    old = StageRun("a", "2023-06-13", "items", "done", "2023-06-13T02:00:00+00:00")
+    new = replace(old, stage="ranker", started_at="2024-06-14T02:00:00+00:00")
+    stage_runs.append(Store(spark, settings, "a"), [old, new])
     maintenance.refresh(Store(spark, settings, "run"), settings, RUN_DATE)
     schema = Store(spark, settings, "run").read(published_runs.TABLE).schema
     assert schema["status"].metadata["comment"] == published_runs.TABLE.comment("status")
+    assert [row.stage for row in Store(spark, settings, "run").read(stage_runs.TABLE).collect()] == ["ranker"]
 
 
 def test_an_empty_warehouse_is_no_error(spark, tmp_path):

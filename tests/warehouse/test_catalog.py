@@ -31,7 +31,7 @@ def test_two_configurations_of_one_catalog_do_not_write_at_once(
         settings = ("catalog=spark_catalog.busy", *only_countries("Country = 'Norway'"))
         with lease.hold(str(tmp_path / "first"), "the-first", catalog=catalog.place(spark, "spark_catalog.busy")):
             refused = run_night(tmp_path / "second", *settings, only="interactions")
-        assert refused.code == 2
+        assert refused.code == 4
         last = refused.stderr.splitlines()[-1]
         assert last.startswith(f"error: catalog at {tmp_path}/busy.db is in use by run the-first (process ")
         assert spark.catalog.listTables("busy") == []

@@ -14,7 +14,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from recspark.errors import DataError
+from recspark.errors import BusyError, DataError
 from recspark.warehouse import lease, lease_files
 from recspark.warehouse.lease_files import LeaseFolder
 
@@ -35,7 +35,7 @@ def refused(warehouse: str) -> None:
 
 
 def test_a_second_run_is_told_who_holds_it(tmp_path: Path) -> None:
-    taken = pytest.raises(DataError, match=r"in use by run first .*expires 60 s")
+    taken = pytest.raises(BusyError, match=r"in use by run first .*expires 60 s")
     with lease.hold(str(tmp_path), "first"), taken, lease.hold(str(tmp_path), "second"):
         pass
     with lease.hold(str(tmp_path), "third") as held:  # the first has ended
@@ -204,7 +204,7 @@ def test_a_machine_that_slept_finds_its_lease_taken(tmp_path: Path, monkeypatch:
     other = lease.acquire(str(tmp_path), "other")
     assert isinstance(other, lease.Held)
     assert 1000 + 60 <= clocks.now <= 1000 + 70
-    with pytest.raises(DataError, match="sleeper lost the lease"):
+    with pytest.raises(BusyError, match="sleeper lost the lease"):
         sleeper.check()
     sleeper.end()  # writes its own file, which is no longer the current one
     other.check()
@@ -261,7 +261,7 @@ def test_a_run_that_slept_too_long_is_told(tmp_path: Path) -> None:
         expired(tmp_path, held.number, run_id="sleeper")
         other = lease.acquire(str(tmp_path), "other")
         assert isinstance(other, lease.Held)
-        with pytest.raises(DataError, match="sleeper lost the lease"):
+        with pytest.raises(BusyError, match="sleeper lost the lease"):
             held.check()
 
 
@@ -306,12 +306,12 @@ def test_through_fsspec_on_a_storage_that_is_not_local(memory: str) -> None:
 
 def test_who_waits_is_told_the_stage_and_its_last_progress(tmp_path: Path) -> None:
     with lease.hold(str(tmp_path), "first") as held:
-        with pytest.raises(DataError, match=r"run first \(process \d+ on .*, starting, last progress 0 s before"):
+        with pytest.raises(BusyError, match=r"run first \(process \d+ on .*, starting, last progress 0 s before"):
             refused(str(tmp_path))
         held.at("ranker")
         held._moved -= 340  # seconds pass
         held._try_to_write(ended=False)
-        with pytest.raises(DataError, match=r"at stage ranker, last progress 340 s before its last heartbeat"):
+        with pytest.raises(BusyError, match=r"at stage ranker, last progress 340 s before its last heartbeat"):
             refused(str(tmp_path))
 
 
@@ -336,14 +336,14 @@ def test_a_hung_run_loses_the_lease_and_one_that_moves_again_keeps_it(
         held._moved -= 61
         monkeypatch.setattr(lease, "EXPIRES_S", 0.2)
         time.sleep(0.3)
-        with lease.hold(str(tmp_path), "next"), pytest.raises(DataError, match="slow lost the lease"):
+        with lease.hold(str(tmp_path), "next"), pytest.raises(BusyError, match="slow lost the lease"):
             held.check()
 
 
 def test_two_warehouses_of_one_catalog(tmp_path: Path) -> None:
     one, two, schema = (str(tmp_path / name) for name in ("one", "two", "recs.db"))
     with lease.hold(one, "first", catalog=schema) as held:
-        taken = pytest.raises(DataError, match=r"^catalog at .*recs.db is in use by run first .*at stage items")
+        taken = pytest.raises(BusyError, match=r"^catalog at .*recs.db is in use by run first .*at stage items")
         held.at("items")
         with taken, lease.hold(two, "second", catalog=schema):
             pass
@@ -351,7 +351,7 @@ def test_two_warehouses_of_one_catalog(tmp_path: Path) -> None:
             pass
     with lease.hold(two, "fourth", catalog=schema) as held:
         expired(tmp_path / "recs.db", 3)
-        with pytest.raises(DataError, match=r"lost the lease of .*recs.db"):
+        with pytest.raises(BusyError, match=r"lost the lease of .*recs.db"):
             held.check()
 
 
@@ -362,7 +362,7 @@ def test_a_run_waits_for_both(tmp_path: Path) -> None:
         assert isinstance(holder, lease.Held)
         holder.start()
         threading.Timer(after, holder.end).start()
-    with pytest.raises(DataError, match="in use"), lease.hold(one, "hasty", catalog=schema):
+    with pytest.raises(BusyError, match="in use"), lease.hold(one, "hasty", catalog=schema):
         pass
     with lease.hold(one, "patient", wait_s=30, catalog=schema):
         pass

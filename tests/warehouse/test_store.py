@@ -10,7 +10,7 @@ import pytest
 from pyspark.sql import functions as F
 
 from recspark.config.schema import Config
-from recspark.errors import DataError, SchemaError
+from recspark.errors import BusyError, DataError, SchemaError
 from recspark.warehouse import lease
 from recspark.warehouse.store import Store, Table, day_digests, row_hash
 
@@ -268,7 +268,7 @@ def test_a_run_that_lost_its_lease_commits_nothing_more(spark, tmp_path, monkeyp
         "states": old.save_states,
     }
     for name, attempt in attempts.items():
-        with pytest.raises(DataError, match=r"run r1 lost the lease of .* to another run"):
+        with pytest.raises(BusyError, match=r"run r1 lost the lease of .* to another run"):
             attempt()
         assert new.history(THINGS)[0].version == 0 and not (tmp_path / "_state").exists(), name
     new.append(THINGS, rows(spark, []))
@@ -291,7 +291,7 @@ def test_a_write_that_began_before_the_lease_was_lost_fails_at_its_commit(spark,
     def write():
         try:
             old.append(THINGS, rows(spark, FIRST).mapInArrow(slow, THINGS.ddl))
-        except DataError as error:
+        except BusyError as error:
             failed.append(str(error))
 
     writer = threading.Thread(target=write)

@@ -102,6 +102,12 @@ class UserBlock:
     done: Array
     num_done: Array
 
+    def in_order(self, order: Array) -> "UserBlock":
+        """The same block with its candidates in this order (n,)."""
+        scores = {mode: values[order] for mode, values in self.scores.items()}
+        item_idx, repeat, popular = (values[order] for values in (self.item_idx, self.repeat, self.popular))
+        return replace(self, item_idx=item_idx, repeat=repeat, popular=popular, scores=scores)
+
 
 def list_metrics(recommendations: DataFrame, truth: DataFrame, cutoffs: Sequence[int] = (1, 5, 10, 20)) -> DataFrame:
     """Every metric of metrics.AT_K at every cutoff, as means over the users in `truth`; a user without a list counts 0.
@@ -203,6 +209,9 @@ def measure(
     of_row, first = lists.list_numbers(rows.group, rows.user_idx)
     num_lists, list_idx = len(first), of_row[rows.is_candidate]
     done_list = np.repeat(of_row, rows.num_done)
+    if (list_idx[1:] < list_idx[:-1]).any():  # the rows of a user's lists may lie mixed
+        by_list = np.argsort(list_idx, kind="stable")
+        list_idx, rows = list_idx[by_list], rows.in_order(by_list)
     hit, relevant = _hits(list_idx, rows.item_idx, done_list, rows.done, num_lists)
     offsets = metrics.offsets_of(list_idx, num_lists)
     block = _Block(list_idx, rows.item_idx, hit, offsets, relevant, rows.group[first], rows.user_idx[first])

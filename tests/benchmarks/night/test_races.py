@@ -41,11 +41,11 @@ IN_USE = "error: warehouse /w is in use by run 2011-x (process 7 on vm, starting
 @pytest.mark.parametrize(
     ("codes", "logs", "wrong"),
     [
-        ((0, 2), ("{}", IN_USE), 0),
-        ((2, 0), ("error: run 2011-x lost the lease of /w/_lease to another", ""), 0),
-        ((2, 2), (IN_USE, IN_USE), 1),  # nobody did it
+        ((0, 4), ("{}", IN_USE), 0),
+        ((4, 0), ("error: run 2011-x lost the lease of /w/_lease to another", ""), 0),
+        ((4, 4), (IN_USE, IN_USE), 1),  # nobody did it
         ((0, 1), ("{}", "error: OSError: full"), 1),
-        ((0, 2), ("{}", "error: no source"), 1),  # the right code for another reason
+        ((0, 4), ("{}", "error: no source"), 1),  # the right code for another reason
     ],
 )
 def test_what_is_told_wrongly(codes: tuple[int, ...], logs: tuple[str, ...], wrong: int) -> None:

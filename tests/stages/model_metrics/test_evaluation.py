@@ -145,6 +145,14 @@ def test_blocks_change_nothing():
     require_same(merged(users, settings()), expected)
 
 
+def test_rows_of_a_users_lists_may_lie_mixed():
+    """Spark keeps the rows of a user together, not those of each of their lists."""
+    mixed = [[row for row in np.random.default_rng(seed).permutation(np.array(ROWS, object))] for seed in range(3)]
+    for rows in mixed:
+        by_user = sorted(map(tuple, rows), key=lambda row: row[2])
+        require_same(merged([by_user], settings()), merged([ROWS], settings()))
+
+
 def require_same(left, right):
     assert left.keys() == right.keys()
     for key, row in left.items():
