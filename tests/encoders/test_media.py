@@ -101,7 +101,8 @@ def test_an_url_must_lie_below_a_root(no_connection):
                 "https://cdn.example.org/images\\..\\1.jpg", "https://cdn.example.org@169.254.169.254/images/1.jpg",
                 "https://me:word@cdn.example.org/images/1.jpg", "https://cdn.example.org.evil.net/images/1.jpg",
                 "https:///images/1.jpg", "https://[::1]/images/1.jpg", "https://cdn.example.org:x/images/1.jpg",
-                "s3://bucket/secret/1.jpg", "s3://other/images/1.jpg", "s3://bucket/images?/../../secret", "s3://bucket/images/a.zip::file:///etc/passwd"):  # fmt: skip
+                "s3://bucket/secret/1.jpg", "s3://other/images/1.jpg", "s3://bucket/images?/../../secret",
+                "s3://bucket/images/a.zip::file:///etc/passwd"):  # fmt: skip
         assert refusal(uri, *roots) == OUTSIDE, uri
 
 
