@@ -6,6 +6,7 @@ recspark run --config conf/shop.yaml           all stages of a night, as jobs/ni
 recspark stage NAME --config conf/shop.yaml    one stage, as jobs/NAME.py
 recspark maintain --config conf/shop.yaml      tidy the tables, as jobs/maintenance.py
 recspark unpublish --config conf/shop.yaml --run-date D    take the lists of a night back
+recspark erase --config conf/shop.yaml --user ID    take users out of all tables and models
 recspark describe configuration | tables       every key of the YAML file; every table and column
 recspark COMMAND --help                        the options of a command
 recspark --version
@@ -20,7 +21,12 @@ from typing import NoReturn
 from recspark import cli, pipeline
 
 STAGES = {"run": tuple(pipeline.STAGES), "maintain": ("maintenance",), "unpublish": ("unpublish",), "stage": ()}
-OTHERS: dict[str, Callable[..., int]] = {"init": cli.init, "check": cli.check, "describe": cli.describe}
+OTHERS: dict[str, Callable[..., int]] = {
+    "init": cli.init,
+    "check": cli.check,
+    "erase": cli.erase,
+    "describe": cli.describe,
+}
 
 
 def main() -> None:

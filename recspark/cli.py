@@ -174,6 +174,36 @@ def describe(page: Annotated[str, typer.Argument(help="configuration, or tables"
     return print_error(ConfigError(f"describe {page}: expected configuration or tables"))
 
 
+def erase(
+    config: Annotated[str, typer.Option(help="conf/<name>.yaml")],
+    user: Annotated[Optional[list[str]], typer.Option(help="the id of a user; may be repeated")] = None,  # noqa: UP045
+    users: Annotated[Optional[str], typer.Option(help="a file with one id a line")] = None,  # noqa: UP045
+    vacuum: Annotated[bool, typer.Option("--vacuum", help="remove old versions of the tables at once")] = False,
+    set_: Annotated[Optional[list[str]], typer.Option("--set", help="dotted.key=value")] = None,  # noqa: UP045
+    wait: Annotated[float, typer.Option("--wait", help="seconds to wait for another run of the warehouse")] = 0.0,
+) -> int:
+    """Take users out of every table and model folder, and say what was found and what remains."""
+    out = sys.stdout
+    _log_to(Console(stderr=True))
+    try:
+        found = load.load(config, tuple(set_ or ()))
+        listed = _lines(users) if users is not None else []
+        run_id = f"erase-{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+        with redirect_stdout(sys.stderr):
+            for line in pipeline.erase(found, [*(user or ()), *listed], vacuum, run_id, wait):
+                print(line, file=out, flush=True)
+        return 0
+    except Exception as error:
+        return print_error(error)
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--users {path}: cannot be read ({type(error).__name__}); expected one id a line") from None
+
+
 def print_error(error: Exception) -> int:
     """Print the cause as the last line of standard error; its exit code."""
     text, code = cause(error)

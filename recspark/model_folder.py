@@ -46,7 +46,7 @@ def local_copy(folder: str) -> Path:
         return Path(root)
     manifest = _manifest_bytes(fs, root, folder)
     copies = _copies()
-    target = copies / hashlib.sha256(folder.encode() + b"\0" + manifest).hexdigest()[:24]
+    target = _copy_of(folder, manifest)
     if not target.exists():
         _evict(copies)
         partial = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}")
@@ -65,6 +65,17 @@ def local_copy(folder: str) -> Path:
             shutil.rmtree(partial, ignore_errors=True)
     os.utime(target)
     return target
+
+
+def forget_copy(folder: str) -> None:
+    """Remove this machine's copy of a remote folder, as the folder is now."""
+    fs, root = fsspec.core.url_to_fs(folder)
+    if "file" not in _protocols(fs):
+        shutil.rmtree(_copy_of(folder, _manifest_bytes(fs, root, folder)), ignore_errors=True)
+
+
+def _copy_of(folder: str, manifest: bytes) -> Path:
+    return _copies() / hashlib.sha256(folder.encode() + b"\0" + manifest).hexdigest()[:24]
 
 
 def _copies() -> Path:

@@ -3,8 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from datetime import date, timedelta
 
 import fsspec
@@ -17,14 +16,14 @@ from recspark.model_folder import MANIFEST
 from recspark.summary import Summary
 from recspark.tables import candidates, item_embeddings, training_examples
 from recspark.tables.reference import TABLES
-from recspark.warehouse import artifacts
+from recspark.warehouse import artifacts, erased
+from recspark.warehouse.old_versions import forget_log, setting, vacuum
 from recspark.warehouse.state import slice_of
 from recspark.warehouse.store import Store, Table
 
 log = logging.getLogger(__name__)
 
 FILE_BYTES = 128 << 20
-CHECKED_HOURS = 168  # Delta refuses a shorter retention unless its check is off; the configuration may ask for one
 RETRIEVER = "retriever"
 DATED = re.compile(r"^(\d{4}-\d{2}-\d{2})-")  # <date>-<fingerprint>, and the files that name a date's folder
 
@@ -46,6 +45,10 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     for table in [*present, *([examples] if store.exists(examples) else [])]:
         store.comment(table)
         vacuum(store, table, config.maintenance.retention_hours)
+    for table in [*present, examples]:  # after VACUUM: without log entries, no old version can be read
+        if table.noun in erased.due(store.warehouse, config.maintenance.retention_hours):
+            forget_log(store, table)
+            erased.done(store.warehouse, table.noun)
     note = (
         f"{compacted} files compacted, {dropped} old dates, {folders} old model folders and "
         f"the vectors of {encoders} old encoders dropped"
@@ -127,26 +130,6 @@ def _encoders(store: Store, folders: Iterable[str]) -> set[str]:
 
 def compact(store: Store, table: Table) -> int:
     """Compact small files; returns how many were replaced. Delta commits nothing if there is nothing to do."""
-    with _setting(store, "spark.databricks.delta.optimize.maxFileSize", str(FILE_BYTES)):
+    with setting(store, "spark.databricks.delta.optimize.maxFileSize", str(FILE_BYTES)):
         metrics = store.delta(table).optimize().executeCompaction().select("metrics.numFilesRemoved").first()
     return int(metrics[0])
-
-
-def vacuum(store: Store, table: Table, hours: float) -> None:
-    """Delete files that no version of the last `hours` uses."""
-    checked = str(hours >= CHECKED_HOURS).lower()
-    with _setting(store, "spark.databricks.delta.retentionDurationCheck.enabled", checked):
-        store.delta(table).vacuum(hours)
-
-
-@contextmanager
-def _setting(store: Store, key: str, value: str) -> Iterator[None]:
-    before = store.spark.conf.get(key, None)
-    store.spark.conf.set(key, value)
-    try:
-        yield
-    finally:
-        if before is None:
-            store.spark.conf.unset(key)
-        else:
-            store.spark.conf.set(key, before)
