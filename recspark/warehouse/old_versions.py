@@ -35,6 +35,8 @@ def forget_log(store: "Store", table: "Table") -> None:
     files = {path.rsplit("/", 1)[-1]: path for path in fs.ls(log, detail=False)}
     if not any(name.startswith(f"{version:020}.checkpoint") for name in files):
         return  # without it the older entries are needed
+    store.look(table)  # what is made from it stays fresh, also after a crash: its commits are remembered first
+    store.save_states()
     for name, path in sorted(files.items()):
         number = name.lstrip(".").split(".")[0]
         if number.isdigit() and int(number) < version:

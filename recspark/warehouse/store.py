@@ -182,7 +182,7 @@ class Store:
         merging = self.delta(table).alias("old").merge(rows.select(table.columns).alias("new"), matched)
         with self._stamped(metadata):
             merging.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
-        return self._look(table).changed
+        return self.look(table).changed
 
     def delete(
         self,
@@ -195,7 +195,7 @@ class Store:
         dropped = {state.DROPPED: sorted(slices)} if slices else {}
         with self._stamped({**dropped, **(metadata or {})}):
             self.delta(table).delete(condition)
-        self._look(table)
+        self.look(table)
 
     def erase(self, table: Table, gone: DataFrame, new: Mapping[str, str] | None = None) -> int:
         """Delete the rows that are equal to a row of `gone` (few rows, unique) in its first column, or set columns of
@@ -208,7 +208,7 @@ class Store:
             values = {column: f"gone.{value}" for column, value in (new or {}).items()}
             with self._stamped({state.DROPPED: []}):
                 (merging.whenMatchedUpdate(set=values) if new else merging.whenMatchedDelete()).execute()
-            self._look(table)
+            self.look(table)
         return count
 
     @contextmanager
@@ -296,7 +296,7 @@ class Store:
                     f"({', '.join(table.columns)}); use a new warehouse, or move the table away and rebuild it"
                 ) from error
             raise
-        return self._look(table).changed
+        return self.look(table).changed
 
     # -- versions and fingerprints -----------------------------------------------------------------------------------
 
@@ -304,7 +304,7 @@ class Store:
         """The commits that the log still has, newest first: (version, operation, userMetadata, timestamp)."""
         return list(self.delta(table).history().select("version", "operation", "userMetadata", "timestamp").collect())
 
-    def _look(self, table: Table) -> TableState:
+    def look(self, table: Table) -> TableState:
         """Bring what is known of a table up to date with its log."""
         handle = self.delta(table)
         if table.noun not in self._states:
@@ -332,7 +332,7 @@ class Store:
         return self._states[table.noun]
 
     def _state(self, table: Table) -> TableState:
-        return self._states[table.noun] if table.noun in self._states else self._look(table)
+        return self._states[table.noun] if table.noun in self._states else self.look(table)
 
     def save_states(self) -> None:
         """Write down what is known of the tables, for the next run. Only a run that holds the warehouse may."""

@@ -35,3 +35,15 @@ def test_nothing_of_an_erased_row_remains(spark, tmp_path):
     other = Store(spark.newSession(), config, "next")
     assert other.read(PEOPLE).count() == len(before) + 1
     assert other.token(PEOPLE) == store.token(PEOPLE)
+
+
+def test_what_was_made_from_the_table_stays_fresh(spark, tmp_path):
+    """Also if nothing has looked at the table since, as in a run of maintenance alone."""
+    config = Config.model_validate({"warehouse": str(tmp_path), "source": {"interactions": SOURCE}})
+    store = Store(spark, config, "run")
+    store.append(PEOPLE, spark.createDataFrame([("a", 1)], PEOPLE.schema), {"fingerprint": "f"})
+    store.save_states()
+    vacuum(Store(spark, config, "maintenance"), PEOPLE, 0.0)
+    forget_log(Store(spark, config, "maintenance"), PEOPLE)
+    later = Store(spark, config, "next")
+    assert later.is_fresh(PEOPLE, "f") and later.token(PEOPLE) == store.token(PEOPLE)
