@@ -91,6 +91,11 @@ def _copies() -> Path:
     return path
 
 
+def evict_copies() -> None:
+    """Remove this machine's copies of remote folders that were not used for KEPT_COPIES_S."""
+    _evict(_copies())
+
+
 def _evict(copies: Path) -> None:
     old = time.time() - KEPT_COPIES_S
     for path in copies.iterdir():

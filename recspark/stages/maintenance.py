@@ -14,7 +14,16 @@ from recspark import model_folder
 from recspark.config.schema import Config
 from recspark.model_folder import MANIFEST
 from recspark.summary import Summary
-from recspark.tables import candidates, item_embeddings, training_examples
+from recspark.tables import (
+    candidates,
+    item_embeddings,
+    model_metrics,
+    published_runs,
+    recommendation_facts,
+    recommendations,
+    rejected_events,
+    training_examples,
+)
 from recspark.tables.reference import TABLES
 from recspark.warehouse import artifacts, erased
 from recspark.warehouse.old_versions import forget_log, setting, vacuum
@@ -37,8 +46,10 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     del force  # not needed: maintenance is never skipped, and a second run changes nothing
     examples = training_examples.table(config.training_examples.tasks)
     dropped = sum(drop_dates(store, table, run_date, config) for table in (candidates.TABLE, examples))
+    nights = sum(drop_nights(store, table, run_date, days) for table, days in _kept_days(config))
     encoders = drop_embeddings(store, run_date, config)
     folders = drop_models(store, run_date, config)
+    model_folder.evict_copies()
     present = [table for table in TABLES if store.exists(table)]
     # examples keep their files: the feed needs several of them, in hash order
     compacted = sum(compact(store, table) for table in present)
@@ -50,7 +61,7 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
             forget_log(store, table)
             erased.done(store.warehouse, table.noun)
     note = (
-        f"{compacted} files compacted, {dropped} old dates, {folders} old model folders and "
+        f"{compacted} files compacted, {dropped} old dates, {nights} old nights, {folders} old model folders and "
         f"the vectors of {encoders} old encoders dropped"
     )
     log.info("maintenance: %s", note)
@@ -77,6 +88,25 @@ def drop_dates(store: Store, table: Table, run_date: date, config: Config) -> in
     old = expired(dates, run_date, config)
     if old:
         store.delete(table, F.col(c.AS_OF).isin(old), [slice_of({c.AS_OF: day}) for day in old])
+    return len(old)
+
+
+def _kept_days(config: Config) -> list[tuple[Table, int]]:
+    lists, records = config.maintenance.keep_lists_days, config.maintenance.keep_records_days
+    return [
+        *((table, lists) for table in (recommendations.TABLE, recommendation_facts.TABLE)),
+        *((table, records) for table in (model_metrics.TABLE, published_runs.TABLE, rejected_events.TABLE)),
+    ]
+
+
+def drop_nights(store: Store, table: Table, run_date: date, days: int) -> int:
+    """Delete the rows of nights more than so many days ago, but for the newest one; returns how many nights."""
+    if not store.exists(table):
+        return 0
+    nights = sorted(row[0] for row in store.read(table).select(c.RUN_DATE).distinct().collect())
+    old = [night for night in nights[:-1] if night < run_date - timedelta(days=days)]
+    if old:
+        store.delete(table, F.col(c.RUN_DATE).isin(old), [slice_of({c.RUN_DATE: night}) for night in old])
     return len(old)
 
 
