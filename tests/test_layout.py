@@ -74,6 +74,7 @@ TESTED_BY = {
     "sources/catalogue.py": "tests/tables/test_items.py",
     "sources/events.py": "tests/stages/test_interactions.py",
     "sources/users.py": "tests/stages/test_interactions.py",
+    "warehouse/digests.py": "tests/warehouse/test_store.py",
     "stages/unpublish.py": "tests/stages/test_recommendations.py",
     "stages/candidates/scores.py": "tests/stages/candidates/test_stage.py",
     "stages/item_embeddings/compact.py": "tests/stages/item_embeddings/test_stage.py",
