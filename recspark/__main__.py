@@ -8,6 +8,7 @@ recspark maintain --config conf/shop.yaml      tidy the tables, as jobs/maintena
 recspark status --config conf/shop.yaml        is a run going, how the last nights ended, what is published where
 recspark diff D1 D2 --config conf/shop.yaml    what changed between two published nights
 recspark unpublish --config conf/shop.yaml --run-date D    take the lists of a night back
+recspark erase --config conf/shop.yaml --user ID    take users out of all tables and models
 recspark describe configuration | tables       every key of the YAML file; every table and column
 recspark COMMAND --help                        the options of a command
 recspark --version
@@ -19,15 +20,16 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import NoReturn
 
-from recspark import cli, pipeline
+from recspark import cli, commands, pipeline
 
 STAGES = {"run": tuple(pipeline.STAGES), "maintain": ("maintenance",), "unpublish": ("unpublish",), "stage": ()}
 OTHERS: dict[str, Callable[..., int]] = {
-    "init": cli.init,
-    "check": cli.check,
-    "describe": cli.describe,
-    "status": cli.status,
-    "diff": cli.diff,
+    "init": commands.init,
+    "check": commands.check,
+    "describe": commands.describe,
+    "status": commands.status,
+    "diff": commands.diff,
+    "erase": commands.erase,
 }
 
 

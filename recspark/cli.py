@@ -17,7 +17,6 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from datetime import date, datetime, timedelta, timezone
 from enum import Enum
-from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
@@ -100,7 +99,7 @@ def run(
     """Run the stages, print the report, tell `on_end`, and return the exit code."""
     ids = {"run_id": "", "run_date": run_date or ""}
     console = Console(stderr=True)
-    _log_to(console, ids if log_as == LogAs.JSON else None)
+    log_to(console, ids if log_as == LogAs.JSON else None)
     began = time.monotonic()
     done: list[tuple[Summary, float]] = []
     state = {"status": "failed", "error": ""}
@@ -160,97 +159,6 @@ def _stops_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def check(
-    config: Annotated[str, typer.Option(help="conf/<name>.yaml")],
-    run_date: Annotated[Optional[str], typer.Option(help="YYYY-MM-DD: of the night")] = None,  # noqa: UP045
-    set_: Annotated[Optional[list[str]], typer.Option("--set", help="dotted.key=value")] = None,  # noqa: UP045
-) -> int:
-    """Try a configuration in seconds: opens every source, tries every expression, writes nothing."""
-    out = sys.stdout
-    try:
-        found = load.load(config, tuple(set_ or ()))
-        night = parse_run_date(run_date, found)
-        with redirect_stdout(sys.stderr):
-            for line in pipeline.check(found, night):
-                print(line, file=out, flush=True)
-        print(f"ok: a night of {night} can start; it writes to {found.catalog or found.warehouse}")
-        return 0
-    except Exception as error:
-        return print_error(error)
-
-
-def status(
-    config: Annotated[str, typer.Option(help="conf/<name>.yaml")],
-    set_: Annotated[Optional[list[str]], typer.Option("--set", help="dotted.key=value")] = None,  # noqa: UP045
-) -> int:
-    """Is a run going, how did the last nights end and what is to do, what is published where. Writes nothing."""
-    from recspark.stages import status
-
-    _log_to(Console(stderr=True))
-    try:
-        for line in status.lines(load.load(config, tuple(set_ or ()))):
-            print(line, flush=True)
-        return 0
-    except Exception as error:
-        return print_error(error)
-
-
-def diff(
-    before: Annotated[str, typer.Argument(help="run date of a night, YYYY-MM-DD")],
-    after: Annotated[str, typer.Argument(help="run date of another night")],
-    config: Annotated[str, typer.Option(help="conf/<name>.yaml")],
-    set_: Annotated[Optional[list[str]], typer.Option("--set", help="dotted.key=value")] = None,  # noqa: UP045
-) -> int:
-    """What changed between two published nights: configuration, inputs, models, metrics, lists. Writes nothing."""
-    from recspark.stages import diff
-
-    _log_to(Console(stderr=True))
-    try:
-        found = load.load(config, tuple(set_ or ()))
-        nights = [str(parse_run_date(night, found)) for night in (before, after)]
-        for line in diff.lines(found, *nights):
-            print(line, flush=True)
-        return 0
-    except Exception as error:
-        return print_error(error)
-
-
-def init(
-    data: Annotated[list[str], typer.Argument(help="files, folders, or tables as catalog.schema.name")],
-    config: Annotated[str, typer.Option(help="the YAML file to write")],
-) -> int:
-    """Look at data and write a configuration for it, with a comment for every guess. Reads the first rows only, and the
-    times to their end; overwrites no file."""
-    from recspark.stages import init
-
-    _log_to(Console(stderr=True))
-    try:
-        if Path(config).exists():
-            raise ConfigError(f"{config} exists; give --config a new file")
-        text = init.configuration(data, datetime.now(timezone.utc).date())
-        Path(config).parent.mkdir(parents=True, exist_ok=True)
-        Path(config).write_text(text, encoding="utf-8")
-        print(f"wrote {config} with {text.count('# guess: ')} guesses; try it: recspark check --config {config}")
-        return 0
-    except Exception as error:
-        return print_error(error)
-
-
-def describe(page: Annotated[str, typer.Argument(help="configuration, or tables")]) -> int:
-    """Print the reference of every key of the YAML file, or of every table, as Markdown."""
-    if page == "configuration":
-        from recspark.config.reference import configuration
-
-        print(configuration(), end="")
-        return 0
-    if page == "tables":
-        from recspark.tables.reference import tables
-
-        print(tables(), end="")
-        return 0
-    return print_error(ConfigError(f"describe {page}: expected configuration or tables"))
-
-
 def print_error(error: Exception) -> int:
     """Print the cause as the last line of standard error; its exit code."""
     text, code = cause(error)
@@ -306,7 +214,7 @@ def _line(summary: Summary, seconds: float) -> str:
     return "; ".join([*parts, f"{seconds:.1f} s"])
 
 
-def _log_to(console: Console, as_json: Mapping[str, str] | None = None) -> None:
+def log_to(console: Console, as_json: Mapping[str, str] | None = None) -> None:
     """Log recspark's own lines, not those of libraries: with rich on a terminal, as plain lines elsewhere; or as JSON
     with these fields."""
     plain = logging.StreamHandler()

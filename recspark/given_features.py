@@ -69,6 +69,32 @@ def save_shard(folder: str, side: str, shard: int, idx: Array, found: Values) ->
     model_folder.save(f"{folder}/{side}/shard-{shard}", {"shard": shard, "ids": len(idx)}, arrays)
 
 
+def erase_users(folder: str, users: Array) -> int:
+    """Remove the features of `users` (n,), numbers, from a folder; returns how many had any. Nobody may be reading."""
+    removed = 0
+    num_texts = len(names_in(folder)[USERS].texts)
+    for shard in model_folder.read_manifest(folder)["sides"][USERS]["shards"]:
+        path = f"{folder}/{USERS}/shard-{shard}"
+        mine = users[users // IDS_A_SHARD == shard] - shard * IDS_A_SHARD
+        numbers = np.array(model_folder.open_array(path, "numbers"))
+        had = np.isfinite(numbers[mine]).any(axis=1)
+        numbers[mine] = np.nan
+        arrays = {"numbers": numbers}
+        for g in range(num_texts):
+            offsets, values = (model_folder.open_array(path, f"{kind}_{g}") for kind in ("offsets", "values"))
+            sizes = np.diff(offsets)
+            had |= sizes[mine] > 0
+            arrays[f"values_{g}"] = np.array(values[~np.isin(owners(offsets), mine)])
+            sizes[mine] = 0
+            arrays[f"offsets_{g}"] = np.concatenate(([0], np.cumsum(sizes)))
+        if had.any():
+            about = model_folder.read_manifest(path)
+            model_folder.forget_copy(path)
+            model_folder.save(path, {**about, "ids": about["ids"] - int(had.sum())}, arrays)
+            removed += int(had.sum())
+    return removed
+
+
 def finish(folder: str, names: Mapping[str, Names], shards: Mapping[str, Sequence[int]]) -> None:
     """Write the manifest, last: a folder without one does not exist. `names`, `shards`: by side."""
     sides = {side: {**vars(names[side]), "shards": sorted(shards[side])} for side in SIDES}

@@ -18,6 +18,7 @@ from recspark.arrays import Array
 
 EVENT_FIELDS = (c.ITEM_IDX, c.SCENARIO_IDX, "time", c.WEIGHT, c.VALUE, "price")  # of HISTORIES rows, as lists
 USERS_A_SHARD = 1 << 16
+STORED = (c.ITEM_IDX, c.SCENARIO_IDX, "time")  # arrays of a shard, beside its offsets
 LENGTH = 50  # events kept of each user
 
 
@@ -122,6 +123,28 @@ def save_shard(
         "time": time[kept].astype(np.float64),
     }
     model_folder.save(f"{folder}/shard-{shard}", {"shard": shard, "users": len(user_idx)}, arrays)
+
+
+def erase_users(folder: str, users: Array) -> int:
+    """Remove the events of `users` (U,), numbers, from a folder of shards; returns how many. Nobody may be reading."""
+    removed = 0
+    for shard in model_folder.read_manifest(folder)["shards"]:
+        path = f"{folder}/shard-{shard}"
+        mine = users[users // USERS_A_SHARD == shard] - shard * USERS_A_SHARD
+        offsets = model_folder.open_array(path, "offsets")
+        sizes = np.diff(offsets)
+        gone = int(sizes[mine].sum())
+        if not gone:
+            continue
+        kept = ~np.isin(owners(offsets), mine)
+        arrays = {name: np.array(model_folder.open_array(path, name)[kept]) for name in STORED}
+        about = model_folder.read_manifest(path)
+        about["users"] -= int(np.count_nonzero(sizes[mine]))
+        sizes[mine] = 0
+        model_folder.forget_copy(path)
+        model_folder.save(path, about, {"offsets": np.concatenate(([0], np.cumsum(sizes))), **arrays})
+        removed += gone
+    return removed
 
 
 def finish(folder: str, shards: list[int], manifest: Mapping[str, object]) -> None:

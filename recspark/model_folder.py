@@ -46,7 +46,7 @@ def local_copy(folder: str) -> Path:
         return Path(root)
     manifest = _manifest_bytes(fs, root, folder)
     copies = _copies()
-    target = copies / hashlib.sha256(folder.encode() + b"\0" + manifest).hexdigest()[:24]
+    target = _copy_of(folder, manifest)
     if not target.exists():
         _evict(copies)
         partial = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}")
@@ -67,6 +67,17 @@ def local_copy(folder: str) -> Path:
     return target
 
 
+def forget_copy(folder: str) -> None:
+    """Remove this machine's copy of a remote folder, as the folder is now."""
+    fs, root = fsspec.core.url_to_fs(folder)
+    if "file" not in _protocols(fs):
+        shutil.rmtree(_copy_of(folder, _manifest_bytes(fs, root, folder)), ignore_errors=True)
+
+
+def _copy_of(folder: str, manifest: bytes) -> Path:
+    return _copies() / hashlib.sha256(folder.encode() + b"\0" + manifest).hexdigest()[:24]
+
+
 def _copies() -> Path:
     """The folder of this user's copies, which nobody else may write.
 
@@ -78,6 +89,11 @@ def _copies() -> Path:
     if hasattr(os, "getuid") and path.stat().st_uid != uid:
         raise DataError(f"{path} belongs to another user, expected ours; remove it, or set TMPDIR to another folder")
     return path
+
+
+def evict_copies() -> None:
+    """Remove this machine's copies of remote folders that were not used for KEPT_COPIES_S."""
+    _evict(_copies())
 
 
 def _evict(copies: Path) -> None:

@@ -188,6 +188,32 @@ def check(config: Config, run_date: date) -> Iterator[str]:
             stop(spark)
 
 
+def erase(config: Config, users: Sequence[str], at_once: bool, run_id: str, wait_s: float = 0.0) -> Iterator[str]:
+    """Yield the lines of a report while these users are taken out of the warehouse, whose lease is held.
+
+    `at_once`: old versions of the tables are removed, too.
+    """
+    spark, owned = get_session(config.spark, s3=config.is_on_s3)
+    from recspark.stages.erase import erase as erase_users
+    from recspark.warehouse import catalog
+    from recspark.warehouse.lease import hold
+    from recspark.warehouse.store import Store
+
+    try:
+        place = catalog.place(spark, config.catalog) if config.catalog else None
+        with hold(config.warehouse, run_id, wait_s, place, config.lease.hung_after_s) as held, watch(spark, held.moved):
+            held.at("erase")
+            store = Store(spark, config, run_id, held)
+            _begin(store, config, held.taken_over)
+            try:
+                yield from erase_users(store, config, users, at_once)
+            finally:
+                store.save_states()
+    finally:
+        if owned:
+            spark.stop()
+
+
 def _begin(store: "Store", config: Config, taken_over: bool) -> None:
     """End what the run before may still be writing, if it has lost the lease; correct what a crash has left."""
     from recspark.stages import recommendations

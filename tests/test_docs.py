@@ -25,6 +25,7 @@ RUN_BY = {
     "spark-submit --master": "tests/jobs/test_cluster.py",
     "recspark run --config /etc": "tests/jobs/test_nightly.py",
     "recspark maintain --config /etc": "tests/stages/test_maintenance.py",
+    "recspark erase --config /etc": "tests/stages/test_erase.py",
     "recspark unpublish --config /etc": "tests/jobs/test_holds.py",
     "recspark status --config /etc": "tests/stages/test_status.py",
     "recspark diff 2011-12-09": "tests/stages/test_diff.py",

@@ -106,6 +106,17 @@ def test_a_list_has_its_most_frequent_texts_first(tmp_path: Path) -> None:
         np.testing.assert_array_equal(one, other)
 
 
+def test_erased_users_have_nothing_and_the_others_all(folder: str) -> None:
+    far = IDS_A_SHARD + 2
+    assert gf.erase_users(folder, np.array([7, far + 1])) == 1  # far + 1 has nothing
+    book = FeatureBook({1: folder})
+    found = book.look_up("users", np.array([7, 3, far]), np.full(3, 1))
+    np.testing.assert_array_equal(found.numbers[:, 0], [np.nan, np.nan, 20])
+    assert texts(found) == [[], [], [12]] and gf.erase_users(folder, np.array([7])) == 0
+    assert 11 not in model_folder.open_array(f"{folder}/users/shard-0", "values_0")
+    assert model_folder.read_manifest(f"{folder}/users/shard-0")["ids"] == 1
+
+
 def test_negative_hashes_have_buckets_too(folder: str, tmp_path: Path) -> None:
     gf.save_shard(str(tmp_path / "n"), "users", 0, np.array([0]), values([1], [[-5]]))
     gf.finish(str(tmp_path / "n"), {**NAMES, "items": Names()}, {"users": [0], "items": []})

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
+from recspark import model_folder
 from recspark.histories import (
     LENGTH,
     USERS_A_SHARD,
     Histories,
     HistoryBook,
+    erase_users,
     finish,
     keep,
     owners,
@@ -90,3 +92,17 @@ def test_only_the_last_events_are_kept(tmp_path: Path) -> None:
 def test_a_user_without_events_has_no_history(tmp_path: Path) -> None:
     folder = write(f"{tmp_path}/none", {2: []})
     assert (HistoryBook({0: folder}).block(np.array([2, 3]), np.zeros(2, int), 4) == -1).all()
+
+
+def test_erased_users_have_no_history_and_others_keep_theirs(tmp_path: Path) -> None:
+    far = USERS_A_SHARD + 4
+    folder = write(f"{tmp_path}/one", {0: [5], 3: [1, 2], 7: [3, 4, 6], far: [8, 9], far + 1: []})
+    manifest = Path(folder, "shard-1", "manifest.json")
+    before = manifest.stat().st_mtime_ns
+    assert erase_users(folder, np.array([3, 1, far + 1])) == 2  # 1 never had an event, far + 1 has none
+    assert manifest.stat().st_mtime_ns == before
+    assert erase_users(folder, np.array([0, far])) == 1 + 2
+    block = HistoryBook({0: folder}).block(np.array([0, 3, 7, far]), np.zeros(4, int), 3)
+    assert block.tolist() == [[-1] * 3, [-1] * 3, [6, 4, 3], [-1] * 3]
+    assert model_folder.exists(f"{folder}/shard-0") and not model_folder.damaged(f"{folder}/shard-0")
+    assert model_folder.read_manifest(f"{folder}/shard-0")["users"] == 1

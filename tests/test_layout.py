@@ -49,6 +49,7 @@ TESTED_BY = {
     "__main__.py": "tests/test_main.py",
     "arrays.py": "tests/test_layout.py",  # a type's name, which mypy checks
     "cli.py": "tests/jobs/test_nightly.py",
+    "commands.py": "tests/test_main.py",
     "columns.py": "tests/tables/test_index.py",
     "config/content.py": "tests/config/test_schema.py",
     "config/load.py": "tests/config/test_schema.py",
@@ -74,6 +75,7 @@ TESTED_BY = {
     "sources/catalogue.py": "tests/tables/test_items.py",
     "sources/events.py": "tests/stages/test_interactions.py",
     "sources/users.py": "tests/stages/test_interactions.py",
+    "warehouse/digests.py": "tests/warehouse/test_store.py",
     "stages/unpublish.py": "tests/stages/test_recommendations.py",
     "stages/candidates/scores.py": "tests/stages/candidates/test_stage.py",
     "stages/item_embeddings/compact.py": "tests/stages/item_embeddings/test_stage.py",

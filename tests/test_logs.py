@@ -44,6 +44,6 @@ def test_a_crash_is_one_line_and_its_cause_the_last(
 
 
 def test_lines_are_text_where_nothing_else_is_said() -> None:
-    cli._log_to(cli.Console(stderr=True))  # also after a run in this process that logged JSON
+    cli.log_to(cli.Console(stderr=True))  # also after a run in this process that logged JSON
     (handler,) = logging.getLogger("recspark").handlers
     assert not isinstance(handler.formatter, cli.JsonLines)

@@ -14,7 +14,7 @@ class Encoder(Section):
     encoder: Place = "all-MiniLM-L6-v2"
     """A folder, a name on the Hugging Face hub, or the packaged all-MiniLM-L6-v2."""
     revision: str | None = None
-    """Commit of a model on the hub."""
+    """Commit of a model on the hub; without it no such model is loaded."""
     modality: Literal["text", "image", "audio", "video"] = "text"
     """What is encoded; a video is 8 frames, each through an image encoder."""
     input: str | None = None

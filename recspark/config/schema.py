@@ -95,6 +95,10 @@ class Maintenance(Section):
     """Hours for which replaced data files are kept, for time travel."""
     keep_nights: Annotated[int, Field(ge=1)] = 35
     """Nights whose model folders and candidates are kept."""
+    keep_lists_days: Annotated[int, Field(ge=35)] = 400
+    """Days for which recommendations and recommendation_facts are kept; the newest night always is."""
+    keep_records_days: Annotated[int, Field(ge=35)] = 800
+    """Days for which model_metrics, published_runs and rejected_events are kept; the newest night always is."""
 
 
 class Lease(Section):

@@ -74,6 +74,9 @@ class ItemSource(Source):
     """Name -> expression: brand, stock, genre; for rules and facts."""
     media: str = "CAST(NULL AS STRING)"
     """File or URI of an image, a sound or a video, or a binary column."""
+    media_roots: tuple[Place, ...] = ()
+    """Folders, or URLs of folders (s3://, https://), in which files named in rows may lie, beside the source's own
+    folder. Others are not opened."""
     event_time: str | None = None
     """When the row became known; rows from run_date on are not read."""
     keep: Literal["first", "last"] = "last"

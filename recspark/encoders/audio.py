@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from recspark.arrays import Array
-from recspark.encoders.batches import TOO_SHORT, UNDECODABLE, Encoded, Unreadable, encode_cells
+from recspark.encoders.batches import TOO_SHORT, UNDECODABLE, Cell, Encoded, Unreadable, encode_cells
 from recspark.encoders.containers import open_stream
 from recspark.encoders.load import expect_type, load_transformer, need, place
 from recspark.encoders.weights import locate
@@ -34,11 +34,11 @@ class AudioEncoder:
     extractor: Any
     model: Any  # of transformers
 
-    def encode(self, clips: Sequence[bytes | str | None]) -> Array:
+    def encode(self, clips: Sequence[Cell]) -> Array:
         """float32 (n, dim) in the order of `clips`; a row of zeros for null and for what cannot be decoded."""
         return self.encode_with_reasons(clips)[0]
 
-    def encode_with_reasons(self, clips: Sequence[bytes | str | None]) -> Encoded:
+    def encode_with_reasons(self, clips: Sequence[Cell]) -> Encoded:
         """As `encode`, and a reason for every clip without a vector that is not null, such as `item audio: too short`.
 
         The first `MAX_SECONDS` of a clip are used; AST uses the length of its extractor (10 s).

@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
-import fsspec
 import numpy as np
 
 from recspark.arrays import Array
@@ -14,14 +13,13 @@ from recspark.errors import ConfigError
 Chunk = TypeVar("Chunk")
 Done = TypeVar("Done")
 Input = TypeVar("Input")
+Cell = bytes | Callable[[], bytes] | None  # the bytes of a file, or what reads them
 # Vectors float32 (n, d), a row of zeros for null; and for each row why it is null, None where it is not or was null.
 Encoded = tuple[Array, list[str | None]]
 
 EMPTY, UNDECODABLE, TOO_LARGE, TOO_SHORT = "empty", "cannot be decoded", "too large", "too short"
-NOT_FOUND = "cannot be opened"
 NOT_UTF8, NOT_FINITE = "not UTF-8", "vector not finite"
 
-MAX_BYTES = 1 << 28  # of a file; one chunk of files is in memory at a time
 FETCHES = 8  # files opened at a time: a remote store is slow to answer
 
 
@@ -35,7 +33,7 @@ def reason(noun: str, why: str) -> str:
 
 
 def encode_cells(
-    cells: Sequence[bytes | str | None],
+    cells: Sequence[Cell],
     read: Callable[[bytes], Input],
     forward: Callable[[list[Input]], Array],
     dim: int,
@@ -44,18 +42,18 @@ def encode_cells(
 ) -> Encoded:
     """Vectors in the order of `cells`, and reasons; a thread reads the next chunk while the model works on this one.
 
-    A cell is a file: its bytes, or its path or URI, which fsspec opens (s3://, https://, data: ...).
+    A cell is a file: its bytes, or a function that returns them.
 
-    Raises: ConfigError where the library for such a URI is not installed.
+    Raises: ConfigError that such a function raises, as where the library of a store is not installed.
     """
     vectors = np.zeros((len(cells), dim), dtype=np.float32)
     reasons: list[str | None] = [None] * len(cells)
     given = [(row, cell) for row, cell in enumerate(cells) if cell is not None]
     chunks = [given[low : low + per_chunk] for low in range(0, len(given), per_chunk)]
 
-    def read_chunk(chunk: list[tuple[int, bytes | str]]) -> list[Input | Unreadable]:
+    def read_chunk(chunk: list[tuple[int, bytes | Callable[[], bytes]]]) -> list[Input | Unreadable]:
         files = [cell for _, cell in chunk]
-        if not any(isinstance(cell, str) for cell in files):
+        if all(isinstance(cell, bytes) for cell in files):
             return [_read(read, cell) for cell in files]
         with ThreadPoolExecutor(FETCHES) as threads:
             return list(threads.map(partial(_read, read), files))
@@ -72,9 +70,9 @@ def encode_cells(
     return drop_not_finite(vectors, reasons, noun)
 
 
-def _read(read: Callable[[bytes], Input], cell: bytes | str) -> Input | Unreadable:
+def _read(read: Callable[[bytes], Input], cell: bytes | Callable[[], bytes]) -> Input | Unreadable:
     try:
-        content = fetch(cell) if isinstance(cell, str) else cell
+        content = cell if isinstance(cell, bytes) else cell()
         return read(content) if len(content) else Unreadable(EMPTY)
     except ConfigError:
         raise
@@ -82,24 +80,6 @@ def _read(read: Callable[[bytes], Input], cell: bytes | str) -> Input | Unreadab
         return error
     except Exception:  # decoders raise errors of any type, and one bad file must not end the job
         return Unreadable(UNDECODABLE)
-
-
-def fetch(uri: str) -> bytes:
-    """The content of the file at a URI or path.
-
-    Raises: Unreadable where it does not exist or is too large, ConfigError where the library for that kind of URI is
-    missing.
-    """
-    try:
-        with fsspec.open(uri, "rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except ImportError as error:
-        raise ConfigError(f"items.media: {uri.split(':', maxsplit=1)[0]}: {error}") from None
-    except Exception as error:  # each file system has its own error types
-        raise Unreadable(NOT_FOUND) from error
-    if len(content) > MAX_BYTES:
-        raise Unreadable(TOO_LARGE)
-    return bytes(content)
 
 
 def drop_not_finite(vectors: Array, reasons: list[str | None], noun: str) -> Encoded:

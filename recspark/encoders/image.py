@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from recspark.arrays import Array
-from recspark.encoders.batches import TOO_LARGE, Encoded, Unreadable, encode_cells
+from recspark.encoders.batches import TOO_LARGE, Cell, Encoded, Unreadable, encode_cells
 from recspark.encoders.load import expect_type, load_transformer, need, place
 from recspark.encoders.weights import locate
 from recspark.errors import ConfigError
@@ -36,11 +36,11 @@ class ImageEncoder:
     processor: Any
     model: Any  # of transformers
 
-    def encode(self, images: Sequence[bytes | str | None]) -> Array:
+    def encode(self, images: Sequence[Cell]) -> Array:
         """float32 (n, dim) in the order of `images`; a row of zeros for null and for what cannot be decoded."""
         return self.encode_with_reasons(images)[0]
 
-    def encode_with_reasons(self, images: Sequence[bytes | str | None]) -> Encoded:
+    def encode_with_reasons(self, images: Sequence[Cell]) -> Encoded:
         """As `encode`, and a reason for every image without a vector that is not null, such as `item image: empty`."""
         return encode_cells(images, self._read, self.forward, self.dim, IMAGES_PER_BATCH, "image")
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from recspark.arrays import Array
 from recspark.encoders import image
-from recspark.encoders.batches import TOO_LARGE, UNDECODABLE, Encoded, Unreadable, encode_cells
+from recspark.encoders.batches import TOO_LARGE, UNDECODABLE, Cell, Encoded, Unreadable, encode_cells
 from recspark.encoders.containers import open_stream
 from recspark.encoders.load import need
 from recspark.encoders.weights import VIDEO_FRAMES
@@ -28,11 +28,11 @@ class VideoEncoder:
     num_frames: int
     images: image.ImageEncoder
 
-    def encode(self, clips: Sequence[bytes | str | None]) -> Array:
+    def encode(self, clips: Sequence[Cell]) -> Array:
         """float32 (n, dim) in the order of `clips`; a row of zeros for null and for what cannot be decoded."""
         return self.encode_with_reasons(clips)[0]
 
-    def encode_with_reasons(self, clips: Sequence[bytes | str | None]) -> Encoded:
+    def encode_with_reasons(self, clips: Sequence[Cell]) -> Encoded:
         """As `encode`, and a reason for every clip without a vector that is not null, such as `item video: empty`."""
         return encode_cells(clips, self._read, self._forward, self.dim, CLIPS_PER_CHUNK, "video")
 
@@ -53,6 +53,7 @@ def decode(cell: bytes, num_frames: int) -> list["Image.Image"]:
     with open_stream(cell, "video") as (container, stream):
         if stream.width * stream.height > image.MAX_PIXELS:
             raise Unreadable(TOO_LARGE)
+        stream.codec_context.options = {"max_pixels": str(image.MAX_PIXELS)}  # frames may grow within a stream
         packets = [packet for packet in container.demux(stream) if packet.pts is not None]
         shown = sorted(packet.pts for packet in packets)
         keys = [packet.pts for packet in packets if packet.is_keyframe]

@@ -82,6 +82,11 @@ def locate(name: str, revision: str | None = None) -> Weights:
             f"encoder {name!r}: there is no such folder; give a folder with config.json, model.safetensors and the "
             "tokenizer (on a cluster: on every node, under the same path)"
         )
+    if revision is None:
+        raise ConfigError(
+            f"encoder {name!r}: neither a folder nor {PACKAGED!r}, which works offline; a model of the Hugging Face "
+            "hub needs a `revision`, its commit, since what its name stands for may change any day"
+        )
     path = _from_hub(name, revision)
     return Weights(path, f"{name}@{path.name}")
 
@@ -116,7 +121,7 @@ def _packaged() -> Path:
     return Path(get_model_path())
 
 
-def _from_hub(name: str, revision: str | None) -> Path:
+def _from_hub(name: str, revision: str) -> Path:
     """The snapshot folder of a hub model; its name is the commit, whatever branch or tag `revision` was."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -126,10 +131,9 @@ def _from_hub(name: str, revision: str | None) -> Path:
             name, revision=revision, allow_patterns=list(MODEL_FILES), ignore_patterns=list(OTHER_RUNTIMES)
         )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        at = f" at revision {revision!r}" if revision else ""
         raise ConfigError(
-            f"encoder {name!r}: neither a folder nor a Hugging Face model that can be downloaded{at} "
-            f"({type(error).__name__}); check the name and the network, download it beforehand with "
+            f"encoder {name!r}: neither a folder nor a Hugging Face model that can be downloaded at revision "
+            f"{revision!r} ({type(error).__name__}); check the name and the network, download it beforehand with "
             f"`hf download {name}`, or use {PACKAGED!r}, which works offline"
         ) from error
     return Path(found)

@@ -12,7 +12,7 @@ from recspark.config.sources import InteractionSource
 from recspark.sources import raw
 from recspark.tables.interaction_days import Day
 from recspark.tables.interactions import KEY
-from recspark.warehouse.store import row_hash, rows_hash
+from recspark.warehouse.digests import row_hash, rows_hash
 
 SECTION = "source.interactions"
 IDS = (c.SCENARIO, c.USER_ID, c.ITEM_ID, c.EVENT)

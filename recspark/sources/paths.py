@@ -29,9 +29,13 @@ def resolved(spark: SparkSession, source: Source) -> list[str]:
     """The paths as Spark takes them. Relative local ones start at the working directory of this process, which may not
     be the JVM's; the name of a file that exists is that file, also where it would be a pattern, such as `sales[1].csv`.
     """
-    local = str(spark.sparkContext._jsc.hadoopConfiguration().get("fs.defaultFS")).startswith("file:")
-    paths = [os.path.abspath(p) if local and ":" not in p.split("/")[0] else p for p in source.paths]
+    paths = _absolute(spark, source)
     return paths if source.format == "delta" else [literal(spark, path) for path in paths]
+
+
+def _absolute(spark: SparkSession, source: Source) -> list[str]:
+    local = str(spark.sparkContext._jsc.hadoopConfiguration().get("fs.defaultFS")).startswith("file:")
+    return [os.path.abspath(p) if local and ":" not in p.split("/")[0] else p for p in source.paths]
 
 
 def literal(spark: SparkSession, path: str) -> str:
@@ -40,6 +44,24 @@ def literal(spark: SparkSession, path: str) -> str:
         return path
     name, system = _opened(spark, path)
     return PATTERN.sub(r"\\\1", path) if system.exists(name) else path
+
+
+def folders(spark: SparkSession, source: Source) -> list[str]:
+    """The folders that hold the source's files, as URLs or absolute paths: of a file the folder that it lies in, of a
+    pattern the part before it. Never the root of a file system."""
+    found = set()
+    for path in _absolute(spark, source):
+        name, system = _opened(spark, path)
+        if not system.exists(name):
+            if not PATTERN.search(path):
+                continue
+            before = PATTERN.split(path, maxsplit=1)[0]
+            name, system = _opened(spark, before.rpartition("/")[0] or "/")
+        elif not system.getFileStatus(name).isDirectory():
+            name = name.getParent()
+        if not name.isRoot():
+            found.add(re.sub("^file:/+", "/", str(system.makeQualified(name))))
+    return sorted(found)
 
 
 def list_files(spark: SparkSession, pattern: str) -> list[File]:

@@ -21,6 +21,15 @@ def eligible_users(store: Store, config: Config) -> DataFrame:
     return _given(store, config).where(~is_reserved()).distinct()
 
 
+def ids_of_rows(store: Store, config: Config) -> DataFrame:
+    """(user_id) of every row of source.users, whether or not the user gets a list."""
+    source = config.source.users
+    assert source is not None
+    rows = raw.read(store.spark, source, SECTION)
+    place = raw.place(source)
+    return rows.select(expressions.column(rows, source.user_id, "id", f"{SECTION}.{c.USER_ID}", place).alias(c.USER_ID))
+
+
 def num_reserved(store: Store, config: Config) -> int:
     """The number of rows that `eligible_users` leaves out for their ids."""
     return _given(store, config).where(is_reserved()).count()

@@ -18,6 +18,7 @@ from recspark.encoders.weights import versions
 from recspark.errors import DataError
 from recspark.sources import catalogue, events, given, given_features, raw, users
 from recspark.stages.item_embeddings.encoders import ADAPTER, uses_adapter
+from recspark.stages.item_embeddings.roots import roots_of
 from recspark.stages.item_rules import PLACE, keys_of
 from recspark.tables import item_facts, training_examples
 from recspark.tables.given_features import names_of
@@ -54,6 +55,7 @@ def configuration(spark: SparkSession, config: Config) -> list[str]:
     adapter = [ADAPTER] if uses_adapter(config) else []
     found = versions([one for one in config.item_embeddings.all if one.encoder != ADAPTER])
     lines.append(f"item_embeddings: {', '.join((*found, *adapter))}")
+    roots_of(spark, config)
     return lines
 
 

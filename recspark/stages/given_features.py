@@ -30,8 +30,9 @@ from recspark.tables.given_features import FIRST, IDX, TABLES, Statistic
 from recspark.tables.interactions import TABLE as INTERACTIONS
 from recspark.tables.items import TABLE as ITEMS_TABLE
 from recspark.warehouse import artifacts
+from recspark.warehouse.digests import rows_hash
 from recspark.warehouse.given_features import NOUN
-from recspark.warehouse.store import Store, rows_hash
+from recspark.warehouse.store import Store
 from recspark.windows import as_ofs
 
 log = logging.getLogger(__name__)

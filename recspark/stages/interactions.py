@@ -31,7 +31,8 @@ from recspark.tables import index, interaction_days, rejected_events
 from recspark.tables.interaction_days import Day, digests, from_digests
 from recspark.tables.interactions import KEY, TABLE, Counts, changed_days
 from recspark.warehouse import artifacts
-from recspark.warehouse.store import Store, day_digests
+from recspark.warehouse.digests import day_digests
+from recspark.warehouse.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -4,8 +4,7 @@ and what stages did more than a year ago."""
 import json
 import logging
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from datetime import date, timedelta
 
 import fsspec
@@ -16,16 +15,26 @@ from recspark import model_folder
 from recspark.config.schema import Config
 from recspark.model_folder import MANIFEST
 from recspark.summary import Summary
-from recspark.tables import candidates, item_embeddings, stage_runs, training_examples
+from recspark.tables import (
+    candidates,
+    item_embeddings,
+    model_metrics,
+    published_runs,
+    recommendation_facts,
+    recommendations,
+    rejected_events,
+    stage_runs,
+    training_examples,
+)
 from recspark.tables.reference import TABLES
-from recspark.warehouse import artifacts
+from recspark.warehouse import artifacts, erased
+from recspark.warehouse.old_versions import forget_log, setting, vacuum
 from recspark.warehouse.state import slice_of
 from recspark.warehouse.store import Store, Table
 
 log = logging.getLogger(__name__)
 
 FILE_BYTES = 128 << 20
-CHECKED_HOURS = 168  # Delta refuses a shorter retention unless its check is off; the configuration may ask for one
 RETRIEVER = "retriever"
 DATED = re.compile(r"^(\d{4}-\d{2}-\d{2})-")  # <date>-<fingerprint>, and the files that name a date's folder
 
@@ -39,17 +48,23 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     del force  # not needed: maintenance is never skipped, and a second run changes nothing
     examples = training_examples.table(config.training_examples.tasks)
     dropped = sum(drop_dates(store, table, run_date, config) for table in (candidates.TABLE, examples))
+    nights = sum(drop_nights(store, table, run_date, days) for table, days in _kept_days(config))
     encoders = drop_embeddings(store, run_date, config)
     folders = drop_models(store, run_date, config)
     stage_runs.drop_old(store, run_date)
+    model_folder.evict_copies()
     present = [table for table in TABLES if store.exists(table)]
     # examples keep their files: the feed needs several of them, in hash order
     compacted = sum(compact(store, table) for table in present)
     for table in [*present, *([examples] if store.exists(examples) else [])]:
         store.comment(table)
         vacuum(store, table, config.maintenance.retention_hours)
+    for table in [*present, examples]:  # after VACUUM: without log entries, no old version can be read
+        if table.noun in erased.due(store.warehouse, config.maintenance.retention_hours):
+            forget_log(store, table)
+            erased.done(store.warehouse, table.noun)
     note = (
-        f"{compacted} files compacted, {dropped} old dates, {folders} old model folders and "
+        f"{compacted} files compacted, {dropped} old dates, {nights} old nights, {folders} old model folders and "
         f"the vectors of {encoders} old encoders dropped"
     )
     log.info("maintenance: %s", note)
@@ -76,6 +91,25 @@ def drop_dates(store: Store, table: Table, run_date: date, config: Config) -> in
     old = expired(dates, run_date, config)
     if old:
         store.delete(table, F.col(c.AS_OF).isin(old), [slice_of({c.AS_OF: day}) for day in old])
+    return len(old)
+
+
+def _kept_days(config: Config) -> list[tuple[Table, int]]:
+    lists, records = config.maintenance.keep_lists_days, config.maintenance.keep_records_days
+    return [
+        *((table, lists) for table in (recommendations.TABLE, recommendation_facts.TABLE)),
+        *((table, records) for table in (model_metrics.TABLE, published_runs.TABLE, rejected_events.TABLE)),
+    ]
+
+
+def drop_nights(store: Store, table: Table, run_date: date, days: int) -> int:
+    """Delete the rows of nights more than so many days ago, but for the newest one; returns how many nights."""
+    if not store.exists(table):
+        return 0
+    nights = sorted(row[0] for row in store.read(table).select(c.RUN_DATE).distinct().collect())
+    old = [night for night in nights[:-1] if night < run_date - timedelta(days=days)]
+    if old:
+        store.delete(table, F.col(c.RUN_DATE).isin(old), [slice_of({c.RUN_DATE: night}) for night in old])
     return len(old)
 
 
@@ -129,26 +163,6 @@ def _encoders(store: Store, folders: Iterable[str]) -> set[str]:
 
 def compact(store: Store, table: Table) -> int:
     """Compact small files; returns how many were replaced. Delta commits nothing if there is nothing to do."""
-    with _setting(store, "spark.databricks.delta.optimize.maxFileSize", str(FILE_BYTES)):
+    with setting(store, "spark.databricks.delta.optimize.maxFileSize", str(FILE_BYTES)):
         metrics = store.delta(table).optimize().executeCompaction().select("metrics.numFilesRemoved").first()
     return int(metrics[0])
-
-
-def vacuum(store: Store, table: Table, hours: float) -> None:
-    """Delete files that no version of the last `hours` uses."""
-    checked = str(hours >= CHECKED_HOURS).lower()
-    with _setting(store, "spark.databricks.delta.retentionDurationCheck.enabled", checked):
-        store.delta(table).vacuum(hours)
-
-
-@contextmanager
-def _setting(store: Store, key: str, value: str) -> Iterator[None]:
-    before = store.spark.conf.get(key, None)
-    store.spark.conf.set(key, value)
-    try:
-        yield
-    finally:
-        if before is None:
-            store.spark.conf.unset(key)
-        else:
-            store.spark.conf.set(key, before)

@@ -100,8 +100,21 @@ def numbering(store: Store, *tables: Table) -> str:
     return "-".join(_numbering(store, table) for table in tables or (ITEM_INDEX, USER_INDEX, SCENARIO_INDEX))
 
 
-def _numbering(store: Store, table: Table) -> str:
-    """Of one index. It is read only if it has changed since the last look, which a small file remembers."""
+def replace_ids(store: Store, table: Table, ids: DataFrame) -> int:
+    """Put other ids in the place of some, whose numbers stay and are never used again; returns how many.
+
+    `ids`: the id column, and `new`. What is named by the numbers stays as it is: nobody else has another number.
+    """
+    name, id_name = numbering(store, table), table.columns[0]
+    count = store.erase(table, ids, {id_name: "new"})
+    if count:
+        _numbering(store, table, name)
+    return count
+
+
+def _numbering(store: Store, table: Table, kept: str | None = None) -> str:
+    """Of one index. It is read only if it has changed since the last look, which a small file remembers. `kept`: the
+    name that stays although ids have changed."""
     file, token = f"{store.warehouse}/_state/{table.noun}.numbers.json", store.token(table)
     known = json.loads(model_folder.read_file(file) or "{}")
     if known.get("token") == token:
@@ -112,9 +125,8 @@ def _numbering(store: Store, table: Table) -> str:
     was_there = F.col(table.columns[1]) < known.get("next", 0)
     found = rows.agg(F.sum(F.when(was_there, hashed)), F.sum(hashed), F.max(table.columns[1])).collect()[0]
     before, now, last = found[0], found[1], found[2]
-    name = (
-        known["name"] if known and str(before) == known["hash"] else hashlib.sha256(str(now).encode()).hexdigest()[:8]
-    )
+    same = known["name"] if known and str(before) == known["hash"] else kept
+    name = same or hashlib.sha256(str(now).encode()).hexdigest()[:8]
     model_folder.write_file(
         file, json.dumps({"token": token, "name": name, "hash": str(now), "next": 0 if last is None else last + 1})
     )

@@ -6,7 +6,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recspark import columns as c
-from recspark.warehouse.store import Store, Table, row_hash
+from recspark.warehouse.digests import row_hash
+from recspark.warehouse.store import Store, Table
 
 TABLE = Table(
     noun="rejected_events",

@@ -48,7 +48,7 @@ ARTIFACTS = {
     "interactions": Artifact(("source.interactions", "interactions.unknown_items"), (f"{_STAGES}.interactions",)),
     "items": Artifact(("source.items",), (f"{_STAGES}.items",)),
     "item_facts": Artifact(("item_facts.relations",), (f"{_STAGES}.item_facts",)),
-    "item_embeddings": Artifact(("item_embeddings",), (f"{_STAGES}.item_embeddings.stage",)),
+    "item_embeddings": Artifact(("item_embeddings", "source.items.media_roots"), (f"{_STAGES}.item_embeddings.stage",)),
     "candidates": Artifact(
         ("candidates.depth", "candidates.source", "recommendations.k", "scenarios", *_LABELS, _EVENTS, "seed"),
         (f"{_STAGES}.candidates.stage",),

@@ -20,7 +20,8 @@ from recspark import columns as c
 from recspark import model_folder
 from recspark.config.schema import Config
 from recspark.errors import DataError, SchemaError
-from recspark.warehouse import state
+from recspark.warehouse import erased, state
+from recspark.warehouse.digests import day_digests
 from recspark.warehouse.lease import Held
 from recspark.warehouse.state import FORMAT, WRITTEN_FORMAT, Commit, TableState
 
@@ -89,8 +90,12 @@ class Store:
         table = self._names.get(noun, noun)
         return f"{self._catalog}.{table}" if self._catalog else f"{self.warehouse}/{table}"
 
-    def _sql_name(self, table: Table) -> str:
+    def sql_name(self, table: Table) -> str:
         return self.name(table.noun) if self._catalog else f"delta.`{self.name(table.noun)}`"
+
+    def location(self, table: Table) -> str:
+        """Spark's URI of the table's folder."""
+        return str(self.delta(table).detail().select("location").first()[0])
 
     def models(self, noun: str) -> str:
         """The folder of all model folders of one artefact."""
@@ -137,7 +142,8 @@ class Store:
 
     def files(self, table: Table, version: int, slices: Mapping[str, object] | None = None) -> list[str]:
         """The data files of one version, or of one partition of it: the files that a reader outside Spark must open."""
-        paths = self.read(table, version).inputFiles()
+        current = version == self.version(table)  # later commits have changed no row, and its log may be gone
+        paths = self.read(table, None if current else version).inputFiles()
         wanted = [f"/{name}={value}/" for name, value in (slices or {}).items()]
         return sorted(p for p in paths if all(part in p for part in wanted))
 
@@ -181,7 +187,7 @@ class Store:
         merging = self.delta(table).alias("old").merge(rows.select(table.columns).alias("new"), matched)
         with self._stamped(metadata):
             merging.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
-        return self._look(table).changed
+        return self.look(table).changed
 
     def delete(
         self,
@@ -194,7 +200,21 @@ class Store:
         dropped = {state.DROPPED: sorted(slices)} if slices else {}
         with self._stamped({**dropped, **(metadata or {})}):
             self.delta(table).delete(condition)
-        self._look(table)
+        self.look(table)
+
+    def erase(self, table: Table, gone: DataFrame, new: Mapping[str, str] | None = None) -> int:
+        """Delete the rows that are equal to a row of `gone` (few rows, unique) in its first column, or set columns of
+        theirs to those of `gone` (`new`: column -> column of `gone`); returns how many. What was made from the table
+        stays fresh, and no value of `gone` stands in the commit. Without such rows, nothing is committed."""
+        name = gone.columns[0]
+        gone, count = F.broadcast(gone), self.read(table).join(F.broadcast(gone.select(name)), on=name).count()
+        if count:
+            merging = self.delta(table).alias("old").merge(gone.alias("gone"), f"old.{name} = gone.{name}")
+            values = {column: f"gone.{value}" for column, value in (new or {}).items()}
+            with self._stamped({state.DROPPED: []}):
+                (merging.whenMatchedUpdate(set=values) if new else merging.whenMatchedDelete()).execute()
+            self.look(table)
+        return count
 
     @contextmanager
     def staged(self, table: Table, rows: DataFrame) -> Iterator[DataFrame]:
@@ -234,7 +254,7 @@ class Store:
             return False
         texts = {name: table.comment(name).replace("\\", "\\\\").replace("'", "\\'") for name in table.columns}
         changes = ", ".join(f"`{name}` COMMENT '{text}'" for name, text in texts.items())
-        self.spark.sql(f"ALTER TABLE {self._sql_name(table)} ALTER COLUMN {changes}")
+        self.spark.sql(f"ALTER TABLE {self.sql_name(table)} ALTER COLUMN {changes}")
         return True
 
     @contextmanager
@@ -263,14 +283,12 @@ class Store:
         alive, such as a machine that slept."""
         for table in tables:
             if self._held is not None and self.exists(table):
-                sql = (
-                    f"ALTER TABLE {self._sql_name(table)} SET TBLPROPERTIES ('recspark.lease' = '{self._held.number}')"
-                )
+                sql = f"ALTER TABLE {self.sql_name(table)} SET TBLPROPERTIES ('recspark.lease' = '{self._held.number}')"
                 self.spark.sql(sql)
 
     def _commit(self, table: Table, writer: DataFrameWriter, metadata: Mapping[str, Any] | None) -> int:
         self._save(table, writer, metadata)
-        return self._look(table).changed
+        return self.look(table).changed
 
     def _save(self, table: Table, writer: DataFrameWriter, metadata: Mapping[str, Any] | None) -> None:
         name = self.name(table.noun)
@@ -294,7 +312,7 @@ class Store:
         """The commits that the log still has, newest first: (version, operation, userMetadata, timestamp)."""
         return list(self.delta(table).history().select("version", "operation", "userMetadata", "timestamp").collect())
 
-    def _look(self, table: Table) -> TableState:
+    def look(self, table: Table) -> TableState:
         """Bring what is known of a table up to date with its log."""
         handle = self.delta(table)
         if table.noun not in self._states:
@@ -322,7 +340,7 @@ class Store:
         return self._states[table.noun]
 
     def _state(self, table: Table) -> TableState:
-        return self._states[table.noun] if table.noun in self._states else self._look(table)
+        return self._states[table.noun] if table.noun in self._states else self.look(table)
 
     def save_states(self) -> None:
         """Write down what is known of the tables, for the next run. Only a run that holds the warehouse may."""
@@ -363,37 +381,10 @@ class Store:
         key = (table.noun, self.version(table), without)
         if key not in self._digests:
             self._digests[key] = day_digests(self.read(table).drop(*without), date_column)
-        days = {day: value for day, value in self._digests[key].items() if day < before.isoformat()}
+        found = erased.as_before(self.warehouse, table.noun, self._digests[key])
+        days = {day: value for day, value in found.items() if day < before.isoformat()}
         return hashlib.sha256(json.dumps(days, sort_keys=True).encode()).hexdigest()[:16]
 
     def remember_days(self, table: Table, days: dict[str, str]) -> None:
         """Set the `day_digests` of the table's present rows; called by the code that has just written them."""
         self._digests[table.noun, self.version(table), ()] = days
-
-
-def row_hash(rows: DataFrame) -> Any:
-    """64-bit hash of all columns. Spark's hash skips nulls, so the list of null columns is hashed as well."""
-    return F.xxhash64(*map(_hashable, rows.schema), F.array(*(_quoted(name).isNull() for name in rows.columns)))
-
-
-def _hashable(field: T.StructField) -> Any:
-    """A column as it is hashed: a map as its sorted entries, since maps have no order; other nested types as JSON."""
-    column, nested = _quoted(field.name), (T.MapType, T.StructType, T.ArrayType)
-    if isinstance(field.dataType, T.MapType) and not isinstance(field.dataType.valueType, nested):
-        return F.sort_array(F.map_entries(column))
-    return F.to_json(column) if isinstance(field.dataType, nested) else column
-
-
-def _quoted(name: str) -> Any:
-    return F.col(c.quoted(name))
-
-
-def day_digests(rows: DataFrame, date_column: str) -> dict[str, str]:
-    """day -> `count:hash` of its rows, which depends on neither their order nor the files."""
-    days = rows.groupBy(F.col(date_column).cast("date").cast("string").alias("day"))
-    return {str(r.day): f"{r.n}:{r.h}" for r in days.agg(F.count("*").alias("n"), rows_hash(rows).alias("h")).collect()}
-
-
-def rows_hash(rows: DataFrame) -> Any:
-    """An aggregate: the sum of the rows' hashes, as decimals, which do not overflow."""
-    return F.sum(row_hash(rows).cast("decimal(38,0)"))

@@ -70,6 +70,25 @@ def test_only_the_first_seconds_are_used(monkeypatch):
     np.testing.assert_allclose(audio.decode(tiny.wav(wave_S), 16_000), wave_S[:16_000], atol=1e-4)
 
 
+def test_of_hours_in_a_small_file_seconds_are_decoded(monkeypatch):
+    silence = packed(np.zeros(4_800_000), "flac", "flac", 8000)  # ten minutes
+    assert len(silence) < 200_000
+    decoded: list[int] = []
+
+    class Counting:
+        def __init__(self, **options: str) -> None:
+            self.resampler = real(**options)
+
+        def resample(self, frame: av.AudioFrame) -> list[av.AudioFrame]:
+            decoded.append(frame.samples)
+            return self.resampler.resample(frame)
+
+    real = av.AudioResampler
+    monkeypatch.setattr(av, "AudioResampler", Counting)
+    assert len(audio.decode(silence, 8000)) == audio.MAX_SECONDS * 8000
+    assert sum(decoded) < (audio.MAX_SECONDS + 1) * 8000
+
+
 def test_frames_of_a_clip(encoder):
     # the first kernel is 10 and the strides make 320: 400 samples for the first frame, 320 more for each other
     assert [audio.num_frames(encoder.model.config, n) for n in (399, 400, 719, 720, 16_000)] == [0, 1, 1, 2, 49]

@@ -5,7 +5,6 @@ import threading
 import numpy as np
 import pytest
 
-from recspark.encoders import batches
 from recspark.encoders.batches import EMPTY, Unreadable, encode_cells, prefetch
 from recspark.errors import ConfigError
 
@@ -83,24 +82,15 @@ def test_one_chunk_needs_no_thread_and_errors_arrive():
         list(prefetch(lambda chunk: 1 // chunk, [1, 0, 1]))
 
 
-def test_a_cell_may_be_the_path_or_uri_of_a_file(tmp_path, monkeypatch):
-    """A path, URIs with a scheme and with the content itself; a file too large, an empty one, a missing one."""
-    (tmp_path / "three").write_bytes(b"3")
-    (tmp_path / "long").write_bytes(b"12345")
-    (tmp_path / "none").write_bytes(b"")
-    monkeypatch.setattr(batches, "MAX_BYTES", 4)
-    cells = [str(tmp_path / "three"), f"file://{tmp_path}/three", "data:;base64,Nw==", b"5", str(tmp_path / "long"),
-             str(tmp_path / "none"), str(tmp_path / "gone"), None, "nope://x"]  # fmt: skip
-    vectors, reasons = encode_cells(cells, read, forward, 2, 100, "number")
-    assert vectors[:, 0].tolist() == [3, 3, 7, 5, 0, 0, 0, 0, 0]
-    why = [None, None, None, None, "too large", EMPTY, "cannot be opened", None, "cannot be opened"]
-    assert reasons == [found and f"item number: {found}" for found in why]
+def test_a_cell_may_be_a_function_that_reads_the_file():
+    def missing() -> bytes:
+        raise Unreadable("cannot be opened")
 
+    def no_library() -> bytes:
+        raise ConfigError("items.media: s3: Install s3fs")
 
-def test_a_store_without_its_library_ends_the_job(monkeypatch):
-    def missing(uri: str, mode: str) -> None:
-        raise ImportError("Install s3fs to access S3")
-
-    monkeypatch.setattr(batches.fsspec, "open", missing)
-    with pytest.raises(ConfigError, match=r"^items.media: s3: Install s3fs"):
-        encode_cells(["s3://bucket/1.jpg"], read, forward, 2, 100, "number")
+    vectors, reasons = encode_cells([lambda: b"3", missing, None, lambda: b"", b"5"], read, forward, 2, 100, "number")
+    assert vectors[:, 0].tolist() == [3, 0, 0, 0, 5]
+    assert reasons == [None, "item number: cannot be opened", None, "item number: empty", None]
+    with pytest.raises(ConfigError, match="Install s3fs"):
+        encode_cells([no_library], read, forward, 2, 100, "number")

@@ -30,13 +30,14 @@ def saved(picture: Image.Image, form: str, **options: object) -> bytes:
     return file.getvalue()
 
 
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that claims a size and has next to no data."""
+def png_header(width: int, height: int, text: bytes = b"") -> bytes:
+    """A PNG that claims a size and has next to no data. `text`: compressed, in a chunk of its own."""
 
     def chunk(name: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    header += chunk(b"zTXt", b"Comment\0\0" + zlib.compress(text)) if text else b""
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
 
 
@@ -121,6 +122,18 @@ def test_broken_files_have_reasons_and_do_not_affect_others(encoder):
     assert short == [None, "empty", broken, broken, "too large", "too large", broken, broken, None]
     np.testing.assert_array_equal(vectors.any(axis=1), [True, *[False] * 7, True])
     np.testing.assert_allclose(vectors[0], vectors[-1], atol=1e-6)
+
+
+def test_a_small_file_does_not_become_a_large_one(monkeypatch):
+    """40 KB that hold 40 MB of a comment, and an animation whose first frame is larger than it says."""
+    assert image.decode(png_header(5, 5, b"short")).size == (5, 5)
+    with pytest.raises(ValueError, match="too large"):
+        image.decode(png_header(5, 5, bytes(40_000_000)))
+    monkeypatch.setattr(image, "MAX_PIXELS", 30 * 40)
+    gif = bytearray(saved(Image.new("P", (30, 41)), "GIF"))
+    gif[6:10] = struct.pack("<HH", 1, 1)  # the size of the whole, 1 x 1
+    with pytest.raises(Unreadable, match="too large"):
+        image.decode(bytes(gif))
 
 
 def test_a_format_that_would_start_another_program_is_not_opened():

@@ -80,11 +80,36 @@ def test_frames_that_are_too_large(monkeypatch):
         video.decode(cell, 2)
 
 
+def test_a_stream_whose_frames_change_their_size(monkeypatch):
+    """Two clips of MPEG-TS after each other are one file. Frames of both sizes are used, but none above the limit,
+    although the file says the size of the first."""
+    small, large = flat(50), np.full((320, 480, 3), 150, dtype=np.uint8)
+    cell = b"".join(tiny.clip([frame] * 10, "mpegts", "libx264") for frame in (small, large))
+    assert {frame.size for frame in video.decode(cell, 8)} <= {(48, 32), (480, 320)}
+    monkeypatch.setattr(image, "MAX_PIXELS", 480 * 320 - 1)
+    with pytest.raises(av.error.InvalidDataError):
+        video.decode(cell, 8)
+
+
 def test_a_clip_without_frames(encoder, monkeypatch):
     cell = tiny.clip([flat(50)] * 2)
     monkeypatch.setattr(video, "_frames_at", lambda *_: iter(()))
     vectors, reasons = encoder.encode_with_reasons([cell])
     assert not vectors.any() and reasons == ["item video: cannot be decoded"]
+
+
+@pytest.mark.parametrize(
+    "playlist",
+    [
+        b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n%s/secret.mp4\n#EXT-X-ENDLIST\n",
+        b"ffconcat version 1.0\nfile '%s/secret.mp4'\n",
+        b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nm=video 5004 RTP/AVP 96\n# %s",
+        b'<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><BaseURL>%s/</BaseURL></MPD>',
+    ],
+)
+def test_a_playlist_opens_nothing(encoder, tmp_path, playlist):
+    (tmp_path / "secret.mp4").write_bytes(tiny.clip([flat(50)] * 3))
+    assert encoder.encode_with_reasons([playlist % bytes(tmp_path)])[1] == ["item video: cannot be decoded"]
 
 
 def test_another_file_is_not_read(encoder, tmp_path, monkeypatch):

@@ -47,7 +47,7 @@ def test_folder_version_is_the_hash_of_its_model_files(tmp_path):
     assert weights.locate(str(folder)).version != first
 
 
-@pytest.mark.parametrize("revision", [None, "main", COMMIT])
+@pytest.mark.parametrize("revision", ["main", COMMIT])
 def test_hub_version_is_the_commit(hub_cache, revision):
     found = weights.locate("shop/words", revision)
     assert found == weights.Weights(hub_cache / "snapshots" / COMMIT, f"shop/words@{COMMIT}")
@@ -56,9 +56,10 @@ def test_hub_version_is_the_commit(hub_cache, revision):
 @pytest.mark.parametrize(
     ("name", "revision", "message"),
     [
-        ("shop/other", None, "neither a folder nor a Hugging Face model .* works offline"),
+        ("shop/other", COMMIT, "neither a folder nor a Hugging Face model .* works offline"),
+        ("shop/words", None, "needs a `revision`, its commit"),
         ("shop/words", "v2", "at revision 'v2'"),
-        ("no good name", None, "neither a folder nor a Hugging Face model"),
+        ("no good name", "main", "neither a folder nor a Hugging Face model"),
         ("/nowhere/model", None, "there is no such folder"),
         ("all-MiniLM-L6-v2", "main", "only hub names have revisions"),
     ],

@@ -17,7 +17,8 @@ from recspark.stages.interactions import building, refresh
 from recspark.tables import index, interaction_days
 from recspark.tables.interactions import TABLE, Counts, changed_days
 from recspark.tables.rejected_events import TABLE as REJECTED
-from recspark.warehouse.store import Store, day_digests
+from recspark.warehouse.digests import day_digests
+from recspark.warehouse.store import Store
 
 HEADER = "country,user,item,time,kind,amount,n"
 RUN_DATE = date(2024, 1, 3)

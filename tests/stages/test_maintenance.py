@@ -7,7 +7,7 @@ from pathlib import Path
 
 from recspark.config.schema import Config
 from recspark.stages import maintenance
-from recspark.tables import item_embeddings, published_runs, stage_runs
+from recspark.tables import item_embeddings, published_runs, recommendations, rejected_events, stage_runs
 from recspark.warehouse.stage_log import StageRun
 from recspark.warehouse.store import Store, Table
 from recspark.windows import closed_windows
@@ -100,6 +100,32 @@ def test_expired_dates_are_deleted_and_nothing_is_committed_without_any(spark, t
     assert len(list((tmp_path / "small/_delta_log").glob("*.json"))) == commits
 
 
+def test_old_nights_are_deleted_but_not_the_newest(spark, tmp_path):
+    """Of lists 400 days are kept, of records 800. The newest night stays, however old it is."""
+    settings = config(tmp_path)
+    store = Store(spark, settings, "run")
+    days = [0, 400, 401, 800, 801]
+    nights = [RUN_DATE - timedelta(days=n) for n in days]
+    for night in nights:
+        row = (night, "s", "u", 1, "i", 0.5, "popular", "blend", "why", "run")
+        stamp = {"run_date": str(night), "fingerprint": "f"}
+        table = recommendations.TABLE
+        store.append(table, spark.createDataFrame([row], table.schema).coalesce(1), stamp)
+    records = [(night, "null user_id", n, "{}") for n, night in enumerate(nights)]
+    store.append(rejected_events.TABLE, spark.createDataFrame(records, rejected_events.TABLE.schema).coalesce(1))
+    summary = maintenance.refresh(store, settings, RUN_DATE)
+    assert "4 old nights" in summary.note  # lists of 401, 800 and 801 days ago, rejected rows of 801
+    assert {row.run_date for row in store.read(recommendations.TABLE).collect()} == set(nights[:2])
+    assert {row.row_hash for row in store.read(rejected_events.TABLE).collect()} == {0, 1, 2, 3}
+    fresh = [
+        n for n, night in zip(days, nights, strict=True) if store.is_fresh(recommendations.TABLE, "f", run_date=night)
+    ]
+    assert fresh == [0, 400]
+    late = RUN_DATE + timedelta(days=2000)
+    maintenance.refresh(store, settings, late)
+    assert [row.run_date for row in store.read(recommendations.TABLE).collect()] == [RUN_DATE]
+
+
 def test_columns_of_older_tables_get_their_comments_and_old_runs_are_forgotten(spark, tmp_path):
     settings = config(tmp_path)
     old = Table("published_runs", published_runs.TABLE.ddl, published_runs.TABLE.key)
@@ -118,5 +144,6 @@ def test_an_empty_warehouse_is_no_error(spark, tmp_path):
     settings = config(tmp_path / "none")
     summary = maintenance.refresh(Store(spark, settings, "run"), settings, RUN_DATE)
     assert (
-        summary.note == "0 files compacted, 0 old dates, 0 old model folders and the vectors of 0 old encoders dropped"
+        summary.note
+        == "0 files compacted, 0 old dates, 0 old nights, 0 old model folders and the vectors of 0 old encoders dropped"
     )

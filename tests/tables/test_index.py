@@ -96,6 +96,21 @@ def test_numbers_have_a_name_that_new_ids_do_not_change(spark, tmp_path):
     assert index.numbering(store_of(spark, tmp_path / "a")) != name
 
 
+def test_an_id_that_was_replaced_leaves_its_number_and_every_name(spark, tmp_path):
+    store = store_of(spark, tmp_path)
+    for table in (index.ITEM_INDEX, index.USER_INDEX, index.SCENARIO_INDEX):
+        index.refresh(store, table, ids(spark, "a", "b", table=table))
+    name = index.numbering(store)
+    gone = spark.createDataFrame([("b", "erased-1"), ("x", "erased-2")], "user_id string, new string")
+    assert index.replace_ids(store, index.USER_INDEX, gone) == 1  # nobody is called x
+    assert numbers(store.read(index.USER_INDEX)) == {"a": 0, "erased-1": 1}
+    store.save_states()
+    later = store_of(spark, tmp_path)
+    index.refresh(later, index.USER_INDEX, ids(spark, "b"))  # came back, as somebody new
+    assert numbers(later.read(index.USER_INDEX)) == {"a": 0, "erased-1": 1, "b": 2}
+    assert index.numbering(later) == name
+
+
 def test_numbers_that_others_took_away_are_noticed(spark, tmp_path):
     """After a RESTORE the next user gets a number that somebody else had in models made meanwhile."""
     store = store_of(spark, tmp_path)

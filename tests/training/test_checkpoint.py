@@ -117,6 +117,8 @@ def test_remote_folders_are_copied_once(tmp_path: Path, monkeypatch: pytest.Monk
     stamp = (local / "x.npy").stat().st_mtime_ns
     model_folder.open_array(folder, "x")
     assert (model_folder.local_copy(folder) / "x.npy").stat().st_mtime_ns == stamp
+    model_folder.forget_copy(folder)
+    assert not local.exists()
     checkpoint.save_step("memory://models/steps", 1, {"a": 1}, WEIGHTS)
     assert checkpoint.latest_step("memory://models/steps")[0] == {"a": 1}  # type: ignore[index]
 

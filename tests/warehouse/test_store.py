@@ -12,7 +12,8 @@ from pyspark.sql import functions as F
 from recspark.config.schema import Config
 from recspark.errors import BusyError, DataError, SchemaError
 from recspark.warehouse import lease
-from recspark.warehouse.store import Store, Table, day_digests, row_hash
+from recspark.warehouse.digests import day_digests, row_hash
+from recspark.warehouse.store import Store, Table
 
 THINGS = Table("things", "day date, id string, n int", ("id",), ("day",))
 FIRST = [(date(2024, 1, 1), "a", 1), (date(2024, 1, 2), "b", 2)]

@@ -4,18 +4,17 @@ import importlib
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 from pyspark import TaskContext
 from pyspark.sql import Column, DataFrame
-from pyspark.sql import functions as F
 
 from recspark import columns as c
 from recspark.config.content import Encoder
+from recspark.encoders import media
 from recspark.encoders.vectors import array_to_vectors, has_content
 from recspark.encoders.weights import loaded_version, locate, version_of
 from recspark.errors import ConfigError
@@ -49,8 +48,9 @@ def embed(items: DataFrame, encoder_name: str, revision: str | None = None) -> D
     return table.build(embed_with_reasons(table.inputs(items, one), one))
 
 
-def embed_with_reasons(inputs: DataFrame, one: Encoder) -> DataFrame:
-    """`embed` for any encoder and the rows of `item_embeddings.inputs`, as uncompacted float32.
+def embed_with_reasons(inputs: DataFrame, one: Encoder, roots: Sequence[str] = ()) -> DataFrame:
+    """`embed` for any encoder and the rows of `item_embeddings.inputs`, as uncompacted float32. `roots`: where
+    files that rows name may lie.
 
     Returns: rows of item_embeddings with one more column, `reason`: why the embedding is null although the item has an
     input.
@@ -62,15 +62,18 @@ def embed_with_reasons(inputs: DataFrame, one: Encoder) -> DataFrame:
     def embed_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             if batch.num_rows:  # without rows the model is not loaded
-                yield _embed_batch(batch, task_encoder(one, loaded), version, one.modality)
+                yield _embed_batch(batch, task_encoder(one, loaded), version, one.modality, roots)
 
     return rows.mapInArrow(embed_batches, f"{table.SCHEMA}, {c.REASON} string")
 
 
-def _embed_batch(batch: pa.RecordBatch, encoder: "ContentEncoder", version: str, modality: str) -> pa.RecordBatch:
+def _embed_batch(
+    batch: pa.RecordBatch, encoder: "ContentEncoder", version: str, modality: str, roots: Sequence[str]
+) -> pa.RecordBatch:
     cells = batch.column(table.INPUT).cast(pa.binary()).to_pylist()  # bytes: a Spark string may hold any
     if modality != "text":  # paths of files; their content is read a chunk at a time
-        cells = [cell if cell is None else cell.decode(errors="replace") for cell in cells]
+        names = [cell if cell is None else cell.decode(errors="replace") for cell in cells]
+        cells = [name if name is None else partial(media.read, name, roots) for name in names]
     vectors, reasons = encoder.encode_with_reasons(cells)
     columns = {
         c.ITEM_ID: batch.column(c.ITEM_ID),
@@ -153,20 +156,3 @@ def device_for(gpu_addresses: Sequence[str], partition_id: int, num_gpus: int) -
 def _load(modality: str, name: str, revision: str | None, device: str) -> "ContentEncoder":
     encoder: ContentEncoder = importlib.import_module(f"recspark.encoders.{modality}").load(name, revision, device)
     return encoder
-
-
-def require_file_system(inputs: DataFrame, one: Encoder) -> None:
-    """Raises ConfigError if an input is a URL of a file system that this machine has no library for."""
-    if one.modality == "text":
-        return
-    schemes = F.regexp_extract(table.INPUT, "^([a-z][a-z0-9+.-]+)://", 1)
-    for row in inputs.select(schemes.alias("scheme")).distinct().collect():  # one row for each protocol
-        try:
-            fsspec.get_filesystem_class(row.scheme or "file")
-        except ImportError as error:
-            raise ConfigError(f"items: `{one.sql}` names files at {row.scheme}://: {error}") from None
-        except ValueError:
-            raise ConfigError(
-                f"items: `{one.sql}` names files at {row.scheme}://, which fsspec does not know; expected paths or one "
-                f"of {', '.join(sorted(fsspec.available_protocols()))}"
-            ) from None

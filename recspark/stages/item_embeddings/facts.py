@@ -27,7 +27,8 @@ from recspark.tables import item_embeddings as table
 from recspark.tables.item_facts import TABLE as ITEM_FACTS
 from recspark.training.content import facts as fact_job
 from recspark.warehouse import artifacts
-from recspark.warehouse.store import Store, rows_hash
+from recspark.warehouse.digests import rows_hash
+from recspark.warehouse.store import Store
 
 log = logging.getLogger(__name__)
 

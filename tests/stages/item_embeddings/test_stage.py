@@ -17,7 +17,7 @@ from transformers import BertModel
 from recspark import model_folder
 from recspark.config.content import Encoder
 from recspark.config.schema import Config
-from recspark.encoders import batches, image, text
+from recspark.encoders import batches, image, media, text
 from recspark.encoders.vectors import vectors_to_array
 from recspark.encoders.weights import locate, versions
 from recspark.errors import ConfigError
@@ -289,9 +289,9 @@ def catalogue(spark, tmp_path):
 
 def config_of(tmp_path, **sections) -> Config:
     events = {"format": "parquet", "paths": ["x"], "scenario": "s", "user_id": "u", "item_id": "i", "event_time": "t"}
-    media = "coalesce(path, concat('data:;base64,', base64(content)))"
+    content = "coalesce(path, concat('data:;base64,', base64(content)))"
     items = {"format": "parquet", "paths": [str(tmp_path / "catalogue")], "item_id": "sku", "text": "sku"}
-    items |= {"media": media, "attributes": {"twin": "path"}}
+    items |= {"media": content, "attributes": {"twin": "path"}, "media_roots": [str(tmp_path)]}
     tree = {"warehouse": str(tmp_path / "warehouse"), "source": {"interactions": events, "items": items}}
     return Config.model_validate({**tree, **sections})
 
@@ -328,13 +328,7 @@ def test_media_may_be_binary(spark, tmp_path):
     source = config.source.items.model_copy(update={"media": "content", "attributes": {}})
     rows = newest(parse(spark.read.parquet(*source.paths), source, world.AS_OF), source)
     found = {row.item_id: row.media for row in rows.collect()}
-    assert batches.fetch(found["c"]) == files["c"] and found["a"] is None
-
-
-def test_files_of_an_unknown_kind_of_place_are_one_line(spark):
-    rows = spark.createDataFrame([("a", "nope://x/1.png")], "item_id string, input string")
-    with pytest.raises(ConfigError, match=r"names files at nope://, which fsspec does not know"):
-        embed.require_file_system(rows, Encoder(modality="image"))
+    assert media.read(found["c"]) == files["c"] and found["a"] is None
 
 
 def test_smaller_vectors_lie_in_one_space_night_after_night(spark, tmp_path):
