@@ -153,7 +153,7 @@ def test_import_contracts_hold() -> None:
 def test_every_module_is_reached_from_the_command_line() -> None:
     """A module that nothing reaches belongs in benchmarks/research/, or into WAITING with the issue that needs it."""
     files = (file for file in SOURCES if file.name not in ("__init__.py", "__main__.py"))
-    unreached = {module_name(file) for file in files} - reached(JOBS)
+    unreached = {module_name(file) for file in files} - reached([*JOBS, ROOT / "recspark/__main__.py"])
     assert unreached == set(WAITING)
 
 
