@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from recspark.config.content import ItemEmbeddings, ItemFacts, TextAdapter
 from recspark.config.rankers import Gbdt, Ranker, Training, TrainingExamples
+from recspark.config.reasons import checked
 from recspark.config.retrievers import Candidates, Retriever
 from recspark.config.section import Place, Section
 from recspark.config.sources import Sources
@@ -90,6 +91,15 @@ class Recommendations(Section):
 
     k: Annotated[int, Field(ge=1)] = 10
     """Items in each list."""
+    reasons: dict[str, str] = {}
+    """Source -> the wording of its reasons instead of the usual one, such as `linear: because you watched {item}` and
+    `popular: popular in {scenario}`; `without_item`: where {item} is one that was returned since."""
+
+    @field_validator("reasons")
+    @classmethod
+    def _reasons(cls, reasons: dict[str, str]) -> dict[str, str]:
+        checked(reasons)
+        return reasons
 
 
 class ModelMetrics(Section):

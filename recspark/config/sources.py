@@ -57,11 +57,13 @@ class ItemSource(Source):
     item_id: str
     """The item, as the events name it."""
     text: str = "CAST(NULL AS STRING)"
-    """What is embedded by the text encoder and shown in reasons."""
+    """What is embedded by the text encoder and, without a name, shown in reasons."""
     attributes: dict[str, str] = {}
     """Name -> expression: brand, stock, genre; for rules and facts."""
     media: str = "CAST(NULL AS STRING)"
     """File or URI of an image, a sound or a video, or a binary column."""
+    name: str = "CAST(NULL AS STRING)"
+    """What the item is called in reasons, such as a title; null: its text."""
     event_time: str | None = None
     """When the row became known; rows from run_date on are not read."""
     keep: Literal["first", "last"] = "last"
