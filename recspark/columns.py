@@ -20,6 +20,7 @@ RAW = "raw"
 TEXT = "text"
 ATTRIBUTES = "attributes"
 MEDIA = "media"
+NAME = "name"
 CONTENT_HASH = "content_hash"
 FIRST_SEEN = "first_seen"
 
@@ -69,6 +70,7 @@ COMMENTS = {
     TEXT: "Text of the item, from the catalogue. Example: WHITE HANGING HEART T-LIGHT HOLDER",
     ATTRIBUTES: "Attributes of the item by name. Example: {brand -> acme}",
     MEDIA: "File or URI of the item's image, sound or video. Example: s3://shop/85123A.jpg",
+    NAME: "Name of the item in reasons, from source.items.name; null: its text. Example: Pulp Fiction",
     CONTENT_HASH: "SHA-256 of what is embedded: an item is embedded again when it changes.",
     FIRST_SEEN: "Day on which the item was first known. Example: 2010-12-01",
     KNOWN_FROM: "Since when the values are known, UTC: they count at dates after it. Null: at all dates until the "

@@ -215,15 +215,17 @@ def erase(config: Config, users: Sequence[str], at_once: bool, run_id: str, wait
 
 
 def _begin(store: "Store", config: Config, taken_over: bool) -> None:
-    """End what the run before may still be writing, if it has lost the lease; correct what a crash has left."""
+    """End what the run before may still be writing, if it has lost the lease; correct what a crash has left; bring
+    tables of an earlier version up to date."""
     from recspark.stages import recommendations
-    from recspark.tables import training_examples
+    from recspark.tables import items, training_examples
     from recspark.tables.reference import TABLES
 
     if taken_over:
         store.fence((*TABLES, training_examples.table(config.training_examples.tasks)))
     store.clear_staged()
     recommendations.repair(store)
+    store.add_columns(items.TABLE)
     _warn_of_rebuilds_after_upgrade(store)
 
 

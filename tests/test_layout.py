@@ -89,7 +89,6 @@ TESTED_BY = {
     "summary.py": "tests/jobs/test_nightly.py",
     "tables/candidates.py": "tests/stages/candidates/test_stage.py",
     "tables/interaction_days.py": "tests/stages/test_interactions.py",
-    "tables/interactions.py": "tests/stages/test_interactions.py",
     "tables/item_embeddings.py": "tests/stages/item_embeddings/test_stage.py",
     "tables/item_facts.py": "tests/stages/test_item_facts.py",
     "tables/rejected_events.py": "tests/stages/test_interactions.py",

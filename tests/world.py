@@ -82,7 +82,9 @@ def write(world: World, store: "Store", encoder: str, as_of: date = AS_OF) -> No
         rows.append((scenario, user, item, time, event, value, {"price": str(price)}, time.date()))
     store.replace(INTERACTIONS, spark.createDataFrame(rows, INTERACTIONS.schema))
     first = as_of - timedelta(days=200)
-    catalogue = [(item, text, {}, None, f"hash of {text}", first) for item, (_, text) in sorted(world.items.items())]
+    catalogue = [
+        (item, text, {}, None, f"hash of {text}", first, None) for item, (_, text) in sorted(world.items.items())
+    ]
     store.replace(ITEMS, spark.createDataFrame(catalogue, ITEMS.schema))
     cells = [
         (item, encoder, f"hash of {world.items[item][1]}", bytearray(vector.astype("<f4").tobytes()), len(vector))

@@ -154,7 +154,7 @@ def events(yaml: str, sets: tuple[str, ...], config: Config, kept: Path) -> pd.D
         command("interactions", yaml, datetime.now(timezone.utc).date(), (*sets, warehouse))
     rows = Store(spark_of(config), load(yaml, (*sets, warehouse)), "benchmark").read(TABLE)
     day = (F.unix_micros("event_time") / 86_400e6).alias("day")
-    weight = event_weight(config.interactions.event_weights).alias("weight")
+    weight = event_weight(rows, config.interactions.event_weights).alias("weight")
     frame: pd.DataFrame = rows.select(*ITEM, day, weight).toPandas()
     return frame
 
@@ -169,7 +169,7 @@ def truth(kept: Path, config: Config, before: pd.DataFrame, run_date: date, hori
 
     store = Store(spark_of(config), config.model_copy(update={"warehouse": str(kept / "all")}), "benchmark")
     window = store.events(TABLE, run_date, run_date + timedelta(days=horizon))
-    weighted = window.withColumn("weight", event_weight(config.interactions.event_weights))
+    weighted = window.withColumn("weight", event_weight(window, config.interactions.event_weights))
     label = F.expr(config.training_examples.tasks[0].sql).cast("float").alias("label")
     done = weighted.groupBy(*ITEM).agg(label).where("label > 0").select(*ITEM).toPandas()
     known = done.merge(before[judge.LIST].drop_duplicates())

@@ -3,6 +3,7 @@ is about; a key without a default is required."""
 
 import hashlib
 import json
+import math
 import re
 from datetime import date
 from typing import Annotated, Any, Literal
@@ -11,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from recspark.config.content import ItemEmbeddings, ItemFacts, TextAdapter
 from recspark.config.rankers import Gbdt, Ranker, Training, TrainingExamples
+from recspark.config.reasons import checked
 from recspark.config.retrievers import Candidates, Retriever
 from recspark.config.section import Place, Section
 from recspark.config.sources import Sources
@@ -66,10 +68,22 @@ class Scenarios(Section):
 class Interactions(Section):
     """What events count, and which are rejected."""
 
-    event_weights: dict[str, float] = {}
-    """Event -> its weight, 1 for others; a negative one undoes an event (a return)."""
+    event_weights: dict[str, float | str] = {}
+    """Event -> its weight, 1 for others. A number, where a negative one undoes an event (a return); or Spark SQL over
+    the columns of `interactions` (`value - 3`, `context.stars`), where a result that is below 0, null or not a number
+    counts as 0: no interest, but seen."""
     unknown_items: Literal["keep", "reject"] = "keep"
     """Events whose item_id is not in source.items."""
+
+    @field_validator("event_weights", mode="before")
+    @classmethod
+    def _numbers(cls, weights: Any) -> Any:
+        """A number in quotes is that number, as "-1" undoes an event and the SQL `-1` does not."""
+        return (
+            {event: _weight(event, weight) for event, weight in weights.items()}
+            if isinstance(weights, dict)
+            else weights
+        )
 
 
 class Recommendations(Section):
@@ -77,6 +91,15 @@ class Recommendations(Section):
 
     k: Annotated[int, Field(ge=1)] = 10
     """Items in each list."""
+    reasons: dict[str, str] = {}
+    """Source -> the wording of its reasons instead of the usual one, such as `linear: because you watched {item}` and
+    `popular: popular in {scenario}`; `without_item`: where {item} is one that was returned since."""
+
+    @field_validator("reasons")
+    @classmethod
+    def _reasons(cls, reasons: dict[str, str]) -> dict[str, str]:
+        checked(reasons)
+        return reasons
 
 
 class ModelMetrics(Section):
@@ -194,6 +217,22 @@ class Config(Section):
         dumped = self.model_dump(mode="json")
         found = {key: _switched_on(_of_key(dumped, key)) for key in keys}
         return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _weight(event: str, weight: Any) -> float | str:
+    if isinstance(weight, str) and weight.strip() and not _is_number(weight):
+        return weight
+    if not isinstance(weight, list | dict) and _is_number(weight) and math.isfinite(float(weight)):
+        return float(weight)
+    raise ValueError(f"{event}: found {weight!r}, expected a number, or Spark SQL such as `value - 3`")
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _under(tree: Any, key: str) -> Any:

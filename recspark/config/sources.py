@@ -69,7 +69,7 @@ class ItemSource(Source):
     item_id: str
     """The item, as the events name it."""
     text: str = "CAST(NULL AS STRING)"
-    """What is embedded by the text encoder and shown in reasons."""
+    """What is embedded by the text encoder and, without a name, shown in reasons."""
     attributes: dict[str, str] = {}
     """Name -> expression: brand, stock, genre; for rules and facts."""
     media: str = "CAST(NULL AS STRING)"
@@ -77,6 +77,8 @@ class ItemSource(Source):
     media_roots: tuple[Place, ...] = ()
     """Folders, or URLs of folders (s3://, https://), in which files named in rows may lie, beside the source's own
     folder. Others are not opened."""
+    name: str = "CAST(NULL AS STRING)"
+    """What the item is called in reasons, such as a title; null: its text."""
     event_time: str | None = None
     """When the row became known; rows from run_date on are not read."""
     keep: Literal["first", "last"] = "last"

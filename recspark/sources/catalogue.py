@@ -37,7 +37,8 @@ def known(spark: SparkSession, config: Config, run_date: date) -> Iterator[DataF
 
 
 def parse(rows: DataFrame, source: ItemSource, run_date: date) -> DataFrame:
-    """Catalogue rows before run_date, typed: item_id, text, attributes (values as an array), media, event_time.
+    """Catalogue rows before run_date, typed: item_id, text, attributes (values as an array), media, name,
+    event_time.
 
     Rows without an item_id are left out, those whose item_id is not UTF-8, and those with another number of values than
     the header.
@@ -60,6 +61,7 @@ def parse(rows: DataFrame, source: ItemSource, run_date: date) -> DataFrame:
         _filled(typed(c.TEXT, "text")).alias(c.TEXT),
         F.array(*attributes).cast("array<string>").alias(c.ATTRIBUTES),
         _filled(typed(c.MEDIA, "media")).alias(c.MEDIA),
+        _filled(typed(c.NAME, "text")).alias(c.NAME),
         time.alias(c.EVENT_TIME),
     )
     in_time = F.col(c.EVENT_TIME).isNull() | (F.to_date(c.EVENT_TIME) < F.lit(run_date))
@@ -67,7 +69,7 @@ def parse(rows: DataFrame, source: ItemSource, run_date: date) -> DataFrame:
 
 
 def newest(parsed: DataFrame, source: ItemSource) -> DataFrame:
-    """One row an item: item_id, text, attributes, media, and `first_seen` (null without times).
+    """One row an item: item_id, text, attributes, media, `first_seen` (null without times), and name.
 
     `keep` chooses by event_time; ties are broken by the content, so that the order of the rows does not matter.
     """
@@ -75,14 +77,14 @@ def newest(parsed: DataFrame, source: ItemSource) -> DataFrame:
     pick = F.min if first else F.max
     time = F.coalesce(c.EVENT_TIME, F.lit(AFTER_ALL if first else BEFORE_ALL).cast("timestamp"))
     # Equal rows first become one, by hashing: min and max of a struct need a sort, and a catalogue may be transactions.
-    content = (c.ITEM_ID, c.TEXT, c.ATTRIBUTES, c.MEDIA)
+    content = (c.ITEM_ID, c.TEXT, c.ATTRIBUTES, c.MEDIA, c.NAME)
     distinct = parsed.groupBy(*content).agg(pick(time).alias("time"), F.min(c.EVENT_TIME).alias(c.EVENT_TIME))
     has_text = F.col(c.TEXT).isNull() if first else F.col(c.TEXT).isNotNull()  # of two at a time, one with text wins
-    row = F.struct("time", has_text.alias("has_text"), c.TEXT, c.ATTRIBUTES, c.MEDIA)
+    row = F.struct("time", has_text.alias("has_text"), c.TEXT, c.ATTRIBUTES, c.MEDIA, c.NAME)
     chosen = distinct.groupBy(c.ITEM_ID).agg(pick(row).alias("row"), F.min(F.to_date(c.EVENT_TIME)).alias(c.FIRST_SEEN))
     values = [(name, F.col("row")[c.ATTRIBUTES][i]) for i, name in enumerate(source.attributes)]
-    text, media = F.col("row")[c.TEXT].alias(c.TEXT), F.col("row")[c.MEDIA].alias(c.MEDIA)
-    return chosen.select(c.ITEM_ID, text, expressions.text_map(values).alias(c.ATTRIBUTES), media, c.FIRST_SEEN)
+    text, media, name = (F.col("row")[column].alias(column) for column in (c.TEXT, c.MEDIA, c.NAME))
+    return chosen.select(c.ITEM_ID, text, expressions.text_map(values).alias(c.ATTRIBUTES), media, c.FIRST_SEEN, name)
 
 
 def _filled(text: Column) -> Column:

@@ -40,7 +40,8 @@ def configuration(spark: SparkSession, config: Config) -> list[str]:
     for an encoder that is missing.
     """
     tasks = config.training_examples.tasks
-    weighted = _empty(spark, INTERACTIONS.ddl).withColumn(c.WEIGHT, event_weight(config.interactions.event_weights))
+    interactions = _empty(spark, INTERACTIONS.ddl)
+    weighted = interactions.withColumn(c.WEIGHT, event_weight(interactions, config.interactions.event_weights))
     training_examples.labels(weighted, (c.SCENARIO, c.USER_ID, c.ITEM_ID), tasks)
     lines = [f"training_examples.tasks: {', '.join(task.name for task in tasks)}"]
     items = _empty(spark, ITEMS.ddl)

@@ -81,7 +81,8 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False, a
         models={mode: scoring.folders(mode) for mode in sorted(set(modes.values()) - set(RETRIEVERS))},
         inputs={t.noun: store.token(t) for t in (INTERACTIONS, ITEMS, candidates.TABLE, model_metrics.TABLE)},
     )
-    return publish(store, config, run_date, staged(store, top, run_date), fingerprint, versions, accept)
+    rows = staged(store, config, top, run_date)
+    return publish(store, config, run_date, rows, fingerprint, versions, accept)
 
 
 def repair(store: Store) -> None:
@@ -173,13 +174,13 @@ def _limits(scenarios: pa.DictionaryArray, item_idx: Array, limit_of: LimitOf) -
     return code, most
 
 
-def staged(store: Store, top: DataFrame, run_date: date) -> DataFrame:
+def staged(store: Store, config: Config, top: DataFrame, run_date: date) -> DataFrame:
     """Rows of TABLE: `top` with ids and reasons."""
     default_user = store.spark.createDataFrame([(c.DEFAULT_USER, DEFAULT_USER_IDX)], index.USER_INDEX.schema)
     users = store.read(index.USER_INDEX).unionByName(default_user)
-    texts = store.read(ITEMS).select(c.ITEM_ID, c.TEXT)
+    texts = store.read(ITEMS).select(c.ITEM_ID, c.TEXT, c.NAME)
     items = store.read(index.ITEM_INDEX).join(texts, on=c.ITEM_ID, how="inner")  # item_id is the key of both
-    return table.build(top, users, items, run_date, store.run_id)
+    return table.build(top, users, items, run_date, store.run_id, config.recommendations.reasons)
 
 
 def expected_lists(store: Store, config: Config, run_date: date, events: DataFrame) -> DataFrame:

@@ -61,7 +61,8 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     from recspark.training.content import text_adapter as training  # here: it imports torch, which takes seconds
 
     day = as_of(config, run_date)
-    events = store.events(INTERACTIONS, None, day).where(event_weight(config.interactions.event_weights) > 0)
+    before = store.events(INTERACTIONS, None, day)
+    events = before.where(event_weight(before, config.interactions.event_weights) > 0)
     rows = pairs(events, store.read(ITEMS), settings, config.seed)
     rows.write.mode("overwrite").parquet(f"{target}/{training.PAIRS_FOLDER}")
     job = training.AdapterJob(

@@ -115,8 +115,8 @@ def measure(store: Store, config: Config, monday: date) -> dict[str, Any]:
 
     Memory: the driver holds one row for each day, and one for each scenario and item with an event.
     """
-    weight = event_weight(config.interactions.event_weights)
-    events = store.events(INTERACTIONS, None, monday).withColumn(c.WEIGHT, weight)
+    before = store.events(INTERACTIONS, None, monday)
+    events = before.withColumn(c.WEIGHT, event_weight(before, config.interactions.event_weights))
     days = {row[0]: row[1] for row in events.groupBy(c.EVENT_DATE).count().collect()}
     new = positives(events, config).persist()
     try:

@@ -10,7 +10,7 @@ of an earlier date is the beginning of each array. Busy users, with more than MO
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from functools import reduce
 from typing import NamedTuple
@@ -26,7 +26,7 @@ from recspark import model_folder
 from recspark.config.schema import Config, Scenarios
 from recspark.histories import EVENT_FIELDS, USERS_A_SHARD, finish, save_shard
 from recspark.tables import index
-from recspark.tables.interactions import KEY, event_weight
+from recspark.tables.interactions import KEY, Weights, event_weight
 from recspark.tables.interactions import TABLE as INTERACTIONS
 from recspark.tables.items import TABLE as ITEMS
 from recspark.warehouse.store import Store, Table
@@ -138,7 +138,7 @@ def all_histories(
     item_index: DataFrame,
     scenario_index: DataFrame,
     *,
-    event_weights: Mapping[str, float],
+    event_weights: Weights,
     busy: Sequence[str] = (),
     dates: Sequence[date] = (),
 ) -> DataFrame:
@@ -164,7 +164,7 @@ def all_histories(
         c.EVENT,
         c.SCENARIO,
         c.SCENARIO_IDX,
-        event_weight(event_weights).cast("float").alias(c.WEIGHT),
+        event_weight(rows, event_weights).cast("float").alias(c.WEIGHT),
         _number(F.col(c.VALUE)).alias(c.VALUE),
         _number(F.col(c.CONTEXT)["price"]).alias("price"),
     )

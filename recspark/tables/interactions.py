@@ -4,13 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 
-from pyspark.sql import Column
+from pyspark.errors import AnalysisException
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recspark import columns as c
-from recspark.errors import DataError
+from recspark import expressions
+from recspark.errors import ConfigError, DataError
 from recspark.warehouse.store import Table
 
+Weights = Mapping[str, float | str]  # event -> its weight, a number or Spark SQL
+MOST_WEIGHT = 1e30  # as the largest value of an event; NaN is above it in Spark
 KEY = (c.SCENARIO, c.USER_ID, c.ITEM_ID, c.EVENT_TIME, c.EVENT)
 TABLE = Table(
     noun="interactions",
@@ -21,10 +25,29 @@ TABLE = Table(
 )
 
 
-def event_weight(weights: Mapping[str, float]) -> Column:
-    """The weight of a row's event: as configured, 1 where its name is not in the configuration."""
-    named = [F.when(F.col(c.EVENT) == name, F.lit(float(weight))) for name, weight in sorted(weights.items())]
+def event_weight(events: DataFrame, weights: Weights) -> Column:
+    """The weight of the event of each row of `events`, never null: as configured, 1 where its name is not in the
+    configuration. `events` may have more columns than the table.
+
+    Raises: ConfigError and SchemaError for an expression that is no number of one event.
+    """
+    named = [F.when(F.col(c.EVENT) == name, _weight(events, name, weights[name])) for name in sorted(weights)]
     return F.coalesce(*named, F.lit(1.0)) if named else F.lit(1.0)
+
+
+def _weight(events: DataFrame, event: str, weight: float | str) -> Column:
+    if not isinstance(weight, str):
+        return F.lit(weight)
+    key = f"interactions.event_weights.{event}"
+    value = expressions.column(events, weight, "number", key, "the table interactions")
+    try:
+        events.groupBy(c.EVENT).agg(F.sum(value))  # not of one event: an aggregate, a window, a random number
+    except AnalysisException as error:
+        raise ConfigError(
+            f"{key}: `{weight}` is not the weight of one event ({expressions.first_line(error)}); expected an "
+            "expression over its columns, such as `value - 3`"
+        ) from None
+    return F.when((value > 0) & (value <= F.lit(MOST_WEIGHT)), value).otherwise(F.lit(0.0))
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ from recspark.warehouse.store import Table
 TABLE = Table(
     noun="items",
     ddl=f"{c.ITEM_ID} string, {c.TEXT} string, {c.ATTRIBUTES} map<string,string>, {c.MEDIA} string, "
-    f"{c.CONTENT_HASH} string, {c.FIRST_SEEN} date",
+    f"{c.CONTENT_HASH} string, {c.FIRST_SEEN} date, {c.NAME} string",
     key=(c.ITEM_ID,),
     row="An item of the catalogue, or of an accepted event. It stays when it leaves the catalogue.",
 )
 
-LISTED = (c.ITEM_ID, c.TEXT, c.ATTRIBUTES, c.MEDIA, c.FIRST_SEEN)  # from the catalogue
+LISTED = (c.ITEM_ID, c.TEXT, c.ATTRIBUTES, c.MEDIA, c.FIRST_SEEN, c.NAME)  # from the catalogue
 IS_LISTED, FIRST_EVENT, OLD = "_listed", "_first_event", "_old_"
 
 
@@ -41,7 +41,7 @@ def build(listed: DataFrame | None, events: DataFrame, stored: DataFrame | None,
     old = stored.select(c.ITEM_ID, *(F.col(name).alias(OLD + name) for name in TABLE.columns[1:]))
     found = listed.withColumn(IS_LISTED, F.lit(True)).join(first_events, on=c.ITEM_ID, how="full")
     both = found.join(old, on=c.ITEM_ID, how="left")
-    content = {name: _content(name) for name in (c.TEXT, c.ATTRIBUTES, c.MEDIA)}
+    content = {name: _content(name) for name in (c.TEXT, c.ATTRIBUTES, c.MEDIA, c.NAME)}
     first_seen = F.least(c.FIRST_SEEN, FIRST_EVENT, OLD + c.FIRST_SEEN)  # nulls do not count
     rows = both.select(
         c.ITEM_ID,
@@ -51,9 +51,10 @@ def build(listed: DataFrame | None, events: DataFrame, stored: DataFrame | None,
         OLD + c.CONTENT_HASH,
         OLD + c.ATTRIBUTES,
         OLD + c.FIRST_SEEN,
+        OLD + c.NAME,
     )
     same = F.lit(True)
-    for name in (c.CONTENT_HASH, c.ATTRIBUTES, c.FIRST_SEEN):
+    for name in (c.CONTENT_HASH, c.ATTRIBUTES, c.FIRST_SEEN, c.NAME):
         new, stored_one = (_entries(x) if name == c.ATTRIBUTES else F.col(x) for x in (name, OLD + name))
         same &= new.eqNullSafe(stored_one)
     return rows.where(~same).select(TABLE.columns)

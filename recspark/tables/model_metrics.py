@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 from recspark import columns as c
 from recspark.config.rankers import Task
 from recspark.config.schema import Scenarios
-from recspark.tables.interactions import event_weight
+from recspark.tables.interactions import Weights, event_weight
 from recspark.tables.scenario_rules import excludes_seen
 from recspark.warehouse.store import Store, Table
 
@@ -47,9 +47,9 @@ DECISION = "publish"  # the metric of the rows whose `model` is the mode that or
 PUBLISHED = "published"  # the `model` of an earlier list
 
 
-def positives(events: DataFrame, task: Task, weights: dict[str, float], by: Sequence[str] = ()) -> DataFrame:
+def positives(events: DataFrame, task: Task, weights: Weights, by: Sequence[str] = ()) -> DataFrame:
     """(by, scenario, user_id, item_id), distinct: the positives of the task, as in training_examples."""
-    weighted = events.withColumn(c.WEIGHT, event_weight(weights))
+    weighted = events.withColumn(c.WEIGHT, event_weight(events, weights))
     label = F.expr(task.sql).cast("float").alias("label")
     outcomes = weighted.groupBy(*by, c.SCENARIO, c.USER_ID, c.ITEM_ID).agg(label)
     return outcomes.where("label > 0").drop("label")

@@ -1,6 +1,6 @@
 """recommendations: the published table, the reason of each row, and the checks a night must pass to be published."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
 
@@ -8,6 +8,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from recspark import columns as c
+from recspark.config.reasons import PLACES, TEMPLATES, UNEXPLAINED, WITHOUT_ITEM
 from recspark.config.schema import Scenarios
 from recspark.tables.candidates import EXPLAINING_ITEM, GIVEN, REPEAT
 from recspark.tables.scenario_rules import by_rule, excludes_seen
@@ -30,17 +31,14 @@ TOP = (
 )
 
 SIZE = "size"  # the expected number of rows of a list, where that is not k
-EXPLAINED = {  # source -> how the recommended item is related to the item of the history that explains it
-    "linear": "often with", "co_occurrence": "often with", "matrix_factorization": "goes with",
-    "sequence": "comes after", "content_towers": "similar to", "content_map": "similar to",
-    "content": "similar to",
-}  # fmt: skip
-MAX_TEXT = 80  # characters of an item's text in a reason
+MAX_TEXT = 80  # characters of an item's name in a reason
 
 
-def build(top: DataFrame, users: DataFrame, items: DataFrame, run_date: date, run_id: str) -> DataFrame:
-    """Rows of TABLE. `top`: rows of TOP. `users`: user_index and the default user. `items` (item_id, item_idx, text).
-    A number without an id gives a null, which `check` counts.
+def build(
+    top: DataFrame, users: DataFrame, items: DataFrame, run_date: date, run_id: str, reasons: Mapping[str, str]
+) -> DataFrame:
+    """Rows of TABLE. `top`: rows of TOP. `users`: user_index and the default user. `items` (item_id, item_idx, text,
+    name). `reasons`: see `reason`. A number without an id gives a null, which `check` counts.
     """
     names = items.select(F.col(c.ITEM_IDX).alias(EXPLAINING_ITEM), name_of_item().alias("explaining_item"))
     # every table on the right is unique by its key, so the joins keep one row a place on a list
@@ -58,25 +56,34 @@ def build(top: DataFrame, users: DataFrame, items: DataFrame, run_date: date, ru
         c.SCORE,
         c.SOURCE,
         c.MODEL,
-        reason().alias(c.REASON),
+        reason(reasons).alias(c.REASON),
         F.lit(run_id).alias(c.RUN_ID),
     ).select(TABLE.columns)
 
 
-def reason() -> Column:
+def reason(reasons: Mapping[str, str]) -> Column:
     """Why an item is on the list, in words; from source, model, scenario and `explaining_item` (its name). Where
-    popularity ordered the list, that is the reason, whatever else found the item."""
-    popular = F.concat(F.lit("popular in "), F.col(c.SCENARIO))
-    words = F.create_map(*(F.lit(word) for pair in EXPLAINED.items() for word in pair))[F.col(c.SOURCE)]
-    plain = F.when(F.col(c.SOURCE) == REPEAT, "chosen before").when(F.col(c.SOURCE) == GIVEN, "given candidate")
-    unnamed = F.when(words.isNotNull(), "suits earlier choices")  # the explaining items were returned
-    by_popularity = F.when(F.col(c.MODEL) == "popular", popular)
-    return F.coalesce(plain, by_popularity, F.concat(words, F.lit(" "), F.col("explaining_item")), unnamed, popular)
+    popularity ordered the list, that is the reason, whatever else found the item. `reasons`: source -> its template,
+    where that differs from TEMPLATES."""
+    words = {source: _filled(template) for source, template in {**TEMPLATES, **reasons}.items()}
+    explained = [source for source in TEMPLATES if source not in UNEXPLAINED]
+    plain = [F.when(F.col(c.SOURCE) == source, words[source]) for source in (REPEAT, GIVEN)]
+    by_popularity = F.when(F.col(c.MODEL) == "popular", words["popular"])
+    by_item = [F.when(F.col(c.SOURCE) == source, words[source]) for source in explained]
+    without = F.when(F.col(c.SOURCE).isin(explained), words[WITHOUT_ITEM])  # the explaining items were returned
+    return F.coalesce(*plain, by_popularity, *by_item, without, words["popular"])
+
+
+def _filled(template: str) -> Column:
+    """A template with its places filled in; null where the item that it names is not known."""
+    columns = {"item": F.col("explaining_item"), "scenario": F.col(c.SCENARIO)}
+    parts = PLACES.split(template)  # text, place, text, place, ..., text
+    return F.concat(*(columns[part] if n % 2 else F.lit(part) for n, part in enumerate(parts)))
 
 
 def name_of_item() -> Column:
-    """An item's text on one line, shortened; its id where it has none."""
-    text = F.trim(F.regexp_replace(c.TEXT, r"\s+", " "))
+    """An item's name, or its text where it has none, on one line, shortened; its id where it has neither."""
+    text = F.trim(F.regexp_replace(F.coalesce(c.NAME, c.TEXT), r"\s+", " "))
     short = F.when(F.length(text) > MAX_TEXT, F.concat(F.rtrim(F.substring(text, 1, MAX_TEXT - 3)), F.lit("...")))
     return F.coalesce(short, F.when(text != "", text), F.col(c.ITEM_ID))
 

@@ -66,7 +66,7 @@ def outcomes(events: DataFrame, users: DataFrame, items: DataFrame, config: Conf
     `users` and `items` are the indices: unique by id, so the joins keep one row an event.
     Raises: see `labels`.
     """
-    weighted = events.withColumn(c.WEIGHT, event_weight(config.interactions.event_weights))
+    weighted = events.withColumn(c.WEIGHT, event_weight(events, config.interactions.event_weights))
     indexed = weighted.join(users, on=c.USER_ID, how="inner").join(items, on=c.ITEM_ID, how="inner")
     return labels(indexed, (c.SCENARIO, c.USER_IDX, c.ITEM_IDX), config.training_examples.tasks)
 
@@ -96,7 +96,7 @@ def users_of_window(
     `users` is the index: unique by id and by number, so the joins keep one row a user.
     """
     first = config.training_examples.tasks[0]
-    weighted = events.withColumn(c.WEIGHT, event_weight(config.interactions.event_weights))
+    weighted = events.withColumn(c.WEIGHT, event_weight(events, config.interactions.event_weights))
     done = labels(weighted, (c.SCENARIO, c.USER_ID, c.ITEM_ID), [first]).where(F.col(label_column(first.name)) > 0)
     lists = done.select(c.SCENARIO, c.USER_ID).distinct().join(users, on=c.USER_ID, how="inner")
     active = lists.join(known, on=c.USER_IDX, how="left_semi").persist()

@@ -59,7 +59,7 @@ ARTIFACTS = {
         (f"{_STAGES}.model_metrics.stage",),
     ),
     "recommendations": Artifact(
-        ("recommendations.k", "scenarios", "source.users", "candidates.source", "item_facts.reasons"),
+        ("recommendations", "scenarios", "source.users", "candidates.source", "item_facts.reasons"),
         (f"{_STAGES}.recommendations",),
     ),
     "item_features": Artifact(

@@ -257,6 +257,14 @@ class Store:
         self.spark.sql(f"ALTER TABLE {self.sql_name(table)} ALTER COLUMN {changes}")
         return True
 
+    def add_columns(self, table: Table) -> None:
+        """Add the columns, null in every row, that a table of an earlier version lacks."""
+        found = self.read(table).columns if self.exists(table) else table.columns
+        added = [f"`{one.name}` {one.dataType.simpleString()}" for one in table.schema if one.name not in found]
+        if added:
+            with self._stamped(None):
+                self.spark.sql(f"ALTER TABLE {self.sql_name(table)} ADD COLUMNS ({', '.join(added)})")
+
     @contextmanager
     def _stamped(self, metadata: Mapping[str, Any] | None) -> Iterator[None]:
         """Add the metadata to the commits inside. Set on the session: saveAsTable drops the option for a new table.

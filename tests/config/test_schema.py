@@ -58,6 +58,12 @@ def test_overrides_are_yaml_and_make_sections(minimal):
         ("scenarios.overrides={de: {sene: allow}}", r"`scenarios\.overrides\.de\.sene`, did you mean `seen`\?"),
         ("training_examples.tasks=[{nam: x}]", r"key `training_examples\.tasks\.0\.nam`, did you mean `name`\?"),
         ("scenarios.min_users=many", r"`scenarios\.min_users`: found 'many', "),
+        (
+            "interactions.event_weights={a: [1]}",
+            r"`interactions\.event_weights`: .* a: found \[1\], expected a num",
+        ),
+        ("interactions.event_weights={a: .nan}", r"a: found nan, expected a number, or Spark SQL"),
+        ("interactions.event_weights={a: ''}", r"a: found '', expected a number, or Spark SQL"),
         ("source.interactions.format=xml", r"`source\.interactions\.format`: found 'xml', "),
         ("source.interactions.paths=[]", r"every other format needs `paths: \[\.\.\.\]`"),
         ("source.interactions.format=table", r"`table` needs `table: catalog\.schema\.name`"),
@@ -115,6 +121,12 @@ def test_users_with_features_alone_get_no_list(minimal):
     assert known.source.users is not None and known.source.users_with_lists is None
     listed = load(minimal, ("source.users={format: csv, paths: [x], user_id: u, scenario: s}",))
     assert listed.source.users_with_lists == listed.source.users is not None
+
+
+def test_a_weight_is_a_number_or_sql(minimal):
+    """A number in quotes is a number: as SQL, -1 would count as 0."""
+    weights = load(minimal, ("interactions.event_weights={a: '-1', b: value - 3, c: 2}",)).interactions.event_weights
+    assert weights == {"a": -1.0, "b": "value - 3", "c": 2.0}
 
 
 def test_scenario_rules(minimal):

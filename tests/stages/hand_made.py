@@ -109,7 +109,7 @@ def build(spark, warehouse: Path) -> None:
     store = Store(spark, store_config, "builder")
     create = partial(spark.createDataFrame)
     store.append(interactions.TABLE, create(events(), interactions.TABLE.schema))
-    texts = [(i, None if n == 1 else f"THING {n}", None, None, "h", FIRST) for n, i in enumerate(ITEMS)]
+    texts = [(i, None if n == 1 else f"THING {n}", None, None, "h", FIRST, None) for n, i in enumerate(ITEMS)]
     store.append(items.TABLE, create(texts, items.TABLE.schema))
     store.append(index.ITEM_INDEX, create([(i, n) for n, i in enumerate(ITEMS)], index.ITEM_INDEX.schema))
     store.append(index.USER_INDEX, create([(u, n) for n, u in enumerate(USERS)], index.USER_INDEX.schema))

@@ -32,6 +32,26 @@ WRONG = {
         ConfigError,
         "training_examples.tasks: .*wieght",
     ),
+    "a weight over a column that is not there": (
+        {"interactions": {"event_weights": {"rating": "vlaue - 3"}}},
+        SchemaError,
+        "interactions.event_weights.rating: column vlaue is not in the table interactions; did you mean value",
+    ),
+    "a weight that is no number": (
+        {"interactions": {"event_weights": {"rating": "value > 3"}}},
+        SchemaError,
+        "interactions.event_weights.rating: `value > 3` is of type boolean",
+    ),
+    "a weight that is not of one event": (
+        {"interactions": {"event_weights": {"rating": "max(value)"}}},
+        ConfigError,
+        "interactions.event_weights.rating: `max.value.` is not the weight of one event",
+    ),
+    "a weight that looks at other events": (
+        {"interactions": {"event_weights": {"rating": "value - avg(value) OVER (PARTITION BY user_id)"}}},
+        ConfigError,
+        "interactions.event_weights.rating: .* is not the weight of one event",
+    ),
     "a rule that is no condition": (
         {"scenarios": {"default": {"where": "text"}}},
         SchemaError,

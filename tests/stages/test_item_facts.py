@@ -44,7 +44,7 @@ def store(spark, tmp_path):
 
 
 def write(store, rows):
-    listed = [(i, text, held, None, "h", TONIGHT) for i, text, held in rows]
+    listed = [(i, text, held, None, "h", TONIGHT, None) for i, text, held in rows]
     store.replace(items.TABLE, store.spark.createDataFrame(listed, items.TABLE.schema))
 
 

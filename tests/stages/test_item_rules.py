@@ -33,7 +33,7 @@ def store(spark, tmp_path_factory):
 
 
 def write(store, rows):
-    listed = [(i, f"THING {i}", held, None, "h", TONIGHT - timedelta(days=age)) for i, _, age, held in rows]
+    listed = [(i, f"THING {i}", held, None, "h", TONIGHT - timedelta(days=age), None) for i, _, age, held in rows]
     store.replace(items.TABLE, store.spark.createDataFrame(listed, items.TABLE.schema))
     numbers = [(i, n) for i, n, _, _ in rows]
     store.replace(index.ITEM_INDEX, store.spark.createDataFrame(numbers, index.ITEM_INDEX.schema))

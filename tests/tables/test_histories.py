@@ -64,6 +64,12 @@ def test_an_event_at_midnight_is_of_the_day_that_begins(spark, tables) -> None:
     assert built(moved, day=DAY_3).where("user_idx = 3").first().time == [2.0, 2.5]
 
 
+def test_the_value_of_an_event_weighs_it(tables) -> None:
+    """ann's purchase of a has no value, so no weight; that of b has the value 3, so the weight 3 - 2 = 1."""
+    whole = histories.all_histories(*tables, event_weights={"purchase": "value - 2", "return": -1})
+    assert {tuple(row.item_idx): tuple(row.weight) for row in whole.collect()} == {(1, 0, 1): (-1, 0, 1), (0,): (1,)}
+
+
 @pytest.mark.parametrize("day", [DAY_3, DAY_2])
 def test_what_came_later_changes_nothing(tables, day) -> None:
     """The beginning of all histories is the same as the histories of the earlier events alone."""

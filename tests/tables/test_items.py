@@ -1,10 +1,12 @@
 """Which catalogue row counts, since when an item is known, and that unchanged items are not written again."""
 
+from dataclasses import replace
 from datetime import date
 
 import pytest
 
 from recspark import columns as c
+from recspark import pipeline
 from recspark.config.schema import Config
 from recspark.config.sources import ItemSource
 from recspark.errors import SchemaError
@@ -121,6 +123,47 @@ def test_content_hash_is_that_of_text_and_media(spark):
     assert {i: (r.attributes, r.content_hash) for i, r in changed.items()} == {
         "a": ({"brand": "none left"}, hashes["a"])
     }
+
+
+def test_a_name_is_no_content(spark):
+    """Another name writes the row again, and embeds nothing again; an item that left keeps its name."""
+    named = newest(spark, CATALOGUE, name="concat('The ', b)")
+    rows = found(items.build(named, sold(spark), None, RUN_DATE))
+    assert {i: r.name for i, r in rows.items()} == {"a": "The y", "b": None, "c": None}
+    stored = items.build(newest(spark, CATALOGUE), sold(spark), None, RUN_DATE).persist()
+    changed = items.build(named, sold(spark), stored, RUN_DATE)
+    assert {i: (r.name, r.content_hash) for i, r in found(changed).items()} == {"a": ("The y", rows["a"].content_hash)}
+    assert (
+        items.build(newest(spark, CATALOGUE[4:], name="b"), sold(spark), changed, RUN_DATE)
+        .where("item_id = 'a'")
+        .count()
+        == 0
+    )
+
+
+def test_a_warehouse_of_an_earlier_version_gets_the_names(spark, tmp_path):
+    """Its table has no column `name`. A run adds it, which makes no other table old, and then writes it."""
+    (tmp_path / "events.csv").write_text("s,u,i,t\nfr,ann,a,2024-01-01\n")
+    (tmp_path / "items.csv").write_text("id,title\na,A. Crime.\n")
+    csv = {"format": "csv", "options": {"header": "true"}}
+    columns = {"scenario": "s", "user_id": "u", "item_id": "i", "event_time": "t"}
+    events = {**csv, **columns, "paths": [f"{tmp_path}/events.csv"]}
+    listed = {**csv, "paths": [f"{tmp_path}/items.csv"], "item_id": "id", "text": "title"}
+    base = {"warehouse": f"{tmp_path}/w", "source": {"interactions": events, "items": listed}}
+    old = Config.model_validate(base)
+    store = Store(spark, old, "old")
+    interactions_stage.refresh(store, old, RUN_DATE)
+    ddl = items.TABLE.ddl.removesuffix(", name string")
+    rows = [("a", "A. Crime.", {}, None, "h", date(2024, 1, 1))]
+    store.append(replace(items.TABLE, ddl=ddl), spark.createDataFrame(rows, ddl))
+    before = store.token(items.TABLE)
+
+    config = Config.model_validate(base | {"source": {"interactions": events, "items": listed | {"name": "'A'"}}})
+    store = Store(spark, config, "new")
+    pipeline._begin(store, config, False)
+    assert (store.token(items.TABLE), store.read(items.TABLE).columns) == (before, items.TABLE.columns)
+    items_stage.refresh(store, config, RUN_DATE)
+    assert [(r.item_id, r.name) for r in store.read(items.TABLE).collect()] == [("a", "A")]
 
 
 def test_refresh_commits_only_changes(spark, tmp_path):

@@ -152,9 +152,9 @@ def test_build_gives_ids_models_and_reasons(spark):
     items = spark.createDataFrame(
         [("a", 0, "LAMP"), ("b", 1, " WHITE METAL  LANTERN"), ("c", 2, None), ("d", 3, long)],
         "item_id string, item_idx int, text string",
-    )
+    ).withColumn("name", F.lit(None).cast("string"))
     users = spark.createDataFrame([("u1", 0), (c.DEFAULT_USER, -1)], "user_id string, user_idx int")
-    built = table.build(top, users, items, RUN_DATE, "run1")
+    built = table.build(top, users, items, RUN_DATE, "run1", {})
     assert built.columns == TABLE.columns
     found = {(r.user_id, r["rank"]): (r.item_id, r.model, r.reason) for r in built.collect()}
     assert found == {
@@ -167,8 +167,43 @@ def test_build_gives_ids_models_and_reasons(spark):
     }
 
 
+def test_reasons_have_the_name_of_an_item_and_the_words_of_the_configuration(spark):
+    top = spark.createDataFrame(
+        [
+            ("Germany", 0, 1, 1, 0.9, "linear", 0, "gbdt"),
+            ("Germany", 0, 2, 1, 0.8, "content", 0, "gbdt"),
+            ("Germany", 0, 3, 0, 0.7, "linear", -1, "gbdt"),  # what it goes with was returned
+            ("Germany", 0, 4, 0, 0.6, "sequence", -1, "gbdt"),
+            ("Germany", 0, 5, 0, 0.5, "popular", -1, "gbdt"),
+            ("Germany", 0, 6, 0, 0.4, "repeat", -1, "gbdt"),
+        ],
+        TOP,
+    )
+    items = spark.createDataFrame(
+        [("a", 0, "Pulp Fiction. Crime, Drama.", "Pulp  Fiction"), ("b", 1, "Heat. Crime.", None)],
+        "item_id string, item_idx int, text string, name string",
+    )
+    users = spark.createDataFrame([("u1", 0)], "user_id string, user_idx int")
+    reasons = {
+        "linear": "because you watched {item} in {scenario}",
+        "sequence": "to go on",  # needs no item
+        "popular": "liked by many",
+        "without_item": "for you",
+        "repeat": "once more",
+    }
+    rows = table.build(top, users, items, RUN_DATE, "run1", reasons).orderBy("rank").collect()
+    assert [row.reason for row in rows] == [
+        "because you watched Pulp Fiction in Germany",
+        "similar to Pulp Fiction",  # as always
+        "for you",
+        "to go on",
+        "liked by many",
+        "once more",
+    ]
+
+
 def test_long_texts_are_shortened_to_one_line(spark):
-    row = spark.createDataFrame([("a", "WORD  \n" * 40)], "item_id string, text string")
+    row = spark.createDataFrame([("a", "WORD  \n" * 40, None)], "item_id string, text string, name string")
     name = row.select(table.name_of_item()).first()[0]
     assert name.startswith("WORD WORD WORD")
     assert name.endswith("...")
@@ -178,8 +213,8 @@ def test_long_texts_are_shortened_to_one_line(spark):
 def test_build_leaves_nulls_for_the_checks(spark):
     top = spark.createDataFrame([("nowhere", 7, 1, 7, 0.9, "linear", 7, None)], TOP)
     users = spark.createDataFrame([], "user_id string, user_idx int")
-    items = spark.createDataFrame([], "item_id string, item_idx int, text string")
-    built = table.build(top, users, items, RUN_DATE, "run1")
+    items = spark.createDataFrame([], "item_id string, item_idx int, text string, name string")
+    built = table.build(top, users, items, RUN_DATE, "run1", {})
     assert built.where(F.col(c.USER_ID).isNull() & F.col(c.ITEM_ID).isNull() & F.col(c.MODEL).isNull()).count() == 1
 
 

@@ -78,8 +78,8 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
 
 def _folder(store: Store, config: Config, encoders: tuple[NightEncoder, ...], as_of: date, numbers: str) -> str:
     """The folder of a date's bundle. Its name holds a hash of all inputs, so later nights find it again."""
-    # Only rules read attributes: a stock that changes every night must not rebuild the past, unless it is embedded.
-    unread = () if any(one.settings.input for one in encoders) else (c.ATTRIBUTES,)
+    # Only rules and reasons read these: a stock that changes every night must not rebuild the past, unless embedded.
+    unread = () if any(one.settings.input for one in encoders) else (c.ATTRIBUTES, c.NAME)
     items = store.digest(ITEMS, c.FIRST_SEEN, as_of, without=unread)
     events = store.digest(INTERACTIONS, c.EVENT_DATE, as_of)
     inputs = (*(one.version for one in encoders), as_of, events, items, numbers)

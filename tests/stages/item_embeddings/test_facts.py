@@ -55,7 +55,7 @@ def store(spark, config) -> Store:
 
 def write_items(store, rows) -> None:
     first = world.AS_OF - timedelta(days=200)
-    listed = [(item, text, attributes, None, f"hash of {text}", first) for item, text, attributes in rows]
+    listed = [(item, text, attributes, None, f"hash of {text}", first, None) for item, text, attributes in rows]
     store.replace(items.TABLE, store.spark.createDataFrame(listed, items.TABLE.schema))
     numbered = [(item, n) for n, item in enumerate(sorted(row[0] for row in rows))]
     store.replace(index.ITEM_INDEX, store.spark.createDataFrame(numbered, index.ITEM_INDEX.schema))
