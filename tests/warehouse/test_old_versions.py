@@ -42,6 +42,8 @@ def test_what_was_made_from_the_table_stays_fresh(spark, tmp_path):
     config = Config.model_validate({"warehouse": str(tmp_path), "source": {"interactions": SOURCE}})
     store = Store(spark, config, "run")
     store.append(PEOPLE, spark.createDataFrame([("a", 1)], PEOPLE.schema), {"fingerprint": "f"})
+    store.erase(PEOPLE, spark.createDataFrame([("a",)], "user_id string"))
+    assert store.is_fresh(PEOPLE, "f")
     store.save_states()
     vacuum(Store(spark, config, "maintenance"), PEOPLE, 0.0)
     forget_log(Store(spark, config, "maintenance"), PEOPLE)
