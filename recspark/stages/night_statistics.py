@@ -103,12 +103,17 @@ def compare_lists(store: Store, run_date: date, rows: DataFrame) -> tuple[dict[s
     return now, holds.judge_lists(run_date, now, past, old)
 
 
+def has_lists(store: Store, run_date: date) -> bool:
+    """Are the figures of a night's published lists stored? Not so where a run ended right after their commit."""
+    return store.stamp(TABLE, run_date=run_date) is not None
+
+
 def write_lists(store: Store, run_date: date, figures: Mapping[str, Mapping[str, float]]) -> None:
     """Store the figures of published lists, for the nights to come."""
     rows = [(LISTS, run_date, name, None, dict(x)) for name, x in sorted(figures.items())]
     frame = store.spark.createDataFrame(rows, TABLE.schema).coalesce(1)
     where = f"kind = '{LISTS}' AND day = DATE'{run_date}'" if store.exists(TABLE) else None
-    store.replace(TABLE, frame, where=where, metadata={"kind": LISTS})
+    store.replace(TABLE, frame, where=where, metadata={c.RUN_DATE: str(run_date)})
 
 
 def _new_closed(digests: Collection[date], known: Collection[date], run_date: date) -> list[date]:

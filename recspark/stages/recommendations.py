@@ -69,6 +69,8 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False, a
     made_from = [found[artifacts.FINGERPRINT] for found in stamps if found]
     fingerprint = artifacts.fingerprint(TABLE.noun, config, run_date, *made_from, items, facts)
     if not force and store.is_fresh(TABLE, fingerprint, run_date=run_date):
+        if not night_statistics.has_lists(store, run_date):
+            _complete(store, run_date)
         return Summary("recommendations", skipped=True)
     modes = model_metrics.decisions(store, run_date)
     scoring = scorer.scorer(store, config, run_date, run_date, PUBLISHED)
@@ -257,6 +259,21 @@ def publish(
     return Summary("recommendations", rows_out=checked.num_rows, note=f"published: {reason}", version=version)
 
 
+def _complete(store: Store, run_date: date) -> None:
+    """Make what follows the commit of a night's lists, where a run ended right after it."""
+    rows = store.read(TABLE).where(F.col(c.RUN_DATE) == F.lit(run_date))
+    for row in rows.select(c.RUN_ID).distinct().collect() if store.exists(LINKS) else ():  # one: it was one commit
+        _delete_old_links(store, run_date, row[c.RUN_ID])
+    night_statistics.write_lists(store, run_date, night_statistics.compare_lists(store, run_date, rows)[0])
+
+
+def _delete_old_links(store: Store, run_date: date, run_id: str) -> None:
+    """Delete the facts of earlier runs of a night whose lists are those of `run_id`."""
+    of_others = (F.col(c.RUN_DATE) == F.lit(run_date)) & (F.col(c.RUN_ID) != F.lit(run_id))
+    if not store.read(LINKS).where(of_others).isEmpty():
+        store.delete(LINKS, of_others)
+
+
 def _replace_night(
     store: Store, run_date: date, lists_: DataFrame, links: DataFrame | None, num_files: int, stamp: dict[str, object]
 ) -> int:
@@ -268,7 +285,5 @@ def _replace_night(
     ordered = lists_.repartition(num_files, c.USER_ID).sortWithinPartitions(c.SCENARIO, c.USER_ID, c.RANK)
     version = store.replace(TABLE, ordered, where=where, metadata=stamp, txn=(store.run_id, 1))
     if links is not None:
-        of_others = F.expr(where) & (F.col(c.RUN_ID) != F.lit(store.run_id))
-        if not store.read(LINKS).where(of_others).isEmpty():
-            store.delete(LINKS, of_others)
+        _delete_old_links(store, run_date, store.run_id)
     return version

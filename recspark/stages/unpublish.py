@@ -43,7 +43,8 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     if store.exists(LINKS):
         store.delete(LINKS, of_night)
     if store.exists(STATISTICS):  # later nights are not compared with these lists
-        store.delete(STATISTICS, (F.col("kind") == LISTS) & (F.col("day") == F.lit(run_date)))
+        of_lists = (F.col("kind") == LISTS) & (F.col("day") == F.lit(run_date))
+        store.delete(STATISTICS, of_lists, [slice_of({c.RUN_DATE: run_date})])
     published_runs.withdraw(store, runs)
     now = f"readers of the newest lists see {max(found.keys() - {run_date})}" if len(found) > 1 else "no list is left"
     note = f"lists of {run_date} taken back, of {', '.join(runs)}; {now}"

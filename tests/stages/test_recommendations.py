@@ -13,9 +13,10 @@ from recspark.errors import DataError, PublishError
 from recspark.stages import item_rules as rules
 from recspark.stages import lists, recommendations, unpublish
 from recspark.stages.ranker import scorer
-from recspark.tables import candidates, interactions, model_metrics, published_runs
+from recspark.tables import candidates, interactions, model_metrics, night_statistics, published_runs
 from recspark.tables.item_facts import TABLE as ITEM_FACTS
 from recspark.tables.recommendations import TABLE
+from recspark.warehouse import state
 from recspark.warehouse.store import Store
 from tests.stages import hand_made
 
@@ -241,6 +242,38 @@ def test_killed_between_commit_and_row(spark, built, tmp_path, monkeypatch):
     assert publish(spark, warehouse, "run2").skipped  # it is there
     recommendations.repair(store)  # nothing is missing, so nothing is added
     assert set(runs(spark, warehouse)) == {"run1"}
+
+
+def test_killed_before_what_follows_the_commit_of_the_lists(spark, warehouse, monkeypatch):
+    """`again` made the lists again, and ended before it deleted the facts of `first` and stored the lists' figures."""
+    facts_section = {"relations": {"maker": "item_id"}, "reasons": {"maker": "by {entity}, as {item}"}}
+    config = hand_made.config(warehouse, item_facts=facts_section)
+    facts = spark.createDataFrame([("i0", "maker", "A"), ("i6", "maker", "A")], ITEM_FACTS.schema)
+    Store(spark, config, "facts").replace(ITEM_FACTS, facts)
+
+    def run(name, force=False):
+        return recommendations.refresh(Store(spark, config, name), config, TONIGHT, force)
+
+    def facts_of():
+        return {row.run_id for row in table(spark, warehouse, "recommendation_facts").collect()}
+
+    def die(*args):
+        raise KeyboardInterrupt
+
+    run("first")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(recommendations, "_delete_old_links", die)
+        run("again", force=True)
+    slices = [state.slice_of({"run_date": TONIGHT})]
+    Store(spark, config, "test").delete(night_statistics.TABLE, F.lit(True), slices)
+    assert facts_of() == {"first", "again"}
+    assert run("third").skipped
+    assert facts_of() == {"again"}
+    stored = table(spark, warehouse, "night_statistics").where(F.col("day") == F.lit(TONIGHT)).collect()
+    assert {row.scenario for row in stored} == {"DE", "FR"} and all(row.kind == "lists" for row in stored)
+    versions = len(list((warehouse / "night_statistics/_delta_log").glob("*.json")))
+    assert run("fourth").skipped  # nothing is left to do
+    assert len(list((warehouse / "night_statistics/_delta_log").glob("*.json"))) == versions
 
 
 def test_a_night_is_taken_back(spark, warehouse):
