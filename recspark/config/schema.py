@@ -27,6 +27,29 @@ class AtMost(Section):
     """Spark SQL over the columns of `items` and run_date: a brand, an author, a price band."""
 
 
+class Boost(Section):
+    """Moves the items that match up or down among the candidates of a list, behind what `where` leaves."""
+
+    where: str
+    """The items: Spark SQL over the columns of `items` and run_date."""
+    factor: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    """An item at place p is ordered as if it were at place p / factor: with 2 the tenth comes after the fifth, below 1
+    it goes down. Those of several boosts are multiplied."""
+    reason: str = "promoted"
+    """What is added to the reason of an item that a factor above 1 moves."""
+
+
+class Pin(Section):
+    """Gives the best unseen item that matches a place in every list, also where no retriever found it."""
+
+    where: str
+    """The items: Spark SQL over the columns of `items` and run_date."""
+    rank: Annotated[int, Field(ge=1)]
+    """The place, from 1; one pin a place."""
+    reason: str = "promoted"
+    """What is added to the reason of the item."""
+
+
 class ScenarioRule(Section):
     """Who gets a list in a scenario, and what may be in it."""
 
@@ -42,6 +65,25 @@ class ScenarioRule(Section):
     at_most: AtMost | None = None
     """A limit for items of one kind, for tonight's lists only; items over it are used only if fewer than k others
     remain."""
+    boost: tuple[Boost, ...] = ()
+    """Items to move up or down, for tonight's lists only; before `pin` and `at_most`."""
+    pin: tuple[Pin, ...] = ()
+    """Items with a place of their own, for tonight's lists only. They count first in `at_most`; over the limit none is
+    pinned."""
+
+    @field_validator("pin")
+    @classmethod
+    def _places(cls, pins: tuple[Pin, ...]) -> tuple[Pin, ...]:
+        ranks = [pin.rank for pin in pins]
+        twice = next((rank for rank in ranks if ranks.count(rank) > 1), None)
+        if twice is not None:
+            raise ValueError(f"two pins have the rank {twice}; give each a place of its own")
+        return pins
+
+    @property
+    def promotions(self) -> tuple[str, ...]:
+        """What `boost` and `pin` add to reasons."""
+        return (*(boost.reason for boost in self.boost), *(pin.reason for pin in self.pin))
 
 
 class Scenarios(Section):
@@ -190,16 +232,25 @@ class Config(Section):
     @model_validator(mode="after")
     def _given(self) -> "Config":
         for key, rule in self.scenarios.by_key.items() if self.candidates.source is not None else ():
-            if rule.where is not None or rule.at_most is not None:
+            if rule.where is not None or rule.at_most is not None or rule.boost or rule.pin:
                 raise ValueError(
-                    f"candidates.source: exactly its rows are ranked, found {key} with `where` or `at_most`, which "
-                    "would leave some out; apply the rule to the source's rows, or remove one of the two"
+                    f"candidates.source: exactly its rows are ranked, found {key} with `where`, `at_most`, `boost` or "
+                    "`pin`, which would change them; apply the rule to the source's rows, or remove one of the two"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _pins(self) -> "Config":
+        k = self.recommendations.k
+        for key, rule in self.scenarios.by_key.items():
+            for pin in rule.pin:
+                if pin.rank > k:
+                    raise ValueError(f"{key}.pin: found rank {pin.rank}, expected at most recommendations.k = {k}")
         return self
 
     def of_past_dates(self) -> "Config":
         """What past dates depend on: neither item rules nor given candidates, which so rebuild none of them."""
-        tonight = {"where": None, "at_most": None}
+        tonight = {"where": None, "at_most": None, "boost": (), "pin": ()}
         default = self.scenarios.default.model_copy(update=tonight)
         others = {name: rule.model_copy(update=tonight) for name, rule in self.scenarios.overrides.items()}
         lasting = {name: rule for name, rule in others.items() if rule != default}

@@ -1,4 +1,5 @@
-"""Business rules as arrays over item_idx: the items that each `where` allows, and every item's value of `at_most.of`.
+"""Business rules as arrays over item_idx: the items for which each `where` holds, of rules, boosts and pins, and every
+item's value of `at_most.of`.
 
 They apply to tonight only. Every expression is evaluated once, over the known items.
 Memory: one row for each item comes to the driver. Shapes: E expressions, I items.
@@ -66,6 +67,10 @@ def keys_of(config: Config) -> dict[tuple[str, str], str]:
     for key, rule in config.scenarios.by_key.items():
         if rule.where is not None:
             keys.setdefault(("where", rule.where), f"{key}.where")
+        conditions = {f"boost.{n}": boost.where for n, boost in enumerate(rule.boost)}
+        conditions |= {f"pin.{n}": pin.where for n, pin in enumerate(rule.pin)}
+        for name, sql in conditions.items():
+            keys.setdefault(("where", sql), f"{key}.{name}.where")
         if rule.at_most is not None:
             keys.setdefault(("of", rule.at_most.of), f"{key}.at_most.of")
     return keys

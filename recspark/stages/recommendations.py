@@ -21,7 +21,7 @@ from recspark.config.schema import Config
 from recspark.errors import DataError, PublishError
 from recspark.histories import ranges
 from recspark.sources import users
-from recspark.stages import item_rules, lists, night_statistics
+from recspark.stages import item_rules, lists, night_statistics, promotions
 from recspark.stages.lists import batches_by_user
 from recspark.stages.ranker import scorer
 from recspark.stages.ranker.modes import PUBLISHED
@@ -34,13 +34,14 @@ from recspark.tables.interactions import TABLE as INTERACTIONS
 from recspark.tables.item_facts import TABLE as ITEM_FACTS
 from recspark.tables.items import TABLE as ITEMS
 from recspark.tables.recommendation_facts import TABLE as LINKS
-from recspark.tables.recommendations import TABLE, TOP
+from recspark.tables.recommendations import PROMOTED, TABLE, TOP
 from recspark.warehouse import artifacts
 from recspark.warehouse.store import Store
 
 log = logging.getLogger(__name__)
 
 LimitOf = Callable[[str], item_rules.Limit | None]  # of a raw scenario; pickled to the workers
+PromotionOf = Callable[[str], promotions.Promotion | None]
 
 BLOCK_ROWS = 100_000
 POPULAR = "popular"
@@ -75,9 +76,10 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False, a
     modes = model_metrics.decisions(store, run_date)
     scoring = scorer.scorer(store, config, run_date, run_date, PUBLISHED)
     tie_rank = partial(model_folder.open_array, scoring.bundle, "tie_rank")
-    limit_of = partial(item_rules.limit_of, config.scenarios, item_rules.refresh(store, config, run_date))
+    rules = (config.scenarios, item_rules.refresh(store, config, run_date))
+    limit_of, promotion_of = partial(item_rules.limit_of, *rules), partial(promotions.promotion_of, *rules)
     rows = store.read(candidates.TABLE).where(F.col(c.AS_OF) == F.lit(run_date))
-    top = top_lists(rows, scoring, modes, config.recommendations.k, tie_rank, limit_of)
+    top = top_lists(rows, scoring, modes, config.recommendations.k, tie_rank, limit_of, promotion_of)
     versions = published_runs.Versions(
         config.digest(*type(config).model_fields),
         models={mode: scoring.folders(mode) for mode in sorted(set(modes.values()) - set(RETRIEVERS))},
@@ -101,8 +103,9 @@ def top_lists(
     k: int,
     tie_rank: Callable[[], Array],
     limit_of: LimitOf,
+    promotion_of: PromotionOf,
 ) -> DataFrame:
-    """Rows of TOP: the k best candidates of every list, by its scenario's mode, within its scenario's limit.
+    """Rows of TOP: the k best candidates of every list, by its scenario's mode, within its scenario's rules.
 
     A user without a positive event, such as the default one, gets the popular items: no trained mode has learnt from
     such users. A scenario without a decision of the gate gets null scores, which the checks refuse to publish.
@@ -111,7 +114,7 @@ def top_lists(
     known = _scored(rows.where(has_events), scoring, modes)
     unknown = _scored(rows.where(~has_events), scoring, dict.fromkeys(modes, POPULAR))
     by_user = lists.by_user(known.unionByName(unknown))
-    return by_user.mapInArrow(partial(_top, k=k, tie_rank=tie_rank, limit_of=limit_of), TOP)
+    return by_user.mapInArrow(partial(_top, k=k, tie_rank=tie_rank, limit_of=limit_of, promotion_of=promotion_of), TOP)
 
 
 def _scored(rows: DataFrame, scoring: lists.Scorer, modes: Mapping[str, str]) -> DataFrame:
@@ -128,14 +131,18 @@ def _modes(rows: DataFrame, modes: Mapping[str, str]) -> DataFrame:
 
 
 def _top(
-    batches: Iterator[pa.RecordBatch], k: int, tie_rank: Callable[[], Array], limit_of: LimitOf
+    batches: Iterator[pa.RecordBatch],
+    k: int,
+    tie_rank: Callable[[], Array],
+    limit_of: LimitOf,
+    promotion_of: PromotionOf,
 ) -> Iterator[pa.RecordBatch]:
     ties = tie_rank()
     for block in batches_by_user(batches, BLOCK_ROWS):
-        yield top_of_block(block, k, ties, limit_of)
+        yield top_of_block(block, k, ties, limit_of, promotion_of)
 
 
-def top_of_block(block: pa.Table, k: int, ties: Array, limit_of: LimitOf) -> pa.RecordBatch:
+def top_of_block(block: pa.Table, k: int, ties: Array, limit_of: LimitOf, promotion_of: PromotionOf) -> pa.RecordBatch:
     """Rows of TOP of a block with all rows of its users; each list is ordered on its own.
 
     `model` of a row is the mode of its list, or `popular` where that is a retriever that did not score the item: one
@@ -152,9 +159,11 @@ def top_of_block(block: pa.Table, k: int, ties: Array, limit_of: LimitOf) -> pa.
     for part, fallback in ((may_be_missing, popular), (~may_be_missing, None)):
         filled = None if fallback is None else fallback[part]
         final[part] = lists.final_scores(list_idx[part], len(first), scores[part], filled, repeat[part])
-    code, most = _limits(scenarios, item_idx, limit_of)
+    promotion = {name: promotion_of(name) for name in scenarios.dictionary.to_pylist()}
+    code, most = _limits(scenarios, item_idx, lambda name: None if promotion[name] else limit_of(name))
     if most.any():
         final = lists.limited(list_idx, len(first), final, ties[item_idx], repeat, code, most)
+    final, promoted = _promoted(scenarios, list_idx, final, ties, repeat, item_idx, promotion.__getitem__)
     order = lists.ordered(list_idx, final, ties[item_idx])
     position = ranges(np.bincount(list_idx, minlength=len(first)))
     at, place = order[position < k], position[position < k]
@@ -162,7 +171,7 @@ def top_of_block(block: pa.Table, k: int, ties: Array, limit_of: LimitOf) -> pa.
     found = block.select([c.SCENARIO, c.USER_IDX, c.ITEM_IDX, c.SOURCE, EXPLAINING_ITEM]).take(pa.array(at))
     columns = {name: found[name].combine_chunks() for name in found.column_names}
     columns |= {c.RANK: pa.array((place + 1).astype(np.int32)), c.SCORE: pa.array(final[at])}
-    columns[c.MODEL] = model.take(pa.array(at))
+    columns |= {c.MODEL: model.take(pa.array(at)), PROMOTED: promoted.take(pa.array(at))}
     return pa.record_batch([columns[name] for name in TOP_NAMES], names=TOP_NAMES)
 
 
@@ -174,6 +183,28 @@ def _limits(scenarios: pa.DictionaryArray, item_idx: Array, limit_of: LimitOf) -
             at = scenarios.indices.to_numpy() == n
             code[at], most[at] = limit.code[item_idx[at]], limit.items
     return code, most
+
+
+def _promoted(
+    scenarios: pa.DictionaryArray,
+    list_idx: Array,
+    final: Array,
+    ties: Array,
+    repeat: Array,
+    item_idx: Array,
+    promotion_of: PromotionOf,
+) -> tuple[Array, pa.Array]:
+    """`final` under the promotions of each scenario, and for each row what they add to its reason, null for nothing."""
+    final, said = final.copy(), np.zeros(len(final), dtype=np.int64)
+    reasons: list[str | None] = [None]
+    for n, rule in enumerate(map(promotion_of, scenarios.dictionary.to_pylist())):
+        if rule is not None:
+            at = np.flatnonzero(scenarios.indices.to_numpy() == n)
+            rows = (list_idx[at], final[at], ties[item_idx[at]], repeat[at], item_idx[at])
+            final[at], named = promotions.arranged(*rows, rule)
+            said[at] = np.where(named >= 0, len(reasons) + named, 0)
+            reasons += rule.reasons
+    return final, pa.array(reasons, pa.string()).take(pa.array(said))
 
 
 def staged(store: Store, config: Config, top: DataFrame, run_date: date) -> DataFrame:
@@ -215,7 +246,8 @@ def with_facts(
     built = recommendation_facts.build(rows, events, store.read(ITEM_FACTS), reasons, run_date, store.run_id)
     links = files.enter_context(store.staged(LINKS, built))
     names = store.read(ITEMS).select(c.ITEM_ID, table.name_of_item().alias("name"))
-    explained = recommendation_facts.explained(rows, links, names, reasons)
+    promoted = {reason for rule in config.scenarios.by_key.values() for reason in rule.promotions}
+    explained = recommendation_facts.explained(rows, links, names, reasons, sorted(promoted))
     return files.enter_context(store.staged(TABLE, explained)), links
 
 

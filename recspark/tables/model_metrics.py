@@ -28,7 +28,7 @@ TABLE = Table(
         "slice": "Lists that count: all, cold_users, new_to_scenario, cold_items, poor_scenarios, or published:<date>, "
         "the lists of that night on what users did since. Example: all",
         "metric": "What was measured, higher is better; recall: of all candidates; publish: says which model is used. "
-        "Example: ndcg@10",
+        "@10, and @k where lists have more places than 10; @k alone where they have fewer. Example: ndcg@10",
         "value": "The figure, 0 to 1; a gain may be negative; 1 for publish. Example: 0.1688",
         "lower": "Lower end of the 95 % interval over users; null: none. Example: 0.1573",
         "upper": "Upper end of the 95 % interval over users; null: none. Example: 0.1804",

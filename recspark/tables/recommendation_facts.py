@@ -5,7 +5,7 @@ another item of the user's history. Of several links the one with the rarest ent
 of item_facts.reasons.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 
 from pyspark.sql import Column, DataFrame
@@ -55,13 +55,18 @@ def build(
     return found.select(TABLE.columns)
 
 
-def explained(rows: DataFrame, links: DataFrame, names: DataFrame, reasons: Mapping[str, str]) -> DataFrame:
-    """Rows of recommendations with the reason that their link gives. `names` (item_id, name), unique by item_id."""
+def explained(
+    rows: DataFrame, links: DataFrame, names: DataFrame, reasons: Mapping[str, str], promoted: Sequence[str]
+) -> DataFrame:
+    """Rows of recommendations with the reason that their link gives. `names` (item_id, name), unique by item_id.
+    `promoted`: what boosts and pins have added to reasons, which stays."""
     history_names = names.select(F.col(c.ITEM_ID).alias(HISTORY_ITEM_ID), "name")
     named = links.join(history_names, on=HISTORY_ITEM_ID, how="inner").select(*PLACE, _sentence(reasons).alias("why"))
     # PLACE is unique among the links, so the join keeps one row a place on a list
     joined = rows.join(named, on=list(PLACE), how="left")
-    return joined.withColumn(c.REASON, F.coalesce("why", c.REASON)).select(rows.columns)
+    added = (F.when(F.col(c.REASON).endswith(f", {text}"), F.lit(f", {text}")) for text in promoted)
+    why = F.concat("why", F.coalesce(*added, F.lit("")))
+    return joined.withColumn(c.REASON, F.coalesce(why, c.REASON)).select(rows.columns)
 
 
 def _sentence(reasons: Mapping[str, str]) -> Column:

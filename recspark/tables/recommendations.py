@@ -24,10 +24,11 @@ TABLE = Table(
     checks=(("rank_from_1", f"{c.RANK} >= 1"), ("finite_score", f"abs({c.SCORE}) < double('infinity')")),
 )
 
+PROMOTED = "promoted"  # what a boost or a pin adds to the reason; null: nothing
 # Top lists before ids and reasons: what stages/recommendations.py makes of the candidates.
 TOP = (
     f"{c.SCENARIO} string, {c.USER_IDX} int, {c.RANK} int, {c.ITEM_IDX} int, {c.SCORE} double, {c.SOURCE} string, "
-    f"{EXPLAINING_ITEM} int, {c.MODEL} string"
+    f"{EXPLAINING_ITEM} int, {c.MODEL} string, {PROMOTED} string"
 )
 
 SIZE = "size"  # the expected number of rows of a list, where that is not k
@@ -56,7 +57,7 @@ def build(
         c.SCORE,
         c.SOURCE,
         c.MODEL,
-        reason(reasons).alias(c.REASON),
+        F.concat(reason(reasons), F.coalesce(F.concat(F.lit(", "), PROMOTED), F.lit(""))).alias(c.REASON),
         F.lit(run_id).alias(c.RUN_ID),
     ).select(TABLE.columns)
 

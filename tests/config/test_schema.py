@@ -64,6 +64,19 @@ def test_overrides_are_yaml_and_make_sections(minimal):
         ),
         ("interactions.event_weights={a: .nan}", r"a: found nan, expected a number, or Spark SQL"),
         ("interactions.event_weights={a: ''}", r"a: found '', expected a number, or Spark SQL"),
+        ("scenarios.default={boost: [{where: x, factor: 0}]}", r"`scenarios\.default\.boost\.0\.factor`: found 0, "),
+        (
+            "scenarios.default={pin: [{where: x, rank: 2}, {where: y, rank: 2}]}",
+            "two pins have the rank 2; give each a pl",
+        ),
+        (
+            "scenarios.default={pin: [{where: x, rank: 11}]}",
+            r"scenarios\.default\.pin: found rank 11, expected at most rec",
+        ),
+        (
+            "scenarios.default={pin: [{were: x, rank: 1}]}",
+            r"`scenarios\.default\.pin\.0\.were`, did you mean `where`\?",
+        ),
         ("source.interactions.format=xml", r"`source\.interactions\.format`: found 'xml', "),
         ("source.interactions.paths=[]", r"every other format needs `paths: \[\.\.\.\]`"),
         ("source.interactions.format=table", r"`table` needs `table: catalog\.schema\.name`"),
@@ -154,15 +167,19 @@ def test_item_rules_and_given_candidates_are_no_part_of_the_past(minimal):
     assert past.scenarios.overrides == {"fr": ruled.scenarios.rule("fr")}
     only = load(minimal, ("scenarios.overrides={de: {at_most: {items: 1, of: text}}}",)).of_past_dates()
     assert only.digest("scenarios") == plain.digest("scenarios")
+    moved = "{boost: [{where: text > 'a', factor: 2}], pin: [{where: text > 'a', rank: 1}]}"
+    assert load(minimal, (f"scenarios.overrides.de={moved}",)).of_past_dates().scenarios == plain.scenarios
     source = "{format: csv, paths: [b.csv], scenario: s, user_id: u, item_id: i}"
     given = load(minimal, (f"candidates.source={source}",))
     assert given.digest("candidates") != plain.digest("candidates") == given.of_past_dates().digest("candidates")
 
 
-@pytest.mark.parametrize("rule", ["{where: text > 'a'}", "{at_most: {items: 1, of: text}}"])
+@pytest.mark.parametrize(
+    "rule", ["{where: text > 'a'}", "{at_most: {items: 1, of: text}}", "{pin: [{where: x, rank: 1}]}"]
+)
 def test_given_candidates_have_no_item_rules(minimal, rule):
     given = "candidates.source={format: csv, paths: [b.csv]}"
-    with pytest.raises(ConfigError, match=r"candidates.source: .* found scenarios.overrides.de with `where` or `at_mo"):
+    with pytest.raises(ConfigError, match=r"candidates.source: .* found scenarios.overrides.de with `where`, `at_mo"):
         load(minimal, (given, f"scenarios.overrides.de={rule}"))
 
 

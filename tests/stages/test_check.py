@@ -57,6 +57,16 @@ WRONG = {
         SchemaError,
         "scenarios.default.where: `text` is of type string",
     ),
+    "a boost by a column that is not there": (
+        {"scenarios": {"default": {"boost": [{"where": "stok > 0", "factor": 2}]}}},
+        SchemaError,
+        "scenarios.default.boost.0.where: column stok is not in the table items",
+    ),
+    "a pin that is no condition": (
+        {"scenarios": {"overrides": {"de": {"pin": [{"where": "text", "rank": 1}]}}}},
+        SchemaError,
+        "scenarios.overrides.de.pin.0.where: `text` is of type string",
+    ),
     "a limit by a column that is not there": (
         {"scenarios": {"overrides": {"de": {"at_most": {"items": 2, "of": "brand"}}}}},
         SchemaError,

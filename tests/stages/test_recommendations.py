@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from recspark import columns as c
 from recspark.errors import DataError, PublishError
 from recspark.stages import item_rules as rules
-from recspark.stages import lists, recommendations, unpublish
+from recspark.stages import lists, promotions, recommendations, unpublish
 from recspark.stages.ranker import scorer
 from recspark.tables import candidates, interactions, model_metrics, night_statistics, published_runs
 from recspark.tables.item_facts import TABLE as ITEM_FACTS
@@ -131,6 +131,31 @@ def test_a_shared_fact_is_the_reason_and_its_path_is_kept(spark, warehouse):
     store.replace(ITEM_FACTS, facts.limit(1))
     assert not recommendations.refresh(store, config, TONIGHT).skipped
     assert table(spark, warehouse, "recommendation_facts").count() == 0
+
+
+def test_boosts_and_pins_are_published_and_named(spark, warehouse):
+    """DE is ordered by linear: u0 would get i6, i5, i4. i2 is pinned first, and u2, who has it, gets no pin. FR is
+    ordered by popularity, i0, i1, i2: i3, the fourth, is ordered as if at 4 / 3. All checks hold, or nothing would be
+    published."""
+    rules = {
+        "DE": {"pin": [{"where": "item_id = 'i2'", "rank": 1, "reason": "our tip"}]},
+        "FR": {"boost": [{"where": "text = 'THING 3'", "factor": 3}]},
+    }
+    config = hand_made.config(warehouse, scenarios={"overrides": rules})
+    assert not recommendations.refresh(Store(spark, config, "moved"), config, TONIGHT).skipped
+    found = {}
+    for row in table(spark, warehouse, "recommendations").orderBy("rank").collect():
+        found.setdefault((row.scenario, row.user_id), []).append((row.item_id, row.score, row.reason))
+    assert found["DE", "u0"] == [
+        ("i2", 6.0, "often with THING 0, our tip"),
+        ("i6", 5.0, "often with THING 0"),
+        ("i5", 4.0, "often with THING 0"),
+    ]  # fmt: skip
+    assert [item for item, _, _ in found["DE", "u2"]] == ["i7", "i6", "i5"]
+    assert [item for item, _, _ in found["DE", c.DEFAULT_USER]] == ["i2", "i0", "i1"]
+    assert found["FR", "u4"] == [
+        ("i0", 0.0, "popular in FR"), ("i3", -1.0, "popular in FR, promoted"), ("i1", -2.0, "popular in FR"),
+    ]  # fmt: skip
 
 
 def test_lists_and_their_facts_are_seen_together(spark, warehouse, monkeypatch):
@@ -336,7 +361,7 @@ def unlimited(scenario):
 def top(frame, modes, answer=None):
     """item numbers and scores in order of rank, by scenario and user."""
     scoring = hand_made.StubScorer(None, answer or {})
-    found = recommendations.top_lists(frame, scoring, modes, 3, lambda: np.arange(8), unlimited)
+    found = recommendations.top_lists(frame, scoring, modes, 3, lambda: np.arange(8), unlimited, unlimited)
     lists_ = {}
     for r in sorted(found.collect(), key=lambda r: r["rank"]):
         lists_.setdefault((r.scenario, r.user_idx), []).append((r.item_idx, r.score))
@@ -373,7 +398,7 @@ def test_the_top_of_a_block_by_hand():
         ("FR", 0, 2, "popular", -1, 1.0, "linear", float("nan")),
     ]
     ties = np.array([0, 2, 1])  # item 2 comes before item 1
-    found = recommendations.top_of_block(block(rows), 3, ties, unlimited).to_pylist()
+    found = recommendations.top_of_block(block(rows), 3, ties, unlimited, unlimited).to_pylist()
     assert [(r[c.SCENARIO], r[c.RANK], r[c.ITEM_IDX], r[c.SCORE]) for r in found] == [
         ("DE", 1, 2, 0.7), ("DE", 2, 1, 0.7), ("DE", 3, 0, 0.1),
         ("FR", 1, 1, 2.0), ("FR", 2, 2, 0.0), ("FR", 3, 0, -1.0),
@@ -388,9 +413,22 @@ def test_the_top_of_a_block_under_a_limit_by_hand():
     scores = [0.9, 0.8, 0.7, 0.1]
     rows = [(s, 0, at, "linear", 5, 1.0, "gbdt", x) for s in ("DE", "FR") for at, x in enumerate(scores)]
     limits = {"DE": rules.Limit(np.array([4, 4, 4, 2], dtype=np.int32), 1)}
-    found = recommendations.top_of_block(block(rows), 3, np.arange(4), limits.get).to_pylist()
+    found = recommendations.top_of_block(block(rows), 3, np.arange(4), limits.get, unlimited).to_pylist()
     places = [(r[c.SCENARIO], r[c.RANK], r[c.ITEM_IDX], round(r[c.SCORE], 9)) for r in found]
     assert places == [
         ("DE", 1, 0, 0.9), ("DE", 2, 3, 0.1), ("DE", 3, 1, -0.9),
         ("FR", 1, 0, 0.9), ("FR", 2, 1, 0.8), ("FR", 3, 2, 0.7),
+    ]  # fmt: skip
+
+
+def test_the_top_of_a_block_with_a_pin_under_a_limit_by_hand():
+    """In both scenarios one item a code; 0 and 2 share one. DE pins 2, so it counts first and 0 is over the limit;
+    FR keeps 0, and 2 is over it. The scores of DE are those of its places; in FR 0.7 is moved to 0.1 - 1."""
+    rows = [(s, 0, at, "linear", 5, 1.0, "gbdt", x) for s in ("DE", "FR") for at, x in enumerate([0.9, 0.8, 0.7, 0.1])]
+    limit = rules.Limit(np.array([4, 5, 4, 2], dtype=np.int32), 1)
+    pin = promotions.Promotion(np.ones(4), np.full(4, -1), ((np.arange(4) == 2, 1, 0),), ("tip",), limit)
+    found = recommendations.top_of_block(block(rows), 4, np.arange(4), lambda name: limit, {"DE": pin}.get).to_pylist()
+    assert [(r[c.SCENARIO], r[c.ITEM_IDX], round(r[c.SCORE], 9), r["promoted"]) for r in found] == [
+        ("DE", 2, 0.9, "tip"), ("DE", 1, 0.8, None), ("DE", 3, 0.7, None), ("DE", 0, 0.1, None),
+        ("FR", 0, 0.9, None), ("FR", 1, 0.8, None), ("FR", 3, 0.1, None), ("FR", 2, -0.9, None),
     ]  # fmt: skip

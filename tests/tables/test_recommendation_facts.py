@@ -25,10 +25,10 @@ def found(spark):
     facts = spark.createDataFrame(FACTS, "item_id string, relation string, entity string")
     rows = [(user, item, datetime(2024, 2, day)) for user, item, day in EVENTS]
     events = spark.createDataFrame(rows, "user_id string, item_id string, event_time timestamp")
-    lists = spark.createDataFrame([("DE", *row, "because") for row in LISTS], LIST)
+    lists = spark.createDataFrame([("DE", *row, "because" + ", promoted" * (row[0] == "bob")) for row in LISTS], LIST)
     links = table.build(lists, events.repartition(5), facts.repartition(3), REASONS, TONIGHT, "run").persist()
     names = spark.createDataFrame([("alien", "ALIEN"), ("old", "OLD")], "item_id string, name string")
-    return links, table.explained(lists, links, names, REASONS)
+    return links, table.explained(lists, links, names, REASONS, ["promoted"])
 
 
 def test_the_rarest_entity_links_and_of_its_items_the_newest(found) -> None:
@@ -45,8 +45,9 @@ def test_the_link_is_the_reason_and_all_else_stays(found) -> None:
     _, explained = found
     rows = {(row.user_id, row.item_id): row.reason for row in explained.collect()}
     assert len(rows) == len(LISTS) == explained.count()
-    assert rows["ann", "new"] == "by the director of ALIEN" and rows["bob", "new"] == "another drama"
-    assert {reason for key, reason in rows.items() if key not in (("ann", "new"), ("bob", "new"))} == {"because"}
+    assert rows["ann", "new"] == "by the director of ALIEN" and rows["bob", "new"] == "another drama, promoted"
+    others = {reason for key, reason in rows.items() if key not in (("ann", "new"), ("bob", "new"))}
+    assert others == {"because", "because, promoted"}
 
 
 @pytest.mark.parametrize(

@@ -139,12 +139,12 @@ def test_eligible_own_all_given_and_default(spark):
 def test_build_gives_ids_models_and_reasons(spark):
     top = spark.createDataFrame(
         [
-            ("Germany", 0, 1, 0, 0.9, "linear", 1, "gbdt"),
-            ("Germany", 0, 2, 1, 0.8, "content", 2, "gbdt"),
-            ("Germany", 0, 3, 2, 0.7, "popular", -1, "gbdt"),
-            ("Germany", 0, 4, 3, 0.6, "linear", -1, "gbdt"),
-            ("Germany", 0, 5, 0, 0.5, "linear", 1, "popular"),  # linear found it, popularity put it there
-            ("Germany", -1, 1, 3, 0.5, "repeat", 3, "popular"),
+            ("Germany", 0, 1, 0, 0.9, "linear", 1, "gbdt", None),
+            ("Germany", 0, 2, 1, 0.8, "content", 2, "gbdt", None),
+            ("Germany", 0, 3, 2, 0.7, "popular", -1, "gbdt", None),
+            ("Germany", 0, 4, 3, 0.6, "linear", -1, "gbdt", None),
+            ("Germany", 0, 5, 0, 0.5, "linear", 1, "popular", None),  # linear found it, popularity put it there
+            ("Germany", -1, 1, 3, 0.5, "repeat", 3, "popular", None),
         ],
         TOP,
     )
@@ -170,12 +170,12 @@ def test_build_gives_ids_models_and_reasons(spark):
 def test_reasons_have_the_name_of_an_item_and_the_words_of_the_configuration(spark):
     top = spark.createDataFrame(
         [
-            ("Germany", 0, 1, 1, 0.9, "linear", 0, "gbdt"),
-            ("Germany", 0, 2, 1, 0.8, "content", 0, "gbdt"),
-            ("Germany", 0, 3, 0, 0.7, "linear", -1, "gbdt"),  # what it goes with was returned
-            ("Germany", 0, 4, 0, 0.6, "sequence", -1, "gbdt"),
-            ("Germany", 0, 5, 0, 0.5, "popular", -1, "gbdt"),
-            ("Germany", 0, 6, 0, 0.4, "repeat", -1, "gbdt"),
+            ("Germany", 0, 1, 1, 0.9, "linear", 0, "gbdt", None),
+            ("Germany", 0, 2, 1, 0.8, "content", 0, "gbdt", "new here"),
+            ("Germany", 0, 3, 0, 0.7, "linear", -1, "gbdt", None),  # what it goes with was returned
+            ("Germany", 0, 4, 0, 0.6, "sequence", -1, "gbdt", None),
+            ("Germany", 0, 5, 0, 0.5, "popular", -1, "gbdt", None),
+            ("Germany", 0, 6, 0, 0.4, "repeat", -1, "gbdt", None),
         ],
         TOP,
     )
@@ -194,7 +194,7 @@ def test_reasons_have_the_name_of_an_item_and_the_words_of_the_configuration(spa
     rows = table.build(top, users, items, RUN_DATE, "run1", reasons).orderBy("rank").collect()
     assert [row.reason for row in rows] == [
         "because you watched Pulp Fiction in Germany",
-        "similar to Pulp Fiction",  # as always
+        "similar to Pulp Fiction, new here",  # the words are as always; a boost adds its own
         "for you",
         "to go on",
         "liked by many",
@@ -211,7 +211,7 @@ def test_long_texts_are_shortened_to_one_line(spark):
 
 
 def test_build_leaves_nulls_for_the_checks(spark):
-    top = spark.createDataFrame([("nowhere", 7, 1, 7, 0.9, "linear", 7, None)], TOP)
+    top = spark.createDataFrame([("nowhere", 7, 1, 7, 0.9, "linear", 7, None, None)], TOP)
     users = spark.createDataFrame([], "user_id string, user_idx int")
     items = spark.createDataFrame([], "item_id string, item_idx int, text string, name string")
     built = table.build(top, users, items, RUN_DATE, "run1", {})

@@ -100,11 +100,12 @@ def retrieve(lists: Lists, scores: Scores, bundle: Bundle, settings: Settings) -
 
     A retriever adds only items with a score above 0. `popular` adds any eligible item, so a list is short only if its
     user has seen the rest. `popular` also respects `at_most`, so that k items within the limit exist; for the other
-    retrievers the limit is applied after ranking.
+    retrievers the limit is applied after ranking. What `pin` may need is added to `popular`.
     """
     num_lists, num_items = len(lists.user_pos), len(bundle.known)
     tops = {name: np.full((num_lists, settings.depth), -1, dtype=np.int32) for name in RETRIEVERS}
     allowed = [eligible(bundle, settings.rules, name, settings.item_rules) for name in lists.names]
+    pinned: dict[tuple[str, int, int], tuple[Array, Array]] = {}
     exclude = [settings.rules.rule(name).seen == "exclude" for name in lists.names]
     for kind, at in _group_by_rule(lists, settings.rules):
         mask, hide = allowed[kind], exclude[kind]  # eligible items (I,), and whether seen items are left out
@@ -119,8 +120,31 @@ def retrieve(lists: Lists, scores: Scores, bundle: Bundle, settings: Settings) -
             hidden = scores.seen_UI[members] if hide else None
             limit = limit_of(settings.rules, settings.item_rules, lists.names[kind])
             tops["popular"][part] = _best(same, settings.depth, hidden, mask, bundle.tie_rank, limit)[back]
+            for sql, places in pins_of(settings.rules, lists.names[kind]).items():
+                matching = mask & open_rules(settings.item_rules).allowed[sql]
+                pinned[sql, kind, row] = part, _best(same, places, hidden, matching, bundle.tie_rank, limit)[back]
+    tops["popular"] = with_pinned(tops, [*pinned.values()])
     pooled = pool([tops[name] for name in RETRIEVERS], num_lists, num_items)
     return with_repeats(pooled, lists, scores, bundle, settings)
+
+
+def pins_of(rules: Scenarios, scenario: str) -> dict[str, int]:
+    """The conditions of a scenario's pins -> the number of its places."""
+    conditions = [pin.where for pin in rules.rule(scenario).pin]
+    return {sql: conditions.count(sql) for sql in conditions}
+
+
+def with_pinned(tops: dict[str, Array], pinned: list[tuple[Array, Array]]) -> Array:
+    """The lists of `popular` with the most popular items that match a pin behind its own, int32 (L, depth or more).
+    `pinned`: some lists (l,), and their items (l, places). What a retriever found already is not added."""
+    popular = tops["popular"]
+    for at, items in pinned:
+        for column in items.T:
+            found = np.any([(top[at] == column[:, None]).any(axis=1) for top in (*tops.values(), popular)], axis=0)
+            added = np.full((len(popular), 1), -1, dtype=np.int32)
+            added[at, 0] = np.where(found, -1, column)
+            popular = np.concatenate((popular, added), axis=1)
+    return popular
 
 
 def with_repeats(rows: Pool, lists: Lists, scores: Scores, bundle: Bundle, settings: Settings) -> Pool:
@@ -196,6 +220,6 @@ def _group_by_rule(lists: Lists, rules: Scenarios) -> Iterator[tuple[int, Array]
     for i, name in enumerate(lists.names):
         rule = rules.rule(name)
         own = name if rule.items == "own" else ""
-        of_name[i] = kinds.setdefault((own, rule.seen, rule.where, rule.at_most), i)
+        of_name[i] = kinds.setdefault((own, rule.seen, rule.where, rule.at_most, rule.pin), i)
     for kind in kinds.values():
         yield kind, np.flatnonzero(of_name[lists.name_idx] == kind)

@@ -57,7 +57,7 @@ class Settings:
     `trained`: the modes whose AUC and GAUC are computed. `tie_rank`: returns (I,) when called on a worker; None if
     lists have no ties. `fresh`: likewise, returns bool (I,), the items of the slice COLD_ITEMS; None: no such slice.
     `poor`: the scenarios of the slice POOR. `at_k`: names of metrics.AT_K; the gate uses the first of them at the first
-    of `cutoffs`.
+    of `cutoffs`, and coverage is of the items within the last.
     """
 
     modes: tuple[str, ...]
@@ -325,7 +325,7 @@ def _distinct_items_and_bins(block: _Block, members: Array, ranked: Ranked, sett
     payload: dict[str, Array] = {}
     for mode in settings.modes:
         scores, order = ranked[mode]
-        payload[f"top_{mode}"] = np.unique(block.item_idx[order][inside[order] & (position < settings.cutoffs[0])])
+        payload[f"top_{mode}"] = np.unique(block.item_idx[order][inside[order] & (position < settings.cutoffs[-1])])
         if mode in settings.trained:
             bins, at = np.unique(metrics.score_bins(scores[inside]), return_inverse=True)
             positive = np.bincount(at, weights=block.hit[inside], minlength=len(bins))

@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 NOUN, RETRIEVER = "model_metrics", "retriever"
 POPULAR = "popular"
-TOP = 10  # the cutoff of the metrics, lower if lists are shorter
+TOP = 10  # the cutoff by which the gate compares modes, lower if lists are shorter
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def refresh(store: Store, config: Config, run_date: date, force: bool = False) -
     measured = [row for row in judged if row.window == str(night.window)]
     measured += list(measure_earlier(store, config, night))
     decisions = decide(store, judged, night, transferring_modes(config))
-    k = min(TOP, config.recommendations.k)
+    k = cutoffs_of(config.recommendations.k)[0]
     num_items = _eligible_items(store, config, night)
     rows = [*_metric_rows(measured, num_items), *_decision_rows(decisions, f"gain_ndcg@{k}")]
     frame = store.spark.createDataFrame([(run_date, store.run_id, *row) for row in rows], TABLE.schema)
@@ -211,12 +211,17 @@ def _settings(store: Store, config: Config, modes: tuple[str, ...], as_of: date)
     return evaluation.Settings(
         modes=modes,
         trained=tuple(mode for mode in modes if mode not in RETRIEVERS and mode != PUBLISHED),
-        cutoffs=(min(TOP, config.recommendations.k),),
+        cutoffs=cutoffs_of(config.recommendations.k),
         num_replicates=config.model_metrics.bootstrap,
         seed=config.seed,
         tie_rank=partial(model_folder.open_array, bundle, "tie_rank"),
         fresh=partial(_fresh_items, bundle, as_of) if PUBLISHED not in modes else None,
     )
+
+
+def cutoffs_of(k: int) -> tuple[int, ...]:
+    """Where lists are cut for the metrics: the gate's cutoff, then the whole list of `k` places if that is longer."""
+    return (TOP, k) if k > TOP else (k,)
 
 
 def _fresh_items(bundle: str, as_of: date) -> Array:

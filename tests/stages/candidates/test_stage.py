@@ -7,7 +7,7 @@ import pytest
 from pyspark.sql import functions as F
 
 from recspark.config.retrievers import RETRIEVERS, Popular
-from recspark.config.schema import AtMost, Config, ScenarioRule
+from recspark.config.schema import AtMost, Config, Pin, ScenarioRule
 from recspark.errors import ConfigError, DataError
 from recspark.models.retrievers.affinity import LEVELS
 from recspark.stages import item_rules as rules
@@ -252,6 +252,23 @@ def test_popular_keeps_to_the_limit_while_it_can(planted_night, histories) -> No
         first = sorted((item for taste in tastes for item in taste[:most]), key=ranked.index)
         expected = first + [item for item in ranked if item not in first][: 4 - 2 * most]
         assert sorted(found, key=lambda item: found[item]["popular_rank"]) == expected
+
+
+def test_what_is_pinned_is_found_for_everybody_who_has_not_seen_it(planted_night, histories) -> None:
+    """Nobody bought `item-1-new`, so it is among the four best of no retriever for a user of the other taste. It is
+    found as one of `popular`, behind its own four; in the other scenario nothing changes."""
+    plain = build(planted_night, histories, planted_night.config)
+    pin = Pin(where="item_id IN ('item-1-new', 'item-0-1')", rank=2)
+    found = build(planted_night, histories, with_rule(planted_night.config, world.RICH, pin=(pin,)))
+    lists = [key for key in found if key[1] == world.RICH]
+    changed = {key for key in lists if found[key].keys() != plain[key].keys()}
+    assert changed and all(str(found[key]) == str(plain[key]) for key in plain if key not in changed)
+    for key in lists:
+        added = found[key].keys() - plain[key].keys()
+        assert added <= {"item-1-new", "item-0-1"} and len(added) <= 1
+        assert {"item-1-new", "item-0-1"} & {i for i, row in found[key].items() if row["source"] != REPEAT}
+        for item in added:
+            assert (found[key][item]["source"], found[key][item]["popular_rank"]) == ("popular", 5.0)
 
 
 def test_repeats_under_a_limit_are_as_many_as_may_be_needed(planted_night, histories) -> None:

@@ -74,6 +74,24 @@ def test_every_mode_on_the_window(refreshed):
     assert value(refreshed, "all", "__all__", "ranker", "gauc") < 1.0
 
 
+def test_lists_longer_than_the_gates_cutoff_are_measured_whole_too(spark, built, monkeypatch):
+    """Lists of 3, compared by their first 2. u4 bought i6, the second of linear; u0 the third of popular in FR."""
+    monkeypatch.setattr(model_metrics, "TOP", 2)
+    stub = hand_made.StubScorer("w/models/ranker/stub/evaluated", {"ranker": lambda item: item + 10.0 * (item % 2)})
+    config, night = hand_made.config(built), model_metrics.MetricsInput(TONIGHT, {hand_made.WINDOW: stub}, [], {})
+    measured = model_metrics.measure_window(Store(spark, config, "run"), config, night, hand_made.WINDOW)
+    rows = {(r.slice, r.scenario, r.model, r.metric): r.value for r in measured}
+    assert rows["all", "FR", "linear", "ndcg@2"] == rows["all", "FR", "linear", "ndcg@3"] == pytest.approx(1 / log2(3))
+    found = [rows["new_to_scenario", "FR", "popular", f"ndcg@{k}"] for k in (2, 3)]
+    assert found == [0.0, pytest.approx(1 / log2(4))]
+    assert rows["all", "DE", "linear", "coverage"] == 3  # i7, i6, i5: of the whole lists
+
+
+@pytest.mark.parametrize(("k", "cutoffs"), [(3, (3,)), (10, (10,)), (20, (10, 20))])
+def test_the_cutoffs_of_a_lists_length(k, cutoffs):
+    assert model_metrics.cutoffs_of(k) == cutoffs
+
+
 def test_users_without_a_list_are_measured_on_the_default_one(refreshed):
     # u9 bought the second of i0, i1, i2 in DE, u0 the third in FR; the ranker puts i7, i5, i3 there
     for mode in ("popular", "linear"):
