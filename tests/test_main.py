@@ -52,5 +52,5 @@ def test_a_wrong_name_is_one_line_with_the_nearest(tmp_path: Path) -> None:
     done = recspark(tmp_path, "stage", "rankr", "--config", "x.yaml")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: stage `rankr` is not known; did you mean ranker?\n"
-    commands = "init, check, describe, status, diff, run, maintain, unpublish, stage"
+    commands = "init, check, describe, status, diff, erase, run, maintain, unpublish, stage"
     assert recspark(tmp_path, "fly").stderr == f"error: command `fly` is not known; expected one of {commands}\n"

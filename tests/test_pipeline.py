@@ -37,7 +37,7 @@ def test_publications_are_repaired_first_and_all_is_done_under_the_lease(monkeyp
     monkeypatch.setattr(pipeline, "get_session", lambda settings, s3: (object(), False))
     stub = SimpleNamespace(
         stamp=lambda table: None, exists=lambda table: False, save_states=lambda: None, clear_staged=lambda: None,
-        warehouse=str(tmp_path), run_id="run",
+        warehouse=str(tmp_path), run_id="run", add_columns=lambda table: None,
     )  # fmt: skip
     monkeypatch.setattr(store, "Store", lambda *args: stub)
     monkeypatch.setattr(check, "configuration", configuration)

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import fsspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 COMMIT = re.compile(r"(\d{20})\.json")
@@ -35,7 +36,7 @@ def read(folder: str, columns: Sequence[str], where: tuple[str, str] | None = No
     for path, stats in sorted(files.items()):
         if where is None or _may_have(stats, *where):
             with fs.open(f"{root}/{unquote(path)}", "rb") as file:
-                rows += pq.read_table(file, columns=list(columns), coerce_int96_timestamp_unit="us").to_pylist()
+                rows += _table(file, columns).to_pylist()
     return rows if where is None else [row for row in rows if str(row[where[0]]) == where[1]]
 
 
@@ -50,7 +51,7 @@ def _files(fs: fsspec.AbstractFileSystem, log: str, names: Iterable[str]) -> dic
     actions: list[dict[str, Any]] = []
     if start >= 0:
         with fs.open(f"{log}/{checkpoints[start]}", "rb") as file:
-            actions += pq.read_table(file, columns=["add", "protocol"]).to_pylist()
+            actions += _table(file, ("add", "protocol")).to_pylist()
     for version in later:
         actions += map(json.loads, fs.cat_file(f"{log}/{commits[version]}").splitlines())
     found: dict[str, str] = {}
@@ -65,6 +66,11 @@ def _files(fs: fsspec.AbstractFileSystem, log: str, names: Iterable[str]) -> dic
                 return None
             found[add["path"]] = add.get("stats") or "{}"
     return found
+
+
+def _table(file: Any, columns: Sequence[str]) -> pa.Table:
+    """Read in this thread alone: pyarrow's may still run when the command ends, and end it with a signal."""
+    return pq.ParquetFile(file, coerce_int96_timestamp_unit="us").read(list(columns), use_threads=False)
 
 
 def _may_have(stats: str, column: str, value: str) -> bool:

@@ -68,7 +68,7 @@ def write_world(folder: Path, spark: Any) -> Store:
     made = Store(spark, settings(folder), "run")
     write_events(made, FIRST_EVENTS)
     seen = [("i0", date(2024, 1, 1)), ("i1", date(2024, 2, 15))]
-    rows = [(item, None, None, None, "h", first) for item, first in seen]
+    rows = [(item, None, None, None, "h", first, None) for item, first in seen]
     made.append(items.TABLE, spark.createDataFrame(rows, items.TABLE.schema))
     made.append(index.ITEM_INDEX, spark.createDataFrame([("i0", 0), ("i1", 1)], index.ITEM_INDEX.schema))
     return made

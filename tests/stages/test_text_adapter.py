@@ -74,7 +74,7 @@ def few(spark):
     for scenario, user, item, after in bought:
         time = datetime(day.year, day.month, day.day) + timedelta(days=after)
         rows.append((scenario, user, item, time, "purchase", 1.0, None, time.date()))
-    texts = [(i, None if i == "x" else f"text {i}", None, None, i, day) for i in "abcdx"]
+    texts = [(i, None if i == "x" else f"text {i}", None, None, i, day, None) for i in "abcdx"]
     return spark.createDataFrame(rows, INTERACTIONS.schema), spark.createDataFrame(texts, ITEMS.schema)
 
 

@@ -123,7 +123,7 @@ def test_a_comment_anywhere_moves_nothing_and_code_moves_what_it_computes(packag
 
 def test_who_depends_on_what() -> None:
     assert computed_by("models.rankers.gbdt") == {"gbdt", "model_metrics", "recommendations"}
-    assert computed_by("sources.events") == {"interactions"}
+    assert computed_by("sources.events") == {"interactions", "item_features", "user_features"}
     ranking = computed_by("training.ranking.loop")
     assert "ranker" in ranking and not ranking & {"gbdt", "retriever", "candidates", "interactions", "items"}
     for module in ("config.schema", "columns", "errors", "warehouse.lease", "warehouse.store", "pipeline", "cli"):

@@ -5,6 +5,7 @@ from datetime import date, datetime, timezone
 from pathlib import Path
 
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from recspark.warehouse import snapshot
 from recspark.warehouse.store import Store, Table
@@ -20,12 +21,12 @@ def row(day: int, name: str) -> tuple[object, ...]:
 
 
 def by_spark(store: Store) -> list[dict[str, object]]:
-    return [one.asDict() for one in store.read(SMALL).select(*COLUMNS).orderBy("name").collect()]
+    return [one.asDict() for one in store.read(SMALL).select(*COLUMNS).orderBy("name", "at").collect()]
 
 
 def without(folder: str) -> list[dict[str, object]] | None:
     found = snapshot.read(folder, COLUMNS)
-    return found and sorted(found, key=lambda one: str(one["name"]))
+    return found and sorted(found, key=lambda one: (str(one["name"]), str(one["at"])))
 
 
 def test_rows_are_those_of_spark_before_and_after_a_checkpoint(spark: SparkSession, tmp_path: Path) -> None:
@@ -37,7 +38,7 @@ def test_rows_are_those_of_spark_before_and_after_a_checkpoint(spark: SparkSessi
     spark.sql(f"ALTER TABLE delta.`{folder}` SET TBLPROPERTIES ('delta.checkpointInterval' = '3')")
     store.append(SMALL, spark.createDataFrame([row(n, f"m{n}") for n in range(1, 10)], SMALL.schema))
     assert without(folder) == by_spark(store)
-    store.delete(SMALL, store.read(SMALL)["name"] == "n3")
+    store.delete(SMALL, F.col("name") == "n3")
     store.merge(SMALL, spark.createDataFrame([row(20, "n4"), row(4, "n4")], SMALL.schema))
     assert list((tmp_path / "small" / "_delta_log").glob("*.checkpoint.parquet"))
     store.replace(SMALL, spark.createDataFrame([row(5, "new")], SMALL.schema), where="day = '2024-03-05'")

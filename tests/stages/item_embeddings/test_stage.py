@@ -152,6 +152,7 @@ def test_a_corrupt_text_is_null_with_its_reason_and_the_rest_goes_on(spark, tmp_
         F.expr("CAST(null AS string) AS media"),
         F.concat(F.lit("hash-"), "item_id").alias("content_hash"),
         F.lit(world.AS_OF).alias("first_seen"),
+        F.expr("CAST(null AS string) AS name"),
     )
     store.merge(ITEMS, listed)
     summary = job.refresh(store, config, world.AS_OF)
@@ -381,4 +382,5 @@ def listed(spark, texts: dict[str, str]):
         F.expr("CAST(null AS string) AS media"),
         F.concat(F.lit("hash-"), "item_id").alias("content_hash"),
         F.lit(world.AS_OF).alias("first_seen"),
+        F.expr("CAST(null AS string) AS name"),
     )
