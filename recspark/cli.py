@@ -189,7 +189,7 @@ def parse_run_date(given: str | None, config: Config) -> date:
     try:
         night = date.fromisoformat(given) if given is not None else config.run_date or _tonight(config, now)
     except ValueError:
-        raise ConfigError(f"--run-date {given} is not a date; expected YYYY-MM-DD such as 2011-12-10") from None
+        raise ConfigError(f"run date: found {given}, expected YYYY-MM-DD such as 2011-12-10") from None
     if night > tomorrow:
         raise ConfigError(f"run_date: found {night}, expected at most tomorrow ({tomorrow}, UTC)")
     return night

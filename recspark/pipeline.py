@@ -201,7 +201,11 @@ def erase(config: Config, users: Sequence[str], at_once: bool, run_id: str, wait
 
     try:
         place = catalog.place(spark, config.catalog) if config.catalog else None
-        with hold(config.warehouse, run_id, wait_s, place, config.lease.hung_after_s) as held, watch(spark, held.moved):
+        with (
+            hold(config.warehouse, run_id, wait_s, place, config.lease.hung_after_s) as held,
+            ended_when_stopped(spark, owned),
+            watch(spark, held.moved),
+        ):
             held.at("erase")
             store = Store(spark, config, run_id, held)
             _begin(store, config, held.taken_over)
@@ -211,7 +215,7 @@ def erase(config: Config, users: Sequence[str], at_once: bool, run_id: str, wait
                 store.save_states()
     finally:
         if owned:
-            spark.stop()
+            stop(spark)
 
 
 def _begin(store: "Store", config: Config, taken_over: bool) -> None:

@@ -1,8 +1,9 @@
 """recspark erase --config F --user ID: take users out of every table and model folder of the warehouse.
 
 A user's number in user_index stays, with a random name in the place of the id, so that no number is used again. Stages
-whose inputs lost a user count as unchanged: the next night builds nothing again because of it. The command can be
-repeated, also after a crash: the index comes last.
+whose inputs lost a user count as unchanged: the next night builds nothing again because of it, but for the folders of
+features, where users have some, and the rankers that read them. The command can be repeated, also after a crash: the
+index comes last.
 """
 
 import json
@@ -165,15 +166,13 @@ def _examples(store: Store, table: Table, numbers: Sequence[int]) -> int:
 
 
 def _models(store: Store, numbers: Sequence[int]) -> Iterator[str]:
-    """From the shards of histories, and from what a killed training has left."""
-    folders = [path for path in _folders(store, "histories") if model_folder.exists(path)]
-    removed = [histories.erase_users(path, np.array(numbers, np.int64)) for path in folders] if numbers else []
-    if any(removed):
-        yield f"models/histories: {sum(removed):,} events, in {np.count_nonzero(removed)} of {len(folders)} folders"
-    folders = [path for path in _folders(store, NOUN) if model_folder.exists(path)]
-    removed = [given_features.erase_users(path, np.array(numbers, np.int64)) for path in folders] if numbers else []
-    if any(removed):
-        yield f"models/{NOUN}: {max(removed):,} users, in {np.count_nonzero(removed)} of {len(folders)} folders"
+    """From the shards of histories and of features, and from what a killed training has left."""
+    erasers = {"histories": (histories.erase_users, "events"), NOUN: (given_features.erase_users, "rows of features")}
+    for noun, (erase_users, what) in erasers.items() if numbers else ():
+        folders = [path for path in _folders(store, noun) if model_folder.exists(path)]
+        removed = [erase_users(path, np.array(numbers, np.int64)) for path in folders]
+        if any(removed):
+            yield f"models/{noun}: {sum(removed):,} {what}, in {np.count_nonzero(removed)} of {len(folders)} folders"
     for path in _folders(store, "text_adapter"):
         model_folder.remove(f"{path}/{PAIRS}")
 

@@ -19,6 +19,7 @@ from recspark.errors import SchemaError
 from recspark.given_features import ITEMS, USERS, FeatureBook
 from recspark.sources import raw
 from recspark.stages import given_features as stage
+from recspark.stages.erase import erase
 from recspark.summary import Summary
 from recspark.tables import given_features as table
 from recspark.tables import index, interactions, items
@@ -218,3 +219,19 @@ def test_a_mistake_writes_nothing(spark: Any, tmp_path: Path) -> None:
     with pytest.raises(SchemaError, match=r"source\.users\.features\.age\.sql: column agee .* did you mean age\?"):
         stage.refresh(Store(spark, wrong, "run"), wrong, RUN_DATE)
     assert not (tmp_path / "w").exists()
+
+
+def test_an_erased_user_has_no_features_in_old_folders_and_new_ones(spark: Any, night: Night, tmp_path: Path) -> None:
+    """The source still has u0, but is not read again until it changes. The content of all dates is another one now."""
+    shutil.copytree(night.folder / "w", tmp_path / "w")
+    config = settings(night.folder, tmp_path / "w")
+    lines = list(erase(Store(spark, config, "erase"), config, ["u0"]))
+    assert f"{table.USER_FEATURES.noun}: 3 rows deleted" in lines
+    assert "models/given_features: 3 rows of features, in 3 of 3 folders" in lines
+    store = Store(spark, config, "night")
+    assert store.read(table.USER_FEATURES).where("user_id = 'u0'").isEmpty()
+    left = [[None] * 5, [None, 20.0, None, None, None], [None, 20.0, 40.0, 50.0, None]]
+    assert [ages(store, config, day) for day in (OLD, PAST, RUN_DATE)] == left
+    assert stage.refresh(store, config, RUN_DATE).rows_out == 3
+    assert [ages(store, config, day) for day in (OLD, PAST, RUN_DATE)] == left
+    assert store.read(table.USER_FEATURES).where("user_id = 'u0'").isEmpty()
